@@ -1,0 +1,48 @@
+/* The control channel between the postmaster and one child: commands and replies, never data.
+ *
+ * A SOCK_SEQPACKET socket pair: message boundaries are kept, it goes both ways, and its end of
+ * file tells either side that the other is gone. Messages are of one fixed size, so that a read is
+ * never half a message. Both ends are non-blocking and close-on-exec. */
+#ifndef NX_COMMON_CONTROL_H
+#define NX_COMMON_CONTROL_H
+
+#include <stdint.h>
+
+enum nx_control_type {
+    /* child to postmaster */
+    NX_CONTROL_READY = 1,     /* serves; walwriter: recovery is done */
+    NX_CONTROL_FATAL,         /* text: why a person is needed; the server stops with status 1 */
+    NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt; answered by DONE */
+    NX_CONTROL_REPLICA_HERE,  /* walsender: text = replica id; older senders of that id are ended */
+    /* postmaster to child */
+    NX_CONTROL_DONE,   /* reply; status 0 or a negative error, text = why */
+    NX_CONTROL_RELOAD, /* a new configuration stands in shared memory */
+    NX_CONTROL_STOP,   /* end in order; arg = enum nx_stop_mode */
+};
+
+enum nx_stop_mode { NX_STOP_FAST = 0, NX_STOP_SMART = 1 };
+
+struct nx_control_message {
+    uint32_t type;  /* enum nx_control_type */
+    int32_t status; /* 0 or a negative error */
+    uint64_t arg;
+    char text[496]; /* NUL-terminated */
+};
+
+struct nx_control {
+    int fd;        /* this side's end */
+    int stopping;  /* STOP received, or the other side is gone */
+    uint64_t stop_mode;
+};
+
+/* Makes a pair; ret[0] is the postmaster's end, ret[1] the child's. 0 or -errno. */
+int nx_control_pair(int ret[2]);
+
+/* Sends one message; text may be NULL. 0, -EAGAIN when the channel is full, -EPIPE, ... */
+int nx_control_send(int fd, enum nx_control_type type, int32_t status, uint64_t arg,
+                    const char *text);
+
+/* Receives one message: 0, -EAGAIN when none waits, -EPIPE when the other side is gone. */
+int nx_control_receive(int fd, struct nx_control_message *ret_message);
+
+#endif

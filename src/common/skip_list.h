@@ -1,0 +1,79 @@
+/* A skip list of key versions in shared memory: one writer (the walwriter), any number of readers
+ * that take no lock (W. Pugh, "Skip Lists: A Probabilistic Alternative to Balanced Trees", 1990).
+ *
+ * Order: key ascending (memcmp, shorter first), then offset descending, then operation index
+ * descending; so the first node at or after (key, R) is the version that a reader at offset R sees.
+ * A node is a version, not a place: it is never changed once linked, and nothing newer than a
+ * reader's offset is seen by it. Keys are not copied: a node holds the arena position of its
+ * operation and the first 8 bytes of its key.
+ *
+ * Readers may be reading a pool that is being recycled: node indexes are range-checked, hops are
+ * bounded, key bytes are checked against the arena's bounds; what is found is meaningless then, and
+ * the caller finds that out by the generation's number (view.h). */
+#ifndef NX_COMMON_SKIP_LIST_H
+#define NX_COMMON_SKIP_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/shm_layout.h"
+
+#define NX_SKIP_MAX_HEIGHT 16
+
+/* 32-bit node references count 8-byte units from the pool's start; 0 is nil. */
+struct nx_skip_node {
+    uint64_t prefix;   /* first 8 bytes of the key, big-endian, zero-padded */
+    uint64_t offset;   /* WAL offset */
+    uint64_t op_pos;   /* arena position of the operation */
+    uint32_t op_index; /* its place in the entry */
+    uint16_t key_length;
+    uint8_t kind;      /* NX_OP_PUT or NX_OP_DELETE */
+    uint8_t height;
+    nx_atomic_u32 next[]; /* height of them */
+};
+static_assert(sizeof(struct nx_skip_node) == 32, "a node without links is half a cache line");
+
+/* At the start of a pool. W:walwriter. */
+struct nx_skip_pool {
+    alignas(NX_LINE) nx_atomic_u64 used; /* bytes, this header included */
+    nx_atomic_u64 count;                 /* nodes */
+    uint64_t random;                     /* xorshift state of the heights */
+    nx_atomic_u32 head[NX_SKIP_MAX_HEIGHT];
+};
+
+/* Pool of generation `number`. */
+struct nx_skip_pool *nx_skip_pool(struct nx_shm *shm, uint64_t number);
+
+/* Empties a pool (walwriter, after the generation's number was set to 0). */
+void nx_skip_reset(struct nx_skip_pool *pool);
+
+/* True when `nodes` more nodes of any height fit. */
+bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool, uint64_t nodes);
+
+/* Links a version whose operation stands at op_pos in the arena. The pool has room. If
+ * ret_previous is given, it gets the version of the same key that was newest until now, or NULL. */
+void nx_skip_insert(struct nx_shm *shm, struct nx_skip_pool *pool, uint64_t op_pos, uint64_t offset,
+                    uint32_t op_index);
+
+/* First node at or after (key, read_offset): the version that read_offset sees, if its key equals.
+ * NULL at the end. */
+const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm, struct nx_skip_pool *pool,
+                                        const uint8_t *key, size_t key_length,
+                                        uint64_t read_offset);
+
+/* The version of exactly this key that read_offset sees, or NULL. */
+const struct nx_skip_node *nx_skip_find(struct nx_shm *shm, struct nx_skip_pool *pool,
+                                        const uint8_t *key, size_t key_length,
+                                        uint64_t read_offset);
+
+/* First node of the list, and the one after `node`; NULL at the end. */
+const struct nx_skip_node *nx_skip_first(struct nx_shm *shm, struct nx_skip_pool *pool);
+const struct nx_skip_node *nx_skip_next(struct nx_shm *shm, struct nx_skip_pool *pool,
+                                        const struct nx_skip_node *node);
+
+/* The bytes of a node's operation (as in an entry), with how many may be read there without leaving
+ * the arena. */
+const uint8_t *nx_skip_op(struct nx_shm *shm, const struct nx_skip_node *node, size_t *ret_max);
+
+#endif

@@ -1,0 +1,101 @@
+/* One client connection: bytes in, requests one after the other, bytes out.
+ *
+ * Its life:
+ *
+ *     HEAD ──> BODY ──> BUSY ──> HEAD ...     the answer ends a request, the next begins
+ *       └────────────────┘ (no body)
+ *     any ──> FLUSH ──> LINGER ──> gone       the answer is the last one
+ *
+ * One request at a time: what a client sends ahead waits in the input buffer, which is bounded. FLUSH
+ * waits until the client has taken the last answer; LINGER then closes our side and reads past what the
+ * client still sends, since closing at once would make its kernel throw the answer away. */
+#ifndef NX_HTTP_CONNECTION_H
+#define NX_HTTP_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/bytes.h"
+#include "http/access.h"
+#include "http/head_scan.h"
+#include "http/request.h"
+
+struct bufferevent;
+struct event;
+struct http_worker;
+struct submission;
+
+enum connection_state {
+    CONN_HEAD,   /* reading a head, or idle */
+    CONN_BODY,   /* reading a body */
+    CONN_BUSY,   /* the handler has it: a wait, a write in flight, an export */
+    CONN_FLUSH,  /* the last answer is on its way */
+    CONN_LINGER, /* reading past what still comes */
+};
+
+struct connection {
+    LIST_ENTRY(connection) link;
+    LIST_ENTRY(connection) wait_link; /* in worker->waits, while goal is not 0 */
+    struct http_worker *worker;
+    struct bufferevent *bev;
+    struct event *timer;      /* made when first needed */
+    struct request *request;  /* NULL between requests */
+    enum connection_state state;
+    enum peer_class peer;
+    struct head_scan scan;
+    bool counted;     /* in http.max_connections */
+    bool running;     /* nx_connection_run is under way */
+    bool answering;   /* the head of the answer is out, its body still comes (export) */
+    bool keep_alive;  /* after this answer */
+    bool eof;         /* the client sends no more */
+    bool dead;        /* goes away at the end of nx_connection_run */
+    bool timed;       /* the timer runs */
+    bool held;        /* the stream wants no more of the body now */
+    bool waiting;     /* in worker->waits */
+    uint64_t timer_ms;  /* when it was last set */
+    uint64_t lingered;  /* bytes read past */
+    unsigned open;      /* submissions without a completion */
+    LIST_HEAD(, submission) submissions;
+
+    /* A parked request (waits.h). */
+    uint64_t wait_offset;
+    void (*wait_again)(struct connection *connection);
+    void (*wait_expired)(struct connection *connection);
+};
+
+/* Takes over an accepted socket. 0 or -ENOMEM (the socket is closed). */
+int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer);
+
+/* Does all that the bytes at hand allow; call it after anything that may have set the connection
+ * going again. It may free the connection. */
+void nx_connection_run(struct connection *connection);
+
+/* Closes it now: nothing more is sent. Safe at any place; freed when nx_connection_run is done with it. */
+void nx_connection_close(struct connection *connection);
+
+/* The answer's bytes. They are gathered and leave together when the connection has run. */
+void nx_connection_send(struct connection *connection, const void *bytes, size_t length);
+
+/* Bytes that the client has not taken yet. */
+size_t nx_connection_backlog(const struct connection *connection);
+
+/* The answer is whole: the request goes back to its pool, and the next one may begin, or the
+ * connection ends (the client or we asked for it, or the body was not read to its end). */
+void nx_connection_answered(struct connection *connection);
+
+/* Content of the body, from the parser. */
+void nx_connection_body(struct request *request, struct nx_slice content);
+
+/* Stops reading the body, and goes on (the stream's flow control). */
+void nx_connection_hold(struct connection *connection);
+void nx_connection_release(struct connection *connection);
+
+/* The timer that a handler may use while BUSY; it calls connection->wait_expired. 0: stops it. */
+void nx_connection_timer(struct connection *connection, uint64_t milliseconds);
+
+/* Ends it in order: at once when it is idle, else after its answer. */
+void nx_connection_retire(struct connection *connection);
+
+#endif

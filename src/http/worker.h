@@ -1,0 +1,69 @@
+/* What an http worker owns. One process, one thread, one event loop; everything here is private to it
+ * but for its row of shm->http[] and its pair of rings. */
+#ifndef NX_HTTP_WORKER_H
+#define NX_HTTP_WORKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/process.h"
+#include "common/submit.h"
+#include "http/connection.h"
+#include "http/request.h"
+#include "http/submissions.h"
+#include "http/text.h"
+#include "storage/state.h"
+#include "storage/view.h"
+
+struct event;
+struct event_base;
+struct json_tokener;
+
+/* Bytes of bodies that this worker gathers at one time; beyond it clients get 503. */
+#define NX_BODY_BUDGET (256u << 20)
+
+LIST_HEAD(connection_list, connection);
+
+struct http_worker {
+    struct nx_process *process;
+    struct nx_shm *shm;
+    struct event_base *base;
+    struct event *listen_tcp;
+    struct event *listen_unix;
+    struct event *doorbell;
+    struct event *control;
+    struct event *retry_accept; /* after a shortage of descriptors or memory */
+    struct nx_state *state;     /* opened when first read from */
+    struct nx_view *view;
+    struct nx_producer producer;
+    struct submissions submissions;
+
+    struct connection_list connections;
+    struct connection_list waits; /* parked requests */
+    struct connection_list exports;
+    SLIST_HEAD(, request) free_requests;
+    unsigned free_request_count;
+    size_t body_bytes;  /* reserved of NX_BODY_BUDGET */
+    struct text out;    /* answers of the connection that runs now */
+    struct text json;   /* scratch for JSON answers */
+    struct text scratch;
+    struct json_tokener *tokener;
+    char host_name[256];
+    bool many_cores;
+    bool stopping;
+    uint64_t stop_deadline_ms;
+};
+
+/* Opens state and view if they are not open yet. 0, or a negative error: the state can't be read now. */
+int nx_worker_open_view(struct http_worker *worker);
+
+/* A request from the pool, or NULL when memory is short; and back. */
+struct request *nx_worker_take_request(struct http_worker *worker);
+void nx_worker_give_request(struct http_worker *worker, struct request *request);
+
+/* The shared memory row of this worker. */
+struct nx_http_request_state *nx_worker_row(struct http_worker *worker);
+
+#endif

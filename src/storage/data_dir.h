@@ -1,0 +1,52 @@
+/* The data directory: its lock, its files that are neither log nor state, and its one commit point.
+ *
+ *     DATA_DIR/nexus.id       node id and format version
+ *     DATA_DIR/nexus.lock     flock held by every process of the running server
+ *     DATA_DIR/current        symlink to data-N
+ *     DATA_DIR/data-N/wal     segments, free-<n>, durable
+ *     DATA_DIR/data-N/state   LMDB
+ *     DATA_DIR/data-N/identity  cluster id (more fields come with failover)
+ *
+ * The postmaster alone writes these files, each by temporary file, fdatasync, rename, fsync of the
+ * directory. */
+#ifndef NX_STORAGE_DATA_DIR_H
+#define NX_STORAGE_DATA_DIR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/shm_layout.h"
+
+struct nx_identity {
+    char cluster_id[NX_UUID_TEXT]; /* "" until the node belongs to a cluster */
+};
+
+struct nx_data_dir {
+    char path[NX_PATH_SIZE]; /* absolute */
+    char root[NX_PATH_SIZE]; /* absolute path of data-N, `current` resolved */
+    char node_id[NX_UUID_TEXT];
+    int lock_fd; /* inherited by every child, so that no second server starts while one lives */
+    struct nx_identity identity;
+};
+
+/* Opens and locks the data directory, making what is missing (a missing last component of the path,
+ * 0700; nexus.id with a fresh UUID; data-1 with wal/, state/ and an empty identity; `current`).
+ * Half-made leftovers of an interrupted first start are completed. On failure *error (cap bytes) says
+ * in a sentence what is wrong and what to do (locked by another server and its pid, wrong owner or
+ * mode, newer format, missing piece, read-only), and -errno is returned. */
+int nx_data_dir_open(const char *path, struct nx_data_dir *ret_dir, char *error, size_t cap);
+
+/* Replaces data-N/identity durably. 0 or -errno; dir->identity changes only on success. */
+int nx_identity_store(struct nx_data_dir *dir, const struct nx_identity *identity);
+
+/* Writes a small file durably: temporary name beside it, fdatasync, rename, directory fsync. */
+int nx_file_replace(const char *path, const void *bytes, size_t length, unsigned mode);
+
+/* fsync of a directory. 0 or -errno. */
+int nx_directory_sync(const char *path);
+
+/* Binary form of a textual UUID. 0 or -EINVAL. */
+int nx_uuid_parse(const char *text, uint8_t ret_uuid[16]);
+
+#endif

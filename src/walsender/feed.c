@@ -1,0 +1,138 @@
+/* What goes to the replica. Runs in walsenders. Entries leave only when they are durable here, as the
+ * very bytes of the log, in writes as large as the buffer; a replica that doesn't read costs that one
+ * buffer and nothing else. The next chunk is read when the last one is gone, so what waits to be sent
+ * is always the newest word on how far the buffer reaches. */
+#include "common/latch.h"
+#include "walsender/walsender.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CHUNK  ((size_t)256 << 10)
+#define CHUNKS 16 /* at most, before acks are looked at again */
+
+/* Why the log can't be read on; ends the session. */
+static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
+{
+    unsigned long long oldest =
+        atomic_load_explicit(&ws->shm->checkpoint.oldest_kept, memory_order_acquire);
+
+    if (rc == -ENOENT) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                         "the replica was too slow: entry %llu is next, the oldest kept here is %llu; "
+                         "it needs a full sync, which this version can't do yet",
+                         (unsigned long long)from, oldest);
+        return;
+    }
+    nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
+                     "entry %llu can't be read from %s/wal (oldest kept %llu): %s",
+                     (unsigned long long)from, ws->process->state_root, oldest,
+                     rc == -EBADMSG ? "damaged" : strerror(-rc));
+}
+
+/* Reads the next chunk into the empty output buffer. False: nothing to read, or the end. */
+static bool queue_chunk(struct nx_walsender *ws)
+{
+    uint64_t from = ws->queued_offset + 1;
+    uint64_t durable = nx_walsender_durable(ws);
+    size_t cap = CHUNK;
+    size_t length = 0;
+    uint64_t last = 0;
+    uint8_t *place;
+    int rc;
+
+    if (from > durable) {
+        return false;
+    }
+    rc = nx_frame_io_room(&ws->io, cap, &place);
+    if (rc == 0) {
+        rc = nx_stream_read(&ws->stream, from, durable, place, cap, &length, &last);
+    }
+    if (rc == -EMSGSIZE) {
+        cap = length;
+        rc = nx_frame_io_room(&ws->io, cap, &place);
+        if (rc == 0) {
+            rc = nx_stream_read(&ws->stream, from, durable, place, cap, &length, &last);
+        }
+    }
+    if (rc < 0) {
+        end_unreadable(ws, from, rc);
+        return false;
+    }
+    nx_frame_io_commit(&ws->io, length);
+    nx_byte_marks_add(&ws->marks, last, length);
+    ws->queued_offset = last;
+    return true;
+}
+
+/* Sends what waits. True when all of it is out. */
+static bool flush(struct nx_walsender *ws)
+{
+    uint64_t before = ws->io.sent;
+    int rc = nx_frame_io_flush(&ws->io);
+
+    if (ws->io.sent != before) {
+        ws->sent_ms = nx_now_ms();
+    }
+    if (rc < 0 && rc != -EAGAIN) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerror(-rc));
+    }
+    return rc == 0;
+}
+
+/* Pings and Pongs go only into an empty buffer: behind entries they would say nothing that the entries
+ * don't, and so a peer that pings without reading makes nothing grow. */
+static void queue_heartbeat(struct nx_walsender *ws)
+{
+    uint64_t interval = ws->process->config->replication.heartbeat_ms;
+
+    if (ws->pong_due) {
+        struct nx_msg_pong pong = {.timestamp = ws->pong_timestamp};
+
+        ws->pong_due = nx_frame_io_put_pong(&ws->io, &pong) < 0;
+    }
+    if (nx_now_ms() - ws->sent_ms >= interval && nx_frame_io_pending(&ws->io) == 0) {
+        uint64_t clock = nx_wall_ms();
+        struct nx_msg_ping ping = {.timestamp = clock,
+                                   .current_wal_offset = nx_walsender_durable(ws),
+                                   .log_clock = clock};
+
+        (void)nx_frame_io_put_ping(&ws->io, &ping);
+    }
+}
+
+void nx_feed_output(struct nx_walsender *ws)
+{
+    bool empty = flush(ws);
+
+    for (int i = 0; i < CHUNKS && empty && !nx_walsender_ended(ws); i++) {
+        if (!queue_chunk(ws)) {
+            break;
+        }
+        empty = flush(ws);
+    }
+    if (empty && !nx_walsender_ended(ws)) {
+        queue_heartbeat(ws);
+        (void)flush(ws);
+    }
+}
+
+void nx_feed_publish(struct nx_walsender *ws)
+{
+    struct nx_replica_slot *slot = ws->slot;
+
+    atomic_store_explicit(&slot->bytes_sent, ws->io.sent, memory_order_relaxed);
+    if (!ws->welcomed || nx_walsender_ended(ws)) {
+        return;
+    }
+    atomic_store_explicit(&slot->heard_ms, ws->heard_ms, memory_order_relaxed);
+    atomic_store_explicit(&slot->sent_bytes_total, nx_byte_marks_total(&ws->marks),
+                          memory_order_relaxed);
+    atomic_store_explicit(&slot->sent_offset, ws->queued_offset, memory_order_relaxed);
+    if (ws->acked_offset >= nx_walsender_durable(ws)) {
+        atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
+        if (atomic_load_explicit(&slot->state, memory_order_relaxed) == NX_REPLICA_CATCHING_UP) {
+            atomic_store_explicit(&slot->state, NX_REPLICA_STREAMING, memory_order_release);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+/* Judges Hellos; runs in walsenders. Touches nothing: facts and Hello come in, a verdict goes out. What
+ * a Hello says is a stranger's word; its text goes into messages only where it was found to be a UUID. */
+#include "walsender/handshake.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+__attribute__((format(printf, 3, 4))) static bool refuse(struct nx_verdict *verdict,
+                                                         enum nx_wire_error code,
+                                                         const char *format,
+                                                         ...)
+{
+    va_list args;
+
+    verdict->code = code;
+    va_start(args, format);
+    (void)vsnprintf(verdict->text, sizeof verdict->text, format, args);
+    va_end(args);
+    return true;
+}
+
+bool nx_handshake_is_uuid(struct nx_slice text)
+{
+    if (text.length != NX_UUID_TEXT - 1) {
+        return false;
+    }
+    for (size_t i = 0; i < text.length; i++) {
+        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+
+        if (dash ? text.data[i] != '-'
+                 : strchr("0123456789abcdefABCDEF", text.data[i]) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Compares without telling by its time how much was right. */
+static bool secrets_equal(struct nx_slice sent, const char *wanted)
+{
+    size_t length = strlen(wanted);
+    size_t different = sent.length ^ length;
+
+    for (size_t i = 0; i < sent.length && length > 0; i++) {
+        different |= (size_t)(sent.data[i] ^ (uint8_t)wanted[i % length]);
+    }
+    return different == 0;
+}
+
+/* Who asks, and of whom. */
+static bool refuse_peer(const struct nx_hello_facts *facts,
+                        const struct nx_msg_hello *hello,
+                        struct nx_verdict *verdict)
+{
+    if (hello->protocol_version != NX_WIRE_PROTOCOL_VERSION) {
+        return refuse(verdict, NX_WIRE_ERROR_PROTOCOL_VERSION,
+                      "this node speaks protocol version %u, the Hello version %u: run the same "
+                      "release on both nodes",
+                      (unsigned)NX_WIRE_PROTOCOL_VERSION, hello->protocol_version);
+    }
+    if (!nx_handshake_is_uuid(hello->replica_id)) {
+        return refuse(verdict, NX_WIRE_ERROR_BAD_FRAME, "Hello: replica_id is not a UUID");
+    }
+    if (facts->token[0] != '\0' && !secrets_equal(hello->token, facts->token)) {
+        return refuse(verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
+                      "the replication token is %s: put the master's token into the replica's "
+                      "replication.token_file",
+                      hello->token.length == 0 ? "missing" : "wrong");
+    }
+    if (facts->role != NX_NODE_MASTER) {
+        return refuse(verdict, NX_WIRE_ERROR_NOT_A_MASTER,
+                      "this node is a replica; its master is %s", facts->master_addr);
+    }
+    if (facts->draining) {
+        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, "this master is shutting down");
+    }
+    return false;
+}
+
+/* Whether it is one of ours, and has a place. */
+static bool refuse_membership(const struct nx_hello_facts *facts,
+                              const struct nx_msg_hello *hello,
+                              struct nx_verdict *verdict)
+{
+    if (nx_slice_equal(hello->replica_id, nx_slice_text(facts->node_id))) {
+        return refuse(verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
+                      "the replica has this master's own node id %s: master_addr points at the node "
+                      "itself, or its data directory is a copy (remove nexus.id in the copy)",
+                      facts->node_id);
+    }
+    if (hello->cluster_id.length > 0 &&
+        !nx_slice_equal(hello->cluster_id, nx_slice_text(facts->cluster_id))) {
+        return refuse(verdict, NX_WIRE_ERROR_OTHER_CLUSTER,
+                      "the replica belongs to cluster %.36s, this master to %s: point it at its own "
+                      "master, or give it an empty data directory",
+                      nx_handshake_is_uuid(hello->cluster_id) ? (const char *)hello->cluster_id.data
+                                                              : "(unreadable)",
+                      facts->cluster_id);
+    }
+    if (facts->replicas >= facts->max_replicas) {
+        return refuse(verdict, NX_WIRE_ERROR_TOO_MANY_REPLICAS,
+                      "%u replicas are connected, replication.max_replicas is %u", facts->replicas,
+                      facts->max_replicas);
+    }
+    return false;
+}
+
+/* The end of every message that asks for what this version can't do yet. */
+#define NEEDS_FULL_SYNC                                                     \
+    ": it needs a full sync, which this version can't do yet; instead copy " \
+    "the stopped master's data directory, without nexus.id, to the replica"
+
+/* True when the entry at the replica's position is not ours: then the histories fork at or before it. */
+static bool forked(const struct nx_hello_facts *facts, const struct nx_msg_hello *hello)
+{
+    if (facts->frame_known) {
+        return hello->last_epoch != facts->frame_epoch || hello->last_crc != facts->frame_crc;
+    }
+    return hello->last_epoch == 0 || hello->last_epoch > facts->position.epoch;
+}
+
+static bool refuse_beyond(const struct nx_hello_facts *facts,
+                          const struct nx_msg_hello *hello,
+                          struct nx_verdict *verdict)
+{
+    unsigned long long asked = hello->last_wal_offset;
+    unsigned long long ours = facts->position.offset;
+
+    /* Our epoch began at or before our own position, so an entry behind it of a lower one is not of
+     * this history. */
+    if (hello->last_epoch < facts->position.epoch) {
+        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                      "the replica stands at offset %llu of epoch %llu, this master at %llu of epoch "
+                      "%llu, and their histories differ" NEEDS_FULL_SYNC
+                      " (its own entries are lost then)",
+                      asked, (unsigned long long)hello->last_epoch, ours,
+                      (unsigned long long)facts->position.epoch);
+    }
+    return refuse(verdict, NX_WIRE_ERROR_BEHIND_REPLICA,
+                  "this master stands at offset %llu of epoch %llu, the replica already at %llu of "
+                  "epoch %llu: it keeps its data; was this master restored from an older state?",
+                  ours, (unsigned long long)facts->position.epoch, asked,
+                  (unsigned long long)hello->last_epoch);
+}
+
+static bool refuse_position(const struct nx_hello_facts *facts,
+                            const struct nx_msg_hello *hello,
+                            struct nx_verdict *verdict)
+{
+    unsigned long long asked = hello->last_wal_offset;
+
+    if (asked > 0 && hello->cluster_id.length == 0) {
+        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                      "the replica has data up to offset %llu but knows no cluster id, this master's "
+                      "is %s" NEEDS_FULL_SYNC,
+                      asked, facts->cluster_id);
+    }
+    if (asked > facts->position.offset) {
+        return refuse_beyond(facts, hello, verdict);
+    }
+    if (asked + 1 < facts->oldest_kept) {
+        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                      "the replica asks for entry %llu, the oldest kept here is %llu (up to %llu; "
+                      "replication.max_log_size is %llu)" NEEDS_FULL_SYNC,
+                      asked + 1, (unsigned long long)facts->oldest_kept,
+                      (unsigned long long)facts->position.offset,
+                      (unsigned long long)facts->max_log_size);
+    }
+    if (asked > 0 && forked(facts, hello)) {
+        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                      "the replica's entry %llu is of epoch %llu with CRC %08x, this master's of epoch "
+                      "%llu with CRC %08x: their histories differ" NEEDS_FULL_SYNC
+                      " (its own entries are lost then)",
+                      asked, (unsigned long long)hello->last_epoch, hello->last_crc,
+                      (unsigned long long)facts->frame_epoch, facts->frame_crc);
+    }
+    return false;
+}
+
+void nx_handshake_judge(const struct nx_hello_facts *facts,
+                        const struct nx_msg_hello *hello,
+                        struct nx_verdict *ret_verdict)
+{
+    *ret_verdict = (struct nx_verdict){.code = 0};
+    if (!refuse_peer(facts, hello, ret_verdict) && !refuse_membership(facts, hello, ret_verdict)) {
+        (void)refuse_position(facts, hello, ret_verdict);
+    }
+}

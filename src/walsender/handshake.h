@@ -1,0 +1,46 @@
+/* The judgment of a Hello: welcome, or which Error. A pure function over what the master knows, so that
+ * every row of protocol.md can be tried without a socket. */
+#ifndef NX_WALSENDER_HANDSHAKE_H
+#define NX_WALSENDER_HANDSHAKE_H
+
+#include "common/shm_layout.h"
+#include "common/wire.h"
+#include "storage/position.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What we know as the Hello comes. */
+struct nx_hello_facts {
+    enum nx_node_role role;
+    bool draining;           /* the node is about to stop */
+    const char *master_addr; /* of a replica: where its master is */
+    const char *node_id;
+    const char *cluster_id;
+    const char *token;       /* "" when none is asked for */
+    struct nx_position position; /* ours, durable */
+    uint64_t epoch;          /* in force here */
+    uint64_t oldest_kept;
+    uint64_t max_log_size;
+    unsigned replicas;       /* connected ones with another id */
+    unsigned max_replicas;
+    /* Our own entry at the Hello's last_wal_offset, where we still have it. */
+    bool frame_known;
+    uint64_t frame_epoch;
+    uint32_t frame_crc;
+};
+
+struct nx_verdict {
+    uint32_t code;  /* enum nx_wire_error, or 0: welcome */
+    char text[640]; /* what is wrong, with both sides' numbers, and what to do */
+};
+
+/* Judges a Hello whose fields are decoded. ret_verdict is filled in all cases. */
+void nx_handshake_judge(const struct nx_hello_facts *facts,
+                        const struct nx_msg_hello *hello,
+                        struct nx_verdict *ret_verdict);
+
+/* True for the 36 characters of a UUID. */
+bool nx_handshake_is_uuid(struct nx_slice text);
+
+#endif

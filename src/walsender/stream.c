@@ -1,0 +1,143 @@
+/* Reading the log for a replica. Runs in walsenders; owns a descriptor of the wal directory and a file
+ * reader, both only while a replica is behind the shared log. Reads shared memory and files, writes
+ * neither. Segments may be recycled under it: then what it asks for is no longer kept. */
+#include "walsender/stream.h"
+
+#include "common/entry.h"
+#include "common/shared_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void nx_stream_open(struct nx_stream *stream, struct nx_shm *shm, const char *state_root)
+{
+    *stream = (struct nx_stream){.shm = shm, .state_root = state_root, .dir_fd = -1};
+}
+
+static void close_files(struct nx_stream *stream)
+{
+    if (stream->reader != NULL) {
+        nx_wal_reader_close(stream->reader);
+        stream->reader = NULL;
+    }
+    if (stream->dir_fd >= 0) {
+        close(stream->dir_fd);
+        stream->dir_fd = -1;
+    }
+}
+
+void nx_stream_close(struct nx_stream *stream)
+{
+    close_files(stream);
+}
+
+static int open_files(struct nx_stream *stream)
+{
+    char path[NX_PATH_SIZE + sizeof "/wal"];
+
+    if (stream->reader != NULL) {
+        return 0;
+    }
+    (void)snprintf(path, sizeof path, "%s/wal", stream->state_root);
+    stream->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (stream->dir_fd < 0) {
+        return -errno;
+    }
+    return nx_wal_reader_open(stream->dir_fd, &stream->reader);
+}
+
+static bool gone_from_files(const struct nx_stream *stream, uint64_t offset)
+{
+    return offset <
+           atomic_load_explicit(&stream->shm->checkpoint.oldest_kept, memory_order_acquire);
+}
+
+/* One read from the files. A reader may stand in a segment that was recycled meanwhile, so a failure
+ * counts only when a fresh reader says the same. */
+static int read_files(struct nx_stream *stream,
+                      uint64_t from,
+                      uint64_t last,
+                      uint8_t *buf,
+                      size_t cap,
+                      size_t *ret_length,
+                      uint64_t *ret_last)
+{
+    int rc = -ENOENT;
+
+    for (int attempt = 0; attempt < 2; attempt++) {
+        rc = open_files(stream);
+        if (rc == 0) {
+            rc = nx_wal_reader_read(stream->reader, from, last, buf, cap, ret_length, ret_last);
+        }
+        if (rc == 0 || rc == -EMSGSIZE) {
+            return rc;
+        }
+        close_files(stream);
+    }
+    return gone_from_files(stream, from) ? -ENOENT : rc;
+}
+
+int nx_stream_read(struct nx_stream *stream,
+                   uint64_t from,
+                   uint64_t last,
+                   uint8_t *buf,
+                   size_t cap,
+                   size_t *ret_length,
+                   uint64_t *ret_last)
+{
+    int rc = nx_log_read(stream->shm, from, last, buf, cap, ret_length, ret_last);
+
+    if (rc != -ERANGE) {
+        if (stream->from_files) {
+            stream->from_files = false;
+            close_files(stream);
+        }
+        return rc;
+    }
+    stream->from_files = true;
+    return read_files(stream, from, last, buf, cap, ret_length, ret_last);
+}
+
+int nx_stream_frame_at(struct nx_stream *stream,
+                       uint64_t offset,
+                       uint64_t *ret_epoch,
+                       uint32_t *ret_crc)
+{
+    size_t cap = 4096;
+    uint8_t *buf = malloc(cap);
+    struct nx_entry_header header;
+    size_t length = 0;
+    uint64_t last;
+    int rc = buf == NULL ? -ENOMEM : nx_stream_read(stream, offset, offset, buf, cap, &length, &last);
+
+    if (rc == -EMSGSIZE) {
+        free(buf);
+        cap = length;
+        buf = malloc(cap);
+        rc = buf == NULL ? -ENOMEM
+                         : nx_stream_read(stream, offset, offset, buf, cap, &length, &last);
+    }
+    if (rc == 0) {
+        rc = nx_entry_decode(buf, length, false, &header);
+    }
+    free(buf);
+    if (rc == 0) {
+        *ret_epoch = header.epoch;
+        *ret_crc = header.crc;
+    }
+    return rc;
+}
+
+uint64_t nx_stream_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size)
+{
+    uint64_t durable = atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
+    uint64_t oldest = atomic_load_explicit(&shm->checkpoint.oldest_kept, memory_order_acquire);
+
+    if (durable > max_log_size && oldest < durable - max_log_size + 1) {
+        oldest = durable - max_log_size + 1;
+    }
+    return oldest > 0 ? oldest : 1;
+}

@@ -1,0 +1,46 @@
+/* Where a walsender reads the log: the shared log while it holds what is wanted, else the WAL files.
+ * Every byte is copied to a private buffer before it is used. */
+#ifndef NX_WALSENDER_STREAM_H
+#define NX_WALSENDER_STREAM_H
+
+#include "common/shm_layout.h"
+#include "storage/wal_segment.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nx_stream {
+    struct nx_shm *shm;
+    const char *state_root;       /* DATA_DIR/data-N, borrowed */
+    int dir_fd;                   /* its wal directory; -1 until files are needed */
+    struct nx_wal_reader *reader; /* NULL until files are needed */
+    bool from_files;              /* where the last read came from */
+};
+
+void nx_stream_open(struct nx_stream *stream, struct nx_shm *shm, const char *state_root);
+void nx_stream_close(struct nx_stream *stream);
+
+/* Copies whole frames from offset `from` up to `last` (both inclusive, last at most durable_offset),
+ * as many as fit. 0, *ret_length and *ret_last; -EMSGSIZE: the first frame is larger than cap,
+ * *ret_length says how large; -ENOENT: `from` is no longer kept; -EBADMSG: it is kept, but what the
+ * files hold is not that frame; or what opening the files says. */
+int nx_stream_read(struct nx_stream *stream,
+                   uint64_t from,
+                   uint64_t last,
+                   uint8_t *buf,
+                   size_t cap,
+                   size_t *ret_length,
+                   uint64_t *ret_last);
+
+/* Epoch and CRC of our own frame at an offset (1 up to durable_offset). 0, or as nx_stream_read. */
+int nx_stream_frame_at(struct nx_stream *stream,
+                       uint64_t offset,
+                       uint64_t *ret_epoch,
+                       uint32_t *ret_crc);
+
+/* The oldest entry that replicas can still ask for: what the files hold, and of that the last
+ * max_log_size entries, counted. 1 when nothing is gone yet. */
+uint64_t nx_stream_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size);
+
+#endif

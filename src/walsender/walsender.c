@@ -1,0 +1,245 @@
+/* The walsender: one process a connection on the replication port, forked by the postmaster with the
+ * accepted socket. It owns that socket and its replica slot, reads the shared log and the WAL files, and
+ * writes nothing else. It ends with its connection: when the peer is gone, silent for too long, breaks
+ * the protocol or can't be served, or when the node stops, after what is durable has been sent. */
+#include "walsender/walsender.h"
+
+#include "common/latch.h"
+#include "common/log.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define IN_TYPICAL    ((size_t)8 << 10) /* a replica's frames are small */
+#define OUT_TYPICAL   ((size_t)256 << 10)
+#define FAREWELL_MS   500
+#define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
+
+void nx_walsender_end(struct nx_walsender *ws,
+                      enum nx_ending_kind kind,
+                      uint32_t code,
+                      const char *format,
+                      ...)
+{
+    va_list args;
+
+    if (nx_walsender_ended(ws)) {
+        return;
+    }
+    ws->ending.kind = kind;
+    ws->ending.code = code;
+    va_start(args, format);
+    (void)vsnprintf(ws->ending.text, sizeof ws->ending.text, format, args);
+    va_end(args);
+}
+
+static uint64_t silence_limit(const struct nx_walsender *ws)
+{
+    const struct nx_config *config = ws->process->config;
+
+    return (uint64_t)config->replication.heartbeat_ms *
+           config->replication.missed_heartbeats_threshold;
+}
+
+/* When this conversation must have gone on: the Hello, or any frame. */
+static uint64_t deadline(const struct nx_walsender *ws)
+{
+    if (!ws->welcomed) {
+        return ws->opened_ms + ws->process->config->replication.connect_timeout_ms;
+    }
+    return ws->heard_ms + silence_limit(ws);
+}
+
+/* Judged right after the socket was read to its end, so that a walsender that was itself stopped for a
+ * while hears first what was said meanwhile. */
+static void check_silence(struct nx_walsender *ws)
+{
+    if (nx_now_ms() < deadline(ws)) {
+        return;
+    }
+    if (ws->welcomed) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0,
+                         "no frame for %llu ms (heartbeat_ms %llu x missed_heartbeats_threshold "
+                         "%llu): the replica appears dead",
+                         (unsigned long long)silence_limit(ws),
+                         (unsigned long long)ws->process->config->replication.heartbeat_ms,
+                         (unsigned long long)
+                             ws->process->config->replication.missed_heartbeats_threshold);
+    } else if (ws->io.has_frame) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_INTERNAL,
+                         "this master is still recovering its log: try again");
+    } else {
+        nx_walsender_end(ws, ws->io.received == 0 ? NX_ENDING_QUIET : NX_ENDING_REFUSED, 0,
+                         "no Hello within connect_timeout_ms (%llu)",
+                         (unsigned long long)ws->process->config->replication.connect_timeout_ms);
+    }
+}
+
+/* The node stops: what is durable goes out and is waited for, within stop_drain_ms. Stopped while the
+ * node serves on, the walsender was replaced by a newer connection of its replica. */
+static void check_stop(struct nx_walsender *ws)
+{
+    uint64_t durable = nx_walsender_durable(ws);
+    uint64_t now = nx_now_ms();
+    bool draining = atomic_load_explicit(&ws->shm->control.phase, memory_order_acquire) ==
+                    NX_PHASE_DRAINING;
+
+    if (!nx_process_stopping(ws->process)) {
+        return;
+    }
+    if (!ws->welcomed || !draining) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+                         "this connection is given up: the node stops, or the replica has come again");
+        return;
+    }
+    if (ws->drain_until_ms == 0) {
+        ws->drain_until_ms = now + ws->process->config->replication.stop_drain_ms;
+    }
+    if (ws->acked_offset >= durable) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+                         "this master is shutting down; the replica has everything up to offset %llu",
+                         (unsigned long long)durable);
+    } else if (now >= ws->drain_until_ms) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+                         "this master is shutting down; the replica has acknowledged %llu, the last "
+                         "offset here is %llu (waited stop_drain_ms)",
+                         (unsigned long long)ws->acked_offset, (unsigned long long)durable);
+    }
+}
+
+static void show_title(struct nx_walsender *ws)
+{
+    bool streaming =
+        atomic_load_explicit(&ws->slot->state, memory_order_relaxed) == NX_REPLICA_STREAMING;
+
+    if (ws->welcomed &&
+        (ws->titled_offset != ws->queued_offset || ws->titled_streaming != streaming)) {
+        ws->titled_offset = ws->queued_offset;
+        ws->titled_streaming = streaming;
+        nx_process_title(ws->process, "%.8s %s %llu", ws->replica_id,
+                         streaming ? "streaming" : "catching up",
+                         (unsigned long long)ws->queued_offset);
+    }
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Milliseconds until the clock alone asks for something. */
+static int time_to_sleep(const struct nx_walsender *ws)
+{
+    uint64_t now = nx_now_ms();
+    uint64_t next = deadline(ws);
+
+    if (ws->welcomed && nx_frame_io_pending(&ws->io) == 0) {
+        next = earlier(next, ws->sent_ms + ws->process->config->replication.heartbeat_ms);
+    }
+    if (ws->drain_until_ms > 0) {
+        next = earlier(next, ws->drain_until_ms);
+    }
+    if (!ws->welcomed && ws->io.has_frame) {
+        next = earlier(next, now + RECOVERY_LOOK);
+    }
+    return next <= now ? 0 : (int)earlier(next - now, 3600 * 1000);
+}
+
+/* Sleeps until the socket, the log, the postmaster or the clock has something. */
+static void sleep_until_woken(struct nx_walsender *ws)
+{
+    unsigned slot = ws->process->slot;
+    bool blocked = nx_frame_io_pending(&ws->io) > 0;
+    uint64_t wake = ws->welcomed && !blocked ? ws->queued_offset + 1 : NX_WAKE_NEVER;
+    struct pollfd fds[2] = {
+        {.fd = ws->process->control.fd, .events = POLLIN},
+        {.fd = ws->io.fd,
+         .events = (short)((ws->io.has_frame ? 0 : POLLIN) | (blocked ? POLLOUT : 0))},
+    };
+
+    nx_latch_prepare(ws->shm, slot, wake);
+    if (nx_walsender_durable(ws) < wake) {
+        (void)nx_latch_poll(slot, fds, 2, time_to_sleep(ws));
+    }
+    nx_latch_cancel(ws->shm, slot);
+    if (fds[0].revents != 0) {
+        (void)nx_process_control(ws->process, NULL, 0);
+    }
+    if ((fds[1].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0 && ws->io.has_frame) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke");
+    }
+}
+
+static void turn(struct nx_walsender *ws)
+{
+    nx_session_input(ws);
+    if (!nx_walsender_ended(ws)) {
+        nx_feed_output(ws);
+    }
+    nx_feed_publish(ws);
+    if (!nx_walsender_ended(ws)) {
+        check_stop(ws);
+        check_silence(ws);
+    }
+    if (!nx_walsender_ended(ws)) {
+        show_title(ws);
+        sleep_until_woken(ws);
+    }
+}
+
+/* One line, and the Error that goes with it. */
+static void say_why(struct nx_walsender *ws)
+{
+    const char *who = ws->replica_id[0] != '\0' ? ws->replica_id : "unknown";
+
+    switch (ws->ending.kind) {
+    case NX_ENDING_NONE:
+    case NX_ENDING_QUIET:
+        nx_debug("connection from %s on the replication port ended: %s", ws->peer, ws->ending.text);
+        break;
+    case NX_ENDING_NORMAL:
+        nx_info("replica %s at %s left: %s", who, ws->peer, ws->ending.text);
+        break;
+    case NX_ENDING_REFUSED:
+        nx_warn("replica %s at %s refused, Error %u (%s): %s", who, ws->peer, ws->ending.code,
+                nx_wire_error_text(ws->ending.code), ws->ending.text);
+        break;
+    }
+}
+
+static void begin(struct nx_walsender *ws, struct nx_process *process)
+{
+    *ws = (struct nx_walsender){
+        .process = process,
+        .shm = process->shm,
+        .slot = &process->shm->replicas[process->instance],
+    };
+    ws->opened_ms = nx_now_ms();
+    ws->heard_ms = ws->opened_ms;
+    ws->sent_ms = ws->opened_ms;
+    ws->titled_offset = UINT64_MAX;
+    nx_frame_io_open(&ws->io, process->client_fd, NX_WIRE_REPLICA, IN_TYPICAL, OUT_TYPICAL);
+    nx_stream_open(&ws->stream, process->shm, process->state_root);
+    process->client_fd = -1;
+}
+
+int nx_walsender_main(struct nx_process *process)
+{
+    static struct nx_walsender ws;
+
+    begin(&ws, process);
+    nx_process_title(process, "handshake");
+    nx_process_ready(process);
+    nx_welcome_check_peer(&ws);
+    while (!nx_walsender_ended(&ws)) {
+        turn(&ws);
+    }
+    atomic_store_explicit(&ws.slot->state, NX_REPLICA_NONE, memory_order_release);
+    say_why(&ws);
+    nx_frame_io_farewell(&ws.io, ws.ending.code, ws.ending.text, FAREWELL_MS);
+    nx_feed_publish(&ws);
+    nx_stream_close(&ws.stream);
+    return NX_EXIT_OK;
+}

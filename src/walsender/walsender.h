@@ -1,0 +1,95 @@
+/* A walsender's own state and the steps of its loop. One process a connection, no threads: everything
+ * here is private to it, but for what it publishes in its replica slot.
+ *
+ *     welcome.c  Hello: facts are gathered, handshake.c judges, Welcome or Error goes out
+ *     session.c  what the replica sends afterwards: acks, Pings, Pongs
+ *     feed.c     what goes to it: entries up to durable_offset, Pings, Pongs
+ *     stream.c   where entries are read: shared log, else WAL files
+ */
+#ifndef NX_WALSENDER_WALSENDER_H
+#define NX_WALSENDER_WALSENDER_H
+
+#include "common/byte_marks.h"
+#include "common/frame_io.h"
+#include "common/process.h"
+#include "walsender/stream.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How it ended, for the Error to the peer and the one log line. */
+enum nx_ending_kind {
+    NX_ENDING_NONE = 0,
+    NX_ENDING_QUIET,  /* nobody was ever there: a port check */
+    NX_ENDING_NORMAL, /* the other side left, or we stop */
+    NX_ENDING_REFUSED /* a violation, or a replica that can't be served */
+};
+
+struct nx_ending {
+    enum nx_ending_kind kind;
+    uint32_t code; /* enum nx_wire_error to send; 0: none */
+    char text[768];
+};
+
+struct nx_walsender {
+    struct nx_process *process;
+    struct nx_shm *shm;
+    struct nx_replica_slot *slot;
+    struct nx_frame_io io;
+    struct nx_stream stream;
+    struct nx_byte_marks marks;     /* bytes of entries, by offset, in this session */
+    char peer[NX_ADDR_TEXT];        /* the socket's other end, "host:port" */
+    char replica_id[NX_UUID_TEXT];  /* "" before Hello */
+    bool welcomed;
+    uint64_t queued_offset;         /* last entry handed to the output buffer */
+    uint64_t acked_offset;
+    uint64_t opened_ms;
+    uint64_t heard_ms;              /* last frame from the replica */
+    uint64_t sent_ms;               /* last bytes to it */
+    bool pong_due;                  /* one Pong for all Pings since the last */
+    uint64_t pong_timestamp;
+    uint64_t drain_until_ms;        /* 0: not stopping */
+    uint64_t titled_offset;         /* in the process title */
+    bool titled_streaming;
+    struct nx_ending ending;
+};
+
+/* Notes why the conversation is over; the first reason stands. */
+void nx_walsender_end(struct nx_walsender *ws,
+                      enum nx_ending_kind kind,
+                      uint32_t code,
+                      const char *format,
+                      ...) __attribute__((format(printf, 4, 5)));
+
+static inline bool nx_walsender_ended(const struct nx_walsender *ws)
+{
+    return ws->ending.kind != NX_ENDING_NONE;
+}
+
+static inline uint64_t nx_walsender_durable(const struct nx_walsender *ws)
+{
+    return atomic_load_explicit(&ws->shm->log.durable_offset, memory_order_acquire);
+}
+
+/* ---- welcome.c ---- */
+
+/* Refuses, before it has said anything, a peer that may not be served without a token. */
+void nx_welcome_check_peer(struct nx_walsender *ws);
+
+/* Answers a Hello. False: not yet, recovery is still running; the frame is to be shown again. */
+bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame);
+
+/* ---- session.c ---- */
+
+/* Reads what the socket has and handles it. */
+void nx_session_input(struct nx_walsender *ws);
+
+/* ---- feed.c ---- */
+
+/* Puts what there is to send into the output buffer, and as much as it takes into the socket. */
+void nx_feed_output(struct nx_walsender *ws);
+
+/* Publishes the slot's counters. */
+void nx_feed_publish(struct nx_walsender *ws);
+
+#endif

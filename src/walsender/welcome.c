@@ -1,0 +1,211 @@
+/* The handshake's master side. Runs in walsenders. It gathers what the master knows, has handshake.c
+ * judge, and either refuses or makes this connection a replica: fills its slot, says Welcome, and tells
+ * the postmaster, which ends an older connection of the same replica. */
+#include "common/advertised.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/net.h"
+#include "common/shared_log.h"
+#include "walsender/handshake.h"
+#include "walsender/walsender.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+void nx_welcome_check_peer(struct nx_walsender *ws)
+{
+    (void)ws;
+}
+
+/* Connected replicas with another id. */
+static unsigned count_others(const struct nx_walsender *ws, struct nx_slice id)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        const struct nx_replica_slot *slot = &ws->shm->replicas[i];
+
+        if (slot != ws->slot &&
+            atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
+            memcmp(slot->id, id.data, id.length) != 0) {
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Our own entry at the replica's position, where we still have it. */
+static int find_frame(struct nx_walsender *ws,
+                      const struct nx_msg_hello *hello,
+                      struct nx_hello_facts *facts)
+{
+    int rc = 0;
+
+    facts->frame_known = false;
+    if (hello->last_wal_offset == 0 || hello->last_wal_offset > facts->position.offset) {
+        return 0;
+    }
+    if (hello->last_wal_offset == facts->position.offset) {
+        facts->frame_epoch = facts->position.epoch;
+        facts->frame_crc = facts->position.crc;
+    } else {
+        rc = nx_stream_frame_at(&ws->stream, hello->last_wal_offset, &facts->frame_epoch,
+                                &facts->frame_crc);
+    }
+    facts->frame_known = rc == 0;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static void gather(struct nx_walsender *ws,
+                   const struct nx_msg_hello *hello,
+                   struct nx_hello_facts *ret_facts)
+{
+    const struct nx_control_block *control = &ws->shm->control;
+    const struct nx_config *config = ws->process->config;
+    bool known = atomic_load_explicit(&control->cluster_known, memory_order_acquire) != 0;
+
+    *ret_facts = (struct nx_hello_facts){
+        .role = (enum nx_node_role)atomic_load_explicit(&control->role, memory_order_acquire),
+        .draining = nx_process_stopping(ws->process) ||
+                    atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_DRAINING,
+        .master_addr = config->replication.master_addr,
+        .node_id = control->node_id,
+        .cluster_id = known ? control->cluster_id : "",
+        .token = "",
+        .max_log_size = config->replication.max_log_size,
+        .oldest_kept = nx_stream_oldest_kept(ws->shm, config->replication.max_log_size),
+        .replicas = nx_handshake_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
+        .max_replicas = (unsigned)config->replication.max_replicas,
+        .epoch = atomic_load_explicit(&ws->shm->log.epoch, memory_order_acquire),
+    };
+    nx_log_position(ws->shm, &ret_facts->position.offset, &ret_facts->position.epoch,
+                    &ret_facts->position.crc);
+}
+
+/* Publishes this replica: strings and figures first, then the state. */
+static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello)
+{
+    struct nx_replica_slot *slot = ws->slot;
+    uint64_t offset = hello->last_wal_offset;
+
+    memcpy(slot->id, ws->replica_id, sizeof slot->id);
+    if (nx_advertised_resolve(hello->advertised_addr, ws->peer, slot->addr) < 0) {
+        (void)snprintf(slot->addr, sizeof slot->addr, "%s", ws->peer);
+    }
+    if (nx_advertised_resolve(hello->http_addr, ws->peer, slot->http_addr) < 0) {
+        slot->http_addr[0] = '\0';
+    }
+    atomic_store_explicit(&slot->connected_ms, nx_now_ms(), memory_order_relaxed);
+    atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
+    atomic_store_explicit(&slot->heard_ms, ws->heard_ms, memory_order_relaxed);
+    atomic_store_explicit(&slot->sent_offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->ack_offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->received_offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->applied_offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->sent_bytes_total, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->acked_bytes_total, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
+}
+
+static int say_welcome(struct nx_walsender *ws, const struct nx_hello_facts *facts)
+{
+    const struct nx_config *config = ws->process->config;
+    char http_addr[NX_ADDR_TEXT];
+    struct nx_msg_welcome welcome = {
+        .master_id = nx_slice_text(facts->node_id),
+        .current_wal_offset = facts->position.offset,
+        .requires_full_sync = false,
+        .cluster_id = nx_slice_text(facts->cluster_id),
+        .epoch = facts->epoch,
+        .heartbeat_ms = (uint32_t)config->replication.heartbeat_ms,
+    };
+
+    nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
+    welcome.http_addr = nx_slice_text(http_addr);
+    return nx_frame_io_put_welcome(&ws->io, &welcome);
+}
+
+static void make_welcome(struct nx_walsender *ws,
+                         const struct nx_msg_hello *hello,
+                         const struct nx_hello_facts *facts)
+{
+    uint64_t offset = hello->last_wal_offset;
+    int rc = say_welcome(ws, facts);
+
+    if (rc < 0) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL, "no Welcome: %s",
+                         strerror(-rc));
+        return;
+    }
+    ws->queued_offset = offset;
+    ws->acked_offset = offset;
+    nx_byte_marks_init(&ws->marks, offset);
+    fill_slot(ws, hello);
+    ws->welcomed = true;
+    ws->io.phase = NX_WIRE_SESSION;
+    (void)nx_control_send(ws->process->control.fd, NX_CONTROL_REPLICA_HERE, 0, 0, ws->replica_id);
+    nx_info("replica %s at %s is here: it has offset %llu of epoch %llu, this master %llu of epoch "
+            "%llu; streaming from %llu",
+            ws->replica_id, ws->peer, (unsigned long long)offset,
+            (unsigned long long)hello->last_epoch, (unsigned long long)facts->position.offset,
+            (unsigned long long)facts->epoch, (unsigned long long)offset + 1);
+}
+
+/* True while the log isn't recovered, so that nothing can be said about positions. */
+static bool still_recovering(const struct nx_walsender *ws)
+{
+    const struct nx_control_block *control = &ws->shm->control;
+
+    return atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_STARTING &&
+           atomic_load_explicit(&control->role, memory_order_acquire) == NX_NODE_MASTER &&
+           !nx_process_stopping(ws->process);
+}
+
+/* Judges a Hello. Our own entry at its position is looked for only when all else is in order: a stranger
+ * shall not make us read files. */
+static void judge(struct nx_walsender *ws,
+                  const struct nx_msg_hello *hello,
+                  struct nx_hello_facts *facts)
+{
+    struct nx_verdict verdict;
+    int rc = 0;
+
+    gather(ws, hello, facts);
+    nx_handshake_judge(facts, hello, &verdict);
+    if (verdict.code == 0) {
+        rc = find_frame(ws, hello, facts);
+        nx_handshake_judge(facts, hello, &verdict);
+    }
+    if (rc < 0) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
+                         "entry %llu, where the replica stands, can't be read here: %s",
+                         (unsigned long long)hello->last_wal_offset,
+                         rc == -EBADMSG ? "damaged" : strerror(-rc));
+    } else if (verdict.code != 0) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, verdict.code, "%s", verdict.text);
+    }
+}
+
+bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame)
+{
+    struct nx_msg_hello hello;
+    struct nx_hello_facts facts;
+
+    if (still_recovering(ws)) {
+        return false;
+    }
+    if (nx_wire_decode_hello(frame->payload, frame->payload_length, &hello) < 0) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_BAD_FRAME,
+                         "Hello with a payload of %zu bytes can't be read", frame->payload_length);
+        return true;
+    }
+    if (nx_handshake_is_uuid(hello.replica_id)) {
+        memcpy(ws->replica_id, hello.replica_id.data, NX_UUID_TEXT - 1);
+    }
+    judge(ws, &hello, &facts);
+    if (!nx_walsender_ended(ws)) {
+        make_welcome(ws, &hello, &facts);
+    }
+    return true;
+}

@@ -1,0 +1,421 @@
+/* Gathers a group: takes submissions from all rings, decides each in order, encodes what it decides
+ * into the arena and links it. Runs in the walwriter. Nothing here is visible to anybody before
+ * commit.c publishes it: readers stop at durable_offset. */
+#include <errno.h>
+#include <string.h>
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/skip_list.h"
+#include "storage/data_dir.h"
+#include "walwriter/walwriter.h"
+
+bool nx_group_waiting(const struct walwriter *w)
+{
+    for (unsigned i = 0; i < NX_PRODUCERS; i++) {
+        if (nx_consumer_waiting(&w->consumers[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Notes an answer; it is posted with the group, when all it was judged on is durable. */
+static void answer(struct walwriter *w, unsigned producer, const struct nx_received *received,
+                   struct nx_completion *completion, enum nx_submit_status status)
+{
+    completion->ticket = received->ticket;
+    completion->generation = received->generation;
+    completion->offset = w->log.newest;
+    completion->epoch = w->epoch;
+    completion->status = status;
+    w->answers[w->answer_count++] = (struct answer){producer, *completion};
+}
+
+void nx_group_append(struct walwriter *w, uint8_t *frame, uint64_t pos,
+                     const struct nx_entry_header *header)
+{
+    struct nx_op_iter iter;
+    struct nx_op op;
+
+    nx_op_iter_init(&iter, frame + NX_ENTRY_HEADER_SIZE, header->ops_length, header->op_count);
+    while (nx_op_next(&iter, &op) > 0) {
+        if (op.kind != NX_OP_EPOCH) {
+            nx_skip_insert(w->shm, nx_skip_pool(w->shm, w->generation),
+                           pos + (uint64_t)(iter.at - frame), header->offset, iter.index - 1);
+        }
+    }
+    nx_log_commit(&w->log, pos, header->frame_length);
+    w->group_bytes += header->frame_length;
+    w->last = (struct nx_position){header->epoch, header->offset, header->crc};
+    w->last_timestamp = header->timestamp;
+    w->epoch = header->epoch;
+}
+
+/* One clock reading a group; a stamp never goes below the one before. */
+static uint64_t stamp(struct walwriter *w)
+{
+    if (w->group_timestamp == 0) {
+        w->group_timestamp = nx_wall_us();
+    }
+    return w->group_timestamp > w->last_timestamp ? w->group_timestamp : w->last_timestamp;
+}
+
+/* Finishes and appends the frame whose operations stand in the arena already. */
+static void append_ops(struct walwriter *w, uint8_t *frame, uint64_t pos, size_t ops_length,
+                       uint32_t op_count)
+{
+    struct nx_entry_header header = {
+        .offset = w->log.newest + 1,
+        .epoch = w->epoch,
+        .timestamp = stamp(w),
+        .prev_crc = w->last.crc,
+        .op_count = op_count,
+        .ops_length = ops_length,
+        .frame_length = nx_entry_frame_size(ops_length),
+    };
+
+    header.crc = nx_entry_finish(frame, &header);
+    nx_group_append(w, frame, pos, &header);
+}
+
+/* ---- operations of a client's write ---- */
+
+/* What a body holds: how many puts, how many deletes. -EBADMSG: not operations. */
+struct body_summary {
+    uint32_t puts;
+    uint32_t deletes;
+};
+
+static int summarize(const struct nx_received *received, struct body_summary *ret_summary)
+{
+    struct body_summary summary = {0, 0};
+    struct nx_op_iter iter;
+    struct nx_op op;
+    int rc;
+
+    nx_op_iter_init(&iter, received->body, received->body_length, received->op_count);
+    while ((rc = nx_op_next(&iter, &op)) > 0) {
+        if (op.kind == NX_OP_EPOCH) {
+            return -EBADMSG;
+        }
+        summary.puts += op.kind == NX_OP_PUT ? 1 : 0;
+        summary.deletes += op.kind == NX_OP_DELETE ? 1 : 0;
+    }
+    *ret_summary = summary;
+    return rc;
+}
+
+/* True when a key exists in the store before this entry. */
+static int exists_in_store(struct walwriter *w, struct nx_slice key, bool *ret_exists)
+{
+    uint64_t version;
+    int rc = nx_lookup_version(w, key.data, key.length, &version);
+
+    if (rc == 0) {
+        *ret_exists = version != 0;
+    }
+    return rc;
+}
+
+/* Copies the operations that do something to `out`: puts, and deletes of keys that exist at that
+ * point of the entry. */
+static int copy_effective(struct walwriter *w, const struct nx_received *received, uint8_t *out,
+                          size_t *ret_length, uint32_t *ret_count, uint32_t *ret_hits)
+{
+    struct nx_op_iter iter;
+    struct nx_op op;
+    size_t length = 0;
+    uint32_t count = 0;
+    uint32_t hits = 0;
+
+    nx_touched_clear();
+    nx_op_iter_init(&iter, received->body, received->body_length, received->op_count);
+    while (nx_op_next(&iter, &op) > 0) {
+        uint8_t *touched = nx_touched_kind(op.key);
+        bool exists = true;
+
+        if (op.kind == NX_OP_DELETE) {
+            int rc = 0;
+
+            if (*touched != 0) {
+                exists = *touched == NX_OP_PUT;
+            } else {
+                rc = exists_in_store(w, op.key, &exists);
+            }
+            if (rc < 0) {
+                return rc;
+            }
+            hits += exists ? 1 : 0;
+        }
+        *touched = op.kind;
+        if (exists) {
+            size_t size = nx_op_encoded_size(&op);
+
+            memcpy(out + length, iter.at, size);
+            length += size;
+            count++;
+        }
+    }
+    *ret_length = length;
+    *ret_count = count;
+    *ret_hits = hits;
+    return 0;
+}
+
+static int place_ops(struct walwriter *w, const struct nx_received *received, uint8_t *frame,
+                     uint64_t pos, const struct body_summary *summary,
+                     struct nx_completion *completion)
+{
+    uint8_t *out = frame + NX_ENTRY_HEADER_SIZE;
+    size_t length = received->body_length;
+    uint32_t count = received->op_count;
+    int rc = 0;
+
+    if (summary->deletes > 0) {
+        rc = copy_effective(w, received, out, &length, &count, &completion->hits);
+    } else {
+        if ((received->flags & NX_SUBMIT_WANT_HITS) != 0 && count == 1) {
+            struct nx_op op;
+            bool exists = false;
+
+            rc = nx_op_decode_at(received->body, received->body_length, &op);
+            rc = rc < 0 ? rc : exists_in_store(w, op.key, &exists);
+            completion->hits = exists ? 1 : 0;
+        }
+        memcpy(out, received->body, length);
+    }
+    if (rc == 0 && count > 0) {
+        append_ops(w, frame, pos, length, count);
+    }
+    return rc < 0 ? rc : (int)(count > 0);
+}
+
+/* Space on disk and in LMDB's map: what can't be stored later is refused now. Deletes may use the
+ * reserve, so that a full node can be emptied. */
+static enum nx_submit_status storage_refusal(struct walwriter *w, const struct body_summary *summary,
+                                             size_t length)
+{
+    const struct nx_checkpoint_state *checkpoint = &w->shm->checkpoint;
+    uint64_t map_free = atomic_load_explicit(&checkpoint->map_free, memory_order_relaxed);
+    uint64_t unmerged =
+        w->log.next_pos - atomic_load_explicit(
+                              &w->shm->generations[w->oldest_generation % NX_GENERATIONS].first_pos,
+                              memory_order_relaxed);
+
+    if (summary->puts == 0) {
+        return NX_SUBMIT_DONE;
+    }
+    if (atomic_load_explicit(&checkpoint->disk_state, memory_order_relaxed) == NX_DISK_FULL) {
+        return NX_SUBMIT_DISK_FULL;
+    }
+    /* Twice: LMDB writes whole pages, and a transaction holds old and new ones at once. */
+    return map_free < 2 * (unmerged + length) ? NX_SUBMIT_MAP_FULL : NX_SUBMIT_DONE;
+}
+
+/* The answer to a write that isn't even looked at, or DONE. */
+static enum nx_submit_status early_refusal(struct walwriter *w, const struct nx_received *received,
+                                           struct body_summary *ret_summary)
+{
+    if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
+        return NX_SUBMIT_READ_ONLY;
+    }
+    if (received->body_length > NX_ENTRY_MAX_OPS_LENGTH || summarize(received, ret_summary) < 0) {
+        return NX_SUBMIT_TOO_LARGE;
+    }
+    return storage_refusal(w, ret_summary, received->body_length);
+}
+
+static enum taken take_write(struct walwriter *w, unsigned producer,
+                             const struct nx_received *received)
+{
+    struct nx_completion completion = {.ticket = 0};
+    struct body_summary summary;
+    enum nx_submit_status status = early_refusal(w, received, &summary);
+    size_t length = nx_entry_frame_size(received->body_length);
+    uint64_t pos;
+    int rc;
+
+    if (status != NX_SUBMIT_DONE) {
+        answer(w, producer, received, &completion, status);
+        return TAKEN;
+    }
+    /* Room first: a judgment must hold at the very moment of the append. */
+    uint8_t *frame = nx_room_make(w, length, received->op_count, &pos);
+
+    if (frame == NULL) {
+        return NO_ROOM;
+    }
+    if (!nx_wal_file_fits(w, length)) {
+        return NO_SEGMENT;
+    }
+    rc = nx_lookup_judge(w, received, &completion);
+    if (rc > 0) {
+        answer(w, producer, received, &completion, NX_SUBMIT_CONDITION);
+        return TAKEN;
+    }
+    rc = rc < 0 ? rc : place_ops(w, received, frame, pos, &summary, &completion);
+    if (rc < 0) {
+        nx_error("a write can't be judged: reading the state failed (error %d); it is refused", rc);
+        answer(w, producer, received, &completion, NX_SUBMIT_OVERLOADED);
+        return TAKEN;
+    }
+    answer(w, producer, received, &completion, rc > 0 ? NX_SUBMIT_DONE : NX_SUBMIT_NOTHING);
+    return TAKEN;
+}
+
+/* ---- frames from the master ---- */
+
+/* True when a frame is the log's next: its number, its epoch, and the chain of CRCs. */
+static bool frame_follows(const struct walwriter *w, const struct nx_received *received,
+                          struct nx_entry_header *ret_header)
+{
+    struct nx_entry_header header;
+
+    if (nx_entry_decode(received->body, received->body_length, false, &header) < 0 ||
+        header.frame_length != received->body_length) {
+        return false;
+    }
+    if (header.offset != w->last.offset + 1 || header.epoch < w->last.epoch ||
+        header.prev_crc != w->last.crc || nx_entry_validate_ops(&header) < 0) {
+        return false;
+    }
+    *ret_header = header;
+    return true;
+}
+
+static enum taken take_frame(struct walwriter *w, unsigned producer,
+                             const struct nx_received *received)
+{
+    struct nx_completion completion = {.ticket = 0};
+    struct nx_entry_header header;
+    uint64_t pos;
+
+    if (!frame_follows(w, received, &header)) {
+        if (!w->refusing_frames) {
+            answer(w, producer, received, &completion, NX_SUBMIT_BAD_FRAME);
+        }
+        w->refusing_frames = true;
+        return TAKEN;
+    }
+    uint8_t *frame = nx_room_make(w, header.frame_length, header.op_count, &pos);
+
+    if (frame == NULL) {
+        return NO_ROOM;
+    }
+    if (!nx_wal_file_fits(w, header.frame_length)) {
+        return NO_SEGMENT;
+    }
+    w->refusing_frames = false;
+    memcpy(frame, received->body, header.frame_length);
+    nx_group_append(w, frame, pos, &header);
+    return TAKEN;
+}
+
+/* ---- draining ---- */
+
+static enum taken take(struct walwriter *w, unsigned producer, const struct nx_received *received)
+{
+    return received->kind == NX_SUBMIT_FRAME ? take_frame(w, producer, received)
+                                             : take_write(w, producer, received);
+}
+
+static bool group_full(const struct walwriter *w)
+{
+    return w->group_bytes >= NX_GROUP_MAX_BYTES || w->answer_count >= NX_GROUP_MAX_ANSWERS;
+}
+
+/* Takes the next submission of one ring. True when there was one and it was taken. */
+static bool take_next(struct walwriter *w, unsigned producer)
+{
+    struct nx_received received;
+    int rc = nx_consumer_next(&w->consumers[producer], &received);
+
+    if (rc < 0) {
+        nx_error("no memory to put a large write together; it is dropped and its client will be "
+                 "told that the outcome is unknown");
+        return false;
+    }
+    if (rc == 0) {
+        return false;
+    }
+    enum taken taken = take(w, producer, &received);
+
+    if (taken != TAKEN) {
+        w->held = received;
+        w->has_held = true;
+        w->held_producer = producer;
+        w->segment_full = taken == NO_SEGMENT;
+        return false;
+    }
+    nx_consumer_release(&w->consumers[producer]);
+    return true;
+}
+
+/* The held submission goes before all others. True when none is held any more. */
+static bool take_held(struct walwriter *w)
+{
+    enum taken taken;
+
+    if (!w->has_held) {
+        return true;
+    }
+    taken = take(w, w->held_producer, &w->held);
+    w->segment_full = taken == NO_SEGMENT;
+    if (taken != TAKEN) {
+        return false;
+    }
+    w->has_held = false;
+    w->stalled_since_ms = 0;
+    nx_consumer_release(&w->consumers[w->held_producer]);
+    return true;
+}
+
+void nx_group_drain(struct walwriter *w)
+{
+    bool more = take_held(w);
+
+    while (more) {
+        more = false;
+        for (unsigned i = 0; i < NX_PRODUCERS && !group_full(w) && !w->has_held; i++) {
+            more = take_next(w, i) || more;
+        }
+    }
+    nx_lookup_end(w);
+}
+
+void nx_group_refuse(struct walwriter *w, enum nx_submit_status status)
+{
+    struct nx_completion completion = {.ticket = 0};
+
+    if (w->has_held && w->held.kind == NX_SUBMIT_WRITE && !group_full(w)) {
+        answer(w, w->held_producer, &w->held, &completion, status);
+        nx_consumer_release(&w->consumers[w->held_producer]);
+        w->has_held = false;
+        w->segment_full = false;
+    }
+}
+
+int nx_group_append_epoch(struct walwriter *w, uint64_t epoch)
+{
+    uint8_t ops[NX_OP_HEADER + NX_OP_NODE_ID];
+    uint8_t node_id[NX_OP_NODE_ID];
+    struct nx_writer writer = nx_writer_of(ops, sizeof ops);
+    struct nx_op op = {.kind = NX_OP_EPOCH, .key = {node_id, sizeof node_id}};
+    size_t length = nx_entry_frame_size(sizeof ops);
+    uint64_t pos;
+
+    if (nx_uuid_parse(w->shm->control.node_id, node_id) < 0 || nx_op_encode(&writer, &op) < 0) {
+        return -EINVAL;
+    }
+    /* No reserve behind it: it is what the reserve is for. */
+    uint8_t *frame = nx_log_reserve(&w->log, length, 0, &pos);
+
+    if (frame == NULL) {
+        return -ENOSPC;
+    }
+    memcpy(frame + NX_ENTRY_HEADER_SIZE, ops, sizeof ops);
+    w->epoch = epoch;
+    append_ops(w, frame, pos, sizeof ops, 1);
+    return 0;
+}

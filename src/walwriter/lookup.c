@@ -1,0 +1,104 @@
+/* What the walwriter must know of a key before it decides: its newest version, durable or not. The
+ * skip lists first, newest generation first, then LMDB. Runs in the walwriter, the only process that
+ * frees generations, so nothing is recycled under it. */
+#include <errno.h>
+
+#include "common/skip_list.h"
+#include "walwriter/walwriter.h"
+
+void nx_lookup_end(struct walwriter *w)
+{
+    if (w->reading) {
+        nx_state_read_end(w->state);
+        w->reading = false;
+    }
+}
+
+static int lookup_state(struct walwriter *w, const uint8_t *key, size_t length,
+                        uint64_t *ret_version)
+{
+    struct nx_position base;
+    struct nx_record record;
+
+    if (!w->reading) {
+        int rc = nx_state_read_begin(w->state, &base);
+
+        if (rc < 0) {
+            return rc;
+        }
+        w->reading = true;
+    }
+    int rc = nx_state_get(w->state, key, length, &record);
+
+    if (rc < 0 && rc != -ENOENT) {
+        return rc;
+    }
+    *ret_version = rc == 0 ? record.offset : 0;
+    return 0;
+}
+
+int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length,
+                      uint64_t *ret_version)
+{
+    for (uint64_t number = w->generation; number >= w->oldest_generation; number--) {
+        const struct nx_skip_node *node =
+            nx_skip_find(w->shm, nx_skip_pool(w->shm, number), key, length, UINT64_MAX);
+
+        if (node != NULL) {
+            *ret_version = node->kind == NX_OP_PUT ? node->offset : 0;
+            return 0;
+        }
+    }
+    return lookup_state(w, key, length, ret_version);
+}
+
+static bool listed(const struct nx_condition *condition, uint64_t version)
+{
+    for (uint32_t i = 0; i < condition->version_count; i++) {
+        if (nx_load_u64(condition->versions + (size_t)i * 8) == version) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool holds(const struct nx_condition *condition, uint64_t version)
+{
+    switch (condition->kind) {
+    case NX_CONDITION_ANY_OF:
+        return listed(condition, version);
+    case NX_CONDITION_NONE_OF:
+        return !listed(condition, version);
+    case NX_CONDITION_EXISTS:
+        return version != 0;
+    case NX_CONDITION_ABSENT:
+        return version == 0;
+    }
+    return false;
+}
+
+int nx_lookup_judge(struct walwriter *w, const struct nx_received *received,
+                    struct nx_completion *completion)
+{
+    const uint8_t *at = received->conditions;
+    size_t left = received->conditions_length;
+
+    for (uint32_t i = 0; i < received->condition_count; i++) {
+        struct nx_condition condition;
+        uint64_t version;
+        int rc = nx_condition_decode(&at, &left, &condition);
+
+        if (rc == 0) {
+            rc = nx_lookup_version(w, condition.key, condition.key_length, &version);
+        }
+        if (rc < 0) {
+            return rc;
+        }
+        if (!holds(&condition, version)) {
+            completion->failed_index = i;
+            completion->actual = version;
+            return 1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,199 @@
+/* The walwriter's start: replays the log behind LMDB's position into the shared log and the skip lists,
+ * then takes over where it ends. The rules of what belongs to the log are storage/wal_recovery.h's. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "storage/data_dir.h"
+#include "storage/wal_recovery.h"
+#include "walwriter/walwriter.h"
+
+struct replay {
+    struct walwriter *w;
+    uint64_t marked; /* entries up to here are known to be on disk, so they may be merged early */
+};
+
+/* Waits for the checkpointer to merge a generation: the log is larger than the memory it is replayed
+ * into, because the configuration has shrunk since. */
+static int wait_for_merge(struct replay *replay)
+{
+    struct walwriter *w = replay->w;
+    unsigned slot = w->process->slot;
+    uint64_t synced = w->log.newest < replay->marked ? w->log.newest : replay->marked;
+    struct pollfd control = {.fd = w->process->control.fd, .events = POLLIN};
+
+    atomic_store_explicit(&w->shm->log.synced_offset, synced, memory_order_release);
+    nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
+    nx_latch_prepare(w->shm, slot, NX_WAKE_NEVER);
+    if (atomic_load_explicit(&w->shm->checkpoint.merged_generation, memory_order_acquire) <
+        w->oldest_generation) {
+        nx_latch_poll(slot, &control, 1, 1000);
+    }
+    nx_latch_cancel(w->shm, slot);
+    (void)nx_process_control(w->process, NULL, 0);
+    return nx_process_stopping(w->process) ? -ECANCELED : 0;
+}
+
+static int replay_entry(void *arg, const uint8_t *frame, size_t length)
+{
+    struct replay *replay = arg;
+    struct walwriter *w = replay->w;
+    struct nx_entry_header header;
+    uint64_t pos;
+    uint8_t *place;
+
+    if (nx_entry_decode(frame, length, false, &header) < 0) {
+        return -EBADMSG;
+    }
+    while ((place = nx_room_make(w, length, header.op_count, &pos)) == NULL) {
+        int rc = wait_for_merge(replay);
+
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    memcpy(place, frame, length);
+    nx_group_append(w, place, pos, &header);
+    if (w->log.next_pos - w->generation_start_pos >= w->shm->generation_bytes) {
+        nx_room_seal_if_due(w);
+    }
+    return 0;
+}
+
+static void replay_progress(void *arg, uint64_t offset, uint64_t goal)
+{
+    struct replay *replay = arg;
+    struct nx_log_state *log = &replay->w->shm->log;
+
+    atomic_store_explicit(&log->recovery_done, offset, memory_order_relaxed);
+    atomic_store_explicit(&log->recovery_goal, goal, memory_order_relaxed);
+    nx_process_title(replay->w->process, "recovering %llu of %llu", (unsigned long long)offset,
+                     (unsigned long long)goal);
+}
+
+/* LMDB's position, read once; the checkpointer makes sure that it is disk and not page cache before
+ * anything is freed by it. */
+static int read_base(struct walwriter *w, struct nx_position *ret_base)
+{
+    char dir[NX_PATH_SIZE + 8];
+    char error[512];
+    struct nx_state_options options = {.map_size = w->process->config->state.map_size,
+                                       .max_readers = NX_MAX_SLOTS};
+
+    snprintf(dir, sizeof dir, "%s/state", w->process->state_root);
+    int rc = nx_state_open(dir, &options, &w->state, error, sizeof error);
+
+    if (rc < 0) {
+        nx_process_fatal(w->process, "%s", error);
+    }
+    rc = nx_state_read_begin(w->state, ret_base);
+    if (rc == 0) {
+        nx_state_read_end(w->state);
+    }
+    return rc;
+}
+
+static int open_wal_dir(struct walwriter *w)
+{
+    char dir[NX_PATH_SIZE + 8];
+
+    snprintf(dir, sizeof dir, "%s/wal", w->process->state_root);
+    w->file.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return w->file.dir_fd < 0 ? -errno : 0;
+}
+
+static void adopt_result(struct walwriter *w, const struct nx_recovery_result *result)
+{
+    struct nx_log_state *log = &w->shm->log;
+
+    w->file.fd = result->segment_fd;
+    w->file.at = result->segment_at;
+    w->file.size = result->segment_size;
+    w->last = result->end;
+    w->last_timestamp = result->end_timestamp;
+    w->epoch = result->end.epoch > 0 ? result->end.epoch : 1;
+    w->group_first = w->log.newest + 1;
+    w->group_bytes = 0;
+    atomic_store_explicit(&log->segment_first, result->segment_first, memory_order_relaxed);
+    atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
+    atomic_store_explicit(&log->synced_offset, w->last.offset, memory_order_release);
+    nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
+    atomic_store_explicit(&log->recovered_offset, w->last.offset, memory_order_release);
+    atomic_store_explicit(&log->start_offset, w->last.offset, memory_order_release);
+}
+
+/* A node that may have lost what it acknowledged begins a new epoch, so that no other history is
+ * mistaken for its own. A replica need not: it asks its master again from what it has. */
+static int begin_epoch_if_unclean(struct walwriter *w)
+{
+    bool unclean = false;
+    int rc;
+
+    if (w->process->config->wal.fsync == NX_FSYNC_ALWAYS) {
+        nx_boot_end(w->file.dir_fd);
+        return 0;
+    }
+    rc = nx_boot_begin(w->file.dir_fd, &unclean);
+    if (rc < 0 || !unclean ||
+        atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
+        return rc;
+    }
+    nx_warn("the machine went down while wal.fsync was not always: acknowledged writes may be lost; "
+            "epoch %llu begins behind offset %llu",
+            (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
+    rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
+    rc = rc < 0 ? rc : nx_group_append_epoch(w, w->epoch + 1);
+    return rc < 0 ? rc : nx_group_commit(w);
+}
+
+int nx_walwriter_recover(struct walwriter *w)
+{
+    struct replay replay = {.w = w};
+    struct nx_recovery_result result;
+    struct nx_mark mark;
+    struct nx_position base;
+    uint8_t cluster_id[16] = {0};
+    char error[1024];
+    int rc = open_wal_dir(w);
+
+    rc = rc < 0 ? rc : read_base(w, &base);
+    if (rc < 0) {
+        return rc;
+    }
+    if (w->shm->control.cluster_id[0] != '\0') {
+        (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
+    }
+    replay.marked = nx_mark_read(w->file.dir_fd, &mark) == 0 ? mark.position.offset : 0;
+    nx_log_writer_init(&w->log, w->shm, base.offset + 1);
+    nx_room_start(w);
+
+    struct nx_recovery_options options = {
+        .dir_fd = w->file.dir_fd,
+        .base = base,
+        .cluster_id = cluster_id,
+        .entry = replay_entry,
+        .progress = replay_progress,
+        .arg = &replay,
+    };
+
+    rc = nx_recovery_run(&options, &result, error, sizeof error);
+    if (rc == -ECANCELED) {
+        return rc;
+    }
+    if (rc < 0) {
+        nx_process_fatal(w->process, "%s", error);
+    }
+    if (result.cut_bytes > 0) {
+        nx_info("cut %llu bytes of a torn last group behind offset %llu: it was never acknowledged",
+                (unsigned long long)result.cut_bytes, (unsigned long long)result.end.offset);
+    }
+    nx_info("recovered to offset %llu, epoch %llu: %llu entries replayed behind checkpoint %llu",
+            (unsigned long long)result.end.offset, (unsigned long long)result.end.epoch,
+            (unsigned long long)result.replayed, (unsigned long long)base.offset);
+    adopt_result(w, &result);
+    return begin_epoch_if_unclean(w);
+}

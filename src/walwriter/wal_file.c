@@ -1,0 +1,134 @@
+/* The segment being written, and the mark. Runs in the walwriter, the only process that writes frames
+ * to disk. An error here means that what the disk holds is unknown; the caller dies and recovery reads
+ * it again (a failed fdatasync is never tried again as if nothing had happened). */
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "storage/data_dir.h"
+#include "storage/wal_segment.h"
+#include "walwriter/walwriter.h"
+
+#define EVERYSEC_MS 1000
+
+bool nx_wal_file_fits(const struct walwriter *w, size_t length)
+{
+    return w->file.fd >= 0 && w->file.at + w->group_bytes + length <= w->file.size;
+}
+
+int nx_wal_file_switch(struct walwriter *w, size_t length)
+{
+    struct nx_segment_header header = {.first_offset = w->log.newest + 1, .epoch = w->epoch};
+    uint64_t size = w->process->config->wal.segment_size;
+    int fd;
+    int rc = nx_uuid_parse(w->shm->control.cluster_id, header.cluster_id);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (size < NX_SEGMENT_HEADER + length) {
+        size = NX_SEGMENT_HEADER + length;
+    }
+    if (w->file.unsynced) {
+        rc = nx_wal_file_sync(w);
+    }
+    rc = rc < 0 ? rc : nx_segment_begin(w->file.dir_fd, &header, size, &fd);
+    if (rc < 0) {
+        return rc;
+    }
+    if (w->file.fd >= 0) {
+        close(w->file.fd);
+    }
+    off_t end = lseek(fd, 0, SEEK_END);
+
+    w->file.fd = fd;
+    w->file.at = NX_SEGMENT_HEADER;
+    w->file.size = end > 0 ? (uint64_t)end : size;
+    atomic_store_explicit(&w->shm->log.segment_first, header.first_offset, memory_order_release);
+    nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0)); /* prepare the next one */
+    return 0;
+}
+
+/* pwritev until all is out: a signal or a full page may cut a write short. */
+static int write_runs(int fd, struct iovec *runs, int count, uint64_t at)
+{
+    while (count > 0) {
+        ssize_t n = pwritev(fd, runs, count, (off_t)at);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n < 0 ? -errno : -EIO;
+        }
+        at += (uint64_t)n;
+        while (count > 0 && (size_t)n >= runs->iov_len) {
+            n -= (ssize_t)runs->iov_len;
+            runs++;
+            count--;
+        }
+        if (count > 0) {
+            runs->iov_base = (char *)runs->iov_base + n;
+            runs->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+int nx_wal_file_write(struct walwriter *w, uint64_t first, uint64_t last)
+{
+    struct iovec runs[2];
+    int count = nx_log_runs(w->shm, first, last, runs);
+    int rc = write_runs(w->file.fd, runs, count, w->file.at);
+
+    if (rc < 0) {
+        return rc;
+    }
+    w->file.at += w->group_bytes;
+    if (w->process->config->wal.fsync == NX_FSYNC_ALWAYS) {
+        return nx_wal_file_sync(w);
+    }
+    if (!w->file.unsynced) {
+        w->file.unsynced = true;
+        w->file.sync_due_ms = nx_now_ms() + EVERYSEC_MS;
+    }
+    return 0;
+}
+
+int nx_wal_file_sync(struct walwriter *w)
+{
+    if (w->file.fd >= 0 && fdatasync(w->file.fd) != 0) {
+        return -errno;
+    }
+    w->file.unsynced = false;
+    atomic_store_explicit(&w->shm->log.synced_offset, w->log.newest, memory_order_release);
+    return 0;
+}
+
+int nx_wal_file_mark(struct walwriter *w)
+{
+    struct nx_mark mark = {.position = w->last};
+    uint8_t bytes[NX_MARK_SIZE];
+
+    if (w->file.mark_fd < 0) {
+        return nx_mark_open(w->file.dir_fd, &mark, &w->file.mark_fd);
+    }
+    nx_mark_encode(&mark, bytes);
+    ssize_t n = pwrite(w->file.mark_fd, bytes, sizeof bytes, 0);
+
+    return n == (ssize_t)sizeof bytes ? 0 : (n < 0 ? -errno : -EIO);
+}
+
+int nx_wal_file_sync_wait(const struct walwriter *w)
+{
+    uint64_t now;
+
+    if (!w->file.unsynced || w->process->config->wal.fsync != NX_FSYNC_EVERYSEC) {
+        return -1;
+    }
+    now = nx_now_ms();
+    return now >= w->file.sync_due_ms ? 0 : (int)(w->file.sync_due_ms - now);
+}

@@ -1,0 +1,166 @@
+/* The walwriter's own state and the steps of its loop. One process, no threads: everything here is
+ * private to it, but for what it publishes in shared memory.
+ *
+ *     drain   submissions of all rings into one group: judged, encoded into the arena, linked (group.c)
+ *     commit  the group: one pwrite, one fdatasync, publish, answer (commit.c, wal_file.c)
+ *     rooms   generations are sealed and freed as the log needs room (room.c)
+ */
+#ifndef NX_WALWRITER_WALWRITER_H
+#define NX_WALWRITER_WALWRITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/entry.h"
+#include "common/process.h"
+#include "common/shared_log.h"
+#include "common/submit.h"
+#include "storage/position.h"
+#include "storage/state.h"
+
+#define NX_GROUP_MAX_BYTES   (16u << 20)
+#define NX_GROUP_MAX_ANSWERS 8192
+
+/* The segment being written and the mark. */
+struct wal_file {
+    int dir_fd;
+    int fd;          /* -1: the next entry begins a segment */
+    int mark_fd;     /* -1 until the first group */
+    uint64_t at;     /* where the next group goes */
+    uint64_t size;   /* of the segment, bytes */
+    bool unsynced;   /* written since the last fdatasync (fsync everysec, off) */
+    uint64_t sync_due_ms; /* everysec: when the next fdatasync is due */
+};
+
+struct answer {
+    unsigned producer;
+    struct nx_completion completion;
+};
+
+struct walwriter {
+    struct nx_process *process;
+    struct nx_shm *shm;
+    struct nx_state *state; /* LMDB, for conditions on keys that no generation holds */
+    bool reading;           /* a read transaction of it is open; ends when a generation is freed */
+    struct nx_log_writer log;
+    struct nx_consumer consumers[NX_PRODUCERS];
+    struct wal_file file;
+
+    struct nx_position last; /* newest entry appended */
+    uint64_t last_timestamp; /* its stamp: stamps never go back */
+    uint64_t epoch;          /* of new entries */
+
+    /* The group being gathered. */
+    uint64_t group_first; /* first offset; group is empty when > log.newest */
+    size_t group_bytes;
+    uint64_t group_timestamp;
+    struct answer *answers; /* NX_GROUP_MAX_ANSWERS */
+    size_t answer_count;
+
+    /* The running generation, and the oldest that is not free. */
+    uint64_t generation;
+    uint64_t oldest_generation;
+    uint64_t generation_start_pos; /* arena position at which it began */
+
+    /* A submission that found no room: it keeps its place at the head of everything. */
+    struct nx_received held;
+    bool has_held;
+    unsigned held_producer;
+    uint64_t stalled_since_ms; /* 0: not stalled */
+    bool segment_full;         /* it waits for a new segment, not for the checkpointer */
+    bool refusing_frames;      /* a frame didn't fit the log; those behind it get no answer */
+};
+
+/* What became of one submission in drain. */
+enum taken {
+    TAKEN,       /* appended or answered */
+    NO_ROOM,     /* kept: no generation or log room before the checkpointer moves on */
+    NO_SEGMENT,  /* kept: the group must be committed and a new segment begun first */
+};
+
+/* ---- room.c ---- */
+
+/* Starts the first generation; the next entry is log.newest + 1. */
+void nx_room_start(struct walwriter *w);
+/* Makes room in log, index and pool for a frame of `length` bytes with `ops` operations: frees merged
+ * generations and seals full ones. NULL when only the checkpointer can help. */
+uint8_t *nx_room_make(struct walwriter *w, size_t length, uint32_t ops, uint64_t *ret_pos);
+/* At a group's end: seals the running generation if it has its share, or if the checkpointer asked. */
+void nx_room_seal_if_due(struct walwriter *w);
+/* True when the checkpointer asked for a seal that can be done now; when a merged generation can be
+ * freed. */
+bool nx_room_seal_possible(struct walwriter *w);
+bool nx_room_free_possible(struct walwriter *w);
+
+/* ---- group.c ---- */
+
+/* Takes submissions until the rings are empty, the group is full, or one finds no room. */
+void nx_group_drain(struct walwriter *w);
+/* True when a ring holds something. */
+bool nx_group_waiting(const struct walwriter *w);
+/* Links and appends a frame that stands at `frame` in the arena (recovery and replicas too). */
+void nx_group_append(struct walwriter *w, uint8_t *frame, uint64_t pos,
+                     const struct nx_entry_header *header);
+/* Answers the held submission and all that wait with `status` (stalled for too long). */
+void nx_group_refuse(struct walwriter *w, enum nx_submit_status status);
+/* Appends an epoch entry naming this node and makes it the epoch in force. 0 or -ENOSPC. */
+int nx_group_append_epoch(struct walwriter *w, uint64_t epoch);
+
+/* ---- lookup.c ---- */
+
+/* The newest version of a key, durable or not: 0 = absent. 0 or a negative error of the state. */
+int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length,
+                      uint64_t *ret_version);
+/* Judges the conditions of a submission. 0: all hold; 1: completion's failed_index and actual are set;
+ * negative: malformed, or the state can't be read. */
+int nx_lookup_judge(struct walwriter *w, const struct nx_received *received,
+                    struct nx_completion *completion);
+/* Ends the read transaction, if one is open. */
+void nx_lookup_end(struct walwriter *w);
+
+/* ---- touched.c ---- */
+
+/* What the operations of one entry have done to each key so far, so that a delete behind a put of the
+ * same key hits, and a second delete doesn't. Clear: a new entry. */
+void nx_touched_clear(void);
+/* The place that holds the kind of the last operation on this key (0: none yet); the caller sets it.
+ * The key's bytes must stay where they are until the next clear. At most NX_MAX_OPS keys. */
+uint8_t *nx_touched_kind(struct nx_slice key);
+
+/* ---- wal_file.c ---- */
+
+/* True when a frame of `length` bytes fits behind what the group holds already. */
+bool nx_wal_file_fits(const struct walwriter *w, size_t length);
+/* Begins the segment of the next entry, large enough for `length`. 0, -ENOSPC, or -errno. */
+int nx_wal_file_switch(struct walwriter *w, size_t length);
+/* Writes [first, last] from the arena behind what is there, and syncs as wal.fsync says. Any error
+ * but success means that what is on disk is unknown: the process must die. */
+int nx_wal_file_write(struct walwriter *w, uint64_t first, uint64_t last);
+/* fdatasync of what is written; publishes synced_offset. */
+int nx_wal_file_sync(struct walwriter *w);
+/* Notes the last synced position in wal/durable. */
+int nx_wal_file_mark(struct walwriter *w);
+/* Milliseconds until a sync is due (everysec), or -1. */
+int nx_wal_file_sync_wait(const struct walwriter *w);
+
+/* ---- commit.c ---- */
+
+/* Commits the gathered group, publishes, answers, rings. 0 or a negative error: the process dies. */
+int nx_group_commit(struct walwriter *w);
+
+/* ---- recover.c ---- */
+
+/* Recovery: fills log, first generations and file from disk. Ends the process (nx_process_fatal) when
+ * a person must mend something. 0 or a negative error. */
+int nx_walwriter_recover(struct walwriter *w);
+
+/* ---- boot.c (wal.fsync other than always) ---- */
+
+/* True when the last run ended uncleanly under another boot of the machine, so that what it
+ * acknowledged may be gone. Notes this boot durably. */
+int nx_boot_begin(int dir_fd, bool *ret_unclean);
+/* Clean end: forgets the note. */
+void nx_boot_end(int dir_fd);
+
+#endif

@@ -1,0 +1,444 @@
+/* LD_PRELOAD recorder of what a node does to its data directory, for power-cut tests.
+ *
+ *     NX_RECORD_DIR=/abs/data NX_RECORD_LOG=/abs/log LD_PRELOAD=librecorder.so nexus-server ...
+ *
+ * Every write, truncation, sync and change of a directory entry below NX_RECORD_DIR becomes one record
+ * in NX_RECORD_LOG, appended with a single write, so that the records of all processes stand in one
+ * order: a write is recorded before it is made, a sync after it has returned. tests/lib/power_cut.py
+ * reads the log and rebuilds the directories that a power cut could have left. Writes through mmap are
+ * not seen: LMDB's lock file alone is written so, and a reboot makes it anew. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum record_type {
+    RECORD_WRITE = 1, /* a: position, payload */
+    RECORD_ZERO = 2,  /* a: position, b: length; a write of zeros */
+    RECORD_TRUNCATE = 3, /* a: length */
+    RECORD_SYNC = 4,  /* of a file or a directory */
+    RECORD_CREATE = 5, /* payload: path */
+    RECORD_MKDIR = 6, /* payload: path */
+    RECORD_RENAME = 7, /* payload: from \0 to */
+    RECORD_UNLINK = 8, /* payload: path */
+    RECORD_SYMLINK = 9, /* payload: path \0 target */
+};
+
+struct record {
+    uint32_t type;
+    uint32_t length; /* of the payload */
+    uint64_t inode;
+    uint64_t a;
+    uint64_t b;
+};
+
+static int log_fd = -1;
+static char root[PATH_MAX];
+static size_t root_length;
+
+#define NEXT(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
+
+__attribute__((constructor)) static void start(void)
+{
+    const char *dir = getenv("NX_RECORD_DIR");
+    const char *log = getenv("NX_RECORD_LOG");
+
+    if (dir != NULL && log != NULL) {
+        snprintf(root, sizeof root, "%s", dir);
+        root_length = strlen(root);
+        log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                              0600);
+    }
+}
+
+static void record(uint32_t type, uint64_t inode, uint64_t a, uint64_t b, const void *payload,
+                   size_t length)
+{
+    struct record head = {type, (uint32_t)length, inode, a, b};
+    struct iovec parts[2] = {{&head, sizeof head}, {(void *)(uintptr_t)payload, length}};
+
+    if (log_fd >= 0 && syscall(SYS_writev, log_fd, parts, 2L) < 0) {
+        abort(); /* a hole in the record would prove nothing */
+    }
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* What belongs to the durable state: not logs, locks, sockets or the pid file. */
+static bool wanted(const char *path)
+{
+    static const char *const left_out[] = {".log", "lock.mdb", ".pid", ".lock", ".sock"};
+
+    if (log_fd < 0 || strncmp(path, root, root_length) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++) {
+        if (ends_with(path, left_out[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool path_of_fd(int fd, char ret_path[PATH_MAX])
+{
+    char link[64];
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, ret_path, PATH_MAX - 1);
+
+    if (n <= 0) {
+        return false;
+    }
+    ret_path[n] = '\0';
+    return true;
+}
+
+/* Absolute path of (dir_fd, name), symlinks of directories resolved. */
+static bool absolute(int dir_fd, const char *name, char ret_path[PATH_MAX])
+{
+    char dir[PATH_MAX];
+    char joined[PATH_MAX * 2];
+
+    if (name[0] == '/') {
+        snprintf(joined, sizeof joined, "%s", name);
+    } else if (dir_fd == AT_FDCWD) {
+        if (getcwd(dir, sizeof dir) == NULL) {
+            return false;
+        }
+        snprintf(joined, sizeof joined, "%s/%s", dir, name);
+    } else {
+        if (!path_of_fd(dir_fd, dir)) {
+            return false;
+        }
+        snprintf(joined, sizeof joined, "%s/%s", dir, name);
+    }
+    char *slash = strrchr(joined, '/');
+
+    *slash = '\0';
+    if (realpath(joined[0] == '\0' ? "/" : joined, dir) == NULL) {
+        return false;
+    }
+    return snprintf(ret_path, PATH_MAX, "%s/%s", dir, slash + 1) < PATH_MAX;
+}
+
+static bool inode_of(int fd, uint64_t *ret_inode, bool *ret_dsync)
+{
+    char path[PATH_MAX];
+    struct stat info;
+    int saved = errno;
+    bool found = log_fd >= 0 && path_of_fd(fd, path) && wanted(path) && fstat(fd, &info) == 0;
+
+    if (found) {
+        *ret_inode = (uint64_t)info.st_ino;
+        *ret_dsync = (fcntl(fd, F_GETFL) & O_DSYNC) != 0;
+    }
+    errno = saved;
+    return found;
+}
+
+static bool all_zero(const uint8_t *bytes, size_t length)
+{
+    return length > 0 && bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
+}
+
+static void record_write(uint64_t inode, uint64_t at, const void *bytes, size_t length)
+{
+    if (all_zero(bytes, length)) {
+        record(RECORD_ZERO, inode, at, length, NULL, 0);
+    } else {
+        record(RECORD_WRITE, inode, at, 0, bytes, length);
+    }
+}
+
+/* ---- writes ---- */
+
+static ssize_t traced_pwrite(int fd, const void *buf, size_t n, off_t at)
+{
+    uint64_t inode;
+    bool dsync = false;
+    bool traced = inode_of(fd, &inode, &dsync);
+
+    if (traced) {
+        record_write(inode, (uint64_t)at, buf, n);
+    }
+    ssize_t written = syscall(SYS_pwrite64, fd, buf, n, at);
+
+    if (traced && dsync && written >= 0) {
+        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    }
+    return written;
+}
+
+ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
+{
+    return traced_pwrite(fd, buf, n, at);
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
+{
+    return traced_pwrite(fd, buf, n, at);
+}
+
+ssize_t write(int fd, const void *buf, size_t n)
+{
+    uint64_t inode;
+    bool dsync = false;
+    bool traced = fd != log_fd && inode_of(fd, &inode, &dsync);
+
+    if (traced) {
+        off_t at = (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? lseek(fd, 0, SEEK_END)
+                                                        : lseek(fd, 0, SEEK_CUR);
+
+        record_write(inode, (uint64_t)at, buf, n);
+    }
+    ssize_t written = syscall(SYS_write, fd, buf, n);
+
+    if (traced && dsync && written >= 0) {
+        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    }
+    return written;
+}
+
+static ssize_t traced_pwritev(int fd, const struct iovec *iov, int count, off_t at)
+{
+    uint64_t inode;
+    bool dsync = false;
+    bool traced = inode_of(fd, &inode, &dsync);
+
+    for (int i = 0; traced && i < count; i++) {
+        uint64_t before = 0;
+
+        for (int j = 0; j < i; j++) {
+            before += iov[j].iov_len;
+        }
+        record_write(inode, (uint64_t)at + before, iov[i].iov_base, iov[i].iov_len);
+    }
+    ssize_t written = syscall(SYS_pwritev, fd, iov, count, at, 0L);
+
+    if (traced && dsync && written >= 0) {
+        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    }
+    return written;
+}
+
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
+{
+    return traced_pwritev(fd, iov, count, at);
+}
+
+ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t at)
+{
+    return traced_pwritev(fd, iov, count, at);
+}
+
+ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+    uint64_t inode;
+    bool dsync = false;
+
+    if (inode_of(fd, &inode, &dsync)) {
+        off_t at = lseek(fd, 0, SEEK_CUR);
+
+        for (int i = 0; i < count; i++) {
+            record_write(inode, (uint64_t)at, iov[i].iov_base, iov[i].iov_len);
+            at += (off_t)iov[i].iov_len;
+        }
+    }
+    return syscall(SYS_writev, fd, iov, (long)count);
+}
+
+static int traced_truncate(int fd, off_t length)
+{
+    uint64_t inode;
+    bool dsync = false;
+
+    if (inode_of(fd, &inode, &dsync)) {
+        record(RECORD_TRUNCATE, inode, (uint64_t)length, 0, NULL, 0);
+    }
+    return (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int ftruncate(int fd, off_t length)
+{
+    return traced_truncate(fd, length);
+}
+
+int ftruncate64(int fd, off64_t length)
+{
+    return traced_truncate(fd, length);
+}
+
+/* ---- syncs ---- */
+
+static int traced_sync(int fd, long call)
+{
+    uint64_t inode;
+    bool dsync = false;
+    int rc = (int)syscall(call, fd);
+
+    if (rc == 0 && inode_of(fd, &inode, &dsync)) {
+        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    }
+    return rc;
+}
+
+int fsync(int fd)
+{
+    return traced_sync(fd, SYS_fsync);
+}
+
+int fdatasync(int fd)
+{
+    return traced_sync(fd, SYS_fdatasync);
+}
+
+/* ---- names ---- */
+
+static int traced_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+    char path[PATH_MAX];
+    bool make = (flags & O_CREAT) != 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
+    bool existed = make && access(path, F_OK) == 0;
+    int fd = (int)syscall(SYS_openat, dir_fd, name, flags, mode);
+    struct stat info;
+
+    if (fd >= 0 && make && fstat(fd, &info) == 0) {
+        if (!existed) {
+            record(RECORD_CREATE, (uint64_t)info.st_ino, 0, 0, path, strlen(path));
+        } else if ((flags & O_TRUNC) != 0) {
+            record(RECORD_TRUNCATE, (uint64_t)info.st_ino, 0, 0, NULL, 0);
+        }
+    }
+    return fd;
+}
+
+static mode_t mode_of(int flags, va_list arguments)
+{
+    return (flags & (O_CREAT | __O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
+}
+
+#define OPEN_BODY(dir)                                                                             \
+    va_list arguments;                                                                             \
+    va_start(arguments, flags);                                                                    \
+    mode_t mode = mode_of(flags, arguments);                                                       \
+    va_end(arguments);                                                                             \
+    return traced_open(dir, name, flags, mode)
+
+int open(const char *name, int flags, ...)
+{
+    OPEN_BODY(AT_FDCWD);
+}
+
+int open64(const char *name, int flags, ...)
+{
+    OPEN_BODY(AT_FDCWD);
+}
+
+int openat(int dir_fd, const char *name, int flags, ...)
+{
+    OPEN_BODY(dir_fd);
+}
+
+int openat64(int dir_fd, const char *name, int flags, ...)
+{
+    OPEN_BODY(dir_fd);
+}
+
+int mkdirat(int dir_fd, const char *name, mode_t mode)
+{
+    char path[PATH_MAX];
+    struct stat info;
+    int rc = (int)syscall(SYS_mkdirat, dir_fd, name, mode);
+
+    if (rc == 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path) &&
+        stat(path, &info) == 0) {
+        record(RECORD_MKDIR, (uint64_t)info.st_ino, 0, 0, path, strlen(path));
+    }
+    return rc;
+}
+
+int mkdir(const char *name, mode_t mode)
+{
+    return mkdirat(AT_FDCWD, name, mode);
+}
+
+/* Two texts with a NUL between them. */
+static void record_pair(uint32_t type, const char *one, const char *two)
+{
+    char both[PATH_MAX * 2];
+    size_t first = strlen(one) + 1;
+
+    memcpy(both, one, first);
+    memcpy(both + first, two, strlen(two));
+    record(type, 0, 0, 0, both, first + strlen(two));
+}
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    char old[PATH_MAX];
+    char new[PATH_MAX];
+    bool traced = log_fd >= 0 && absolute(from_dir, from, old) && absolute(to_dir, to, new) &&
+                  (wanted(old) || wanted(new));
+    int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0L);
+
+    if (rc == 0 && traced) {
+        record_pair(RECORD_RENAME, old, new);
+    }
+    return rc;
+}
+
+int rename(const char *from, const char *to)
+{
+    return renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+
+int unlinkat(int dir_fd, const char *name, int flags)
+{
+    char path[PATH_MAX];
+    bool traced = log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
+    int rc = (int)syscall(SYS_unlinkat, dir_fd, name, flags);
+
+    if (rc == 0 && traced) {
+        record(RECORD_UNLINK, 0, 0, 0, path, strlen(path));
+    }
+    return rc;
+}
+
+int unlink(const char *name)
+{
+    return unlinkat(AT_FDCWD, name, 0);
+}
+
+int symlinkat(const char *target, int dir_fd, const char *name)
+{
+    char path[PATH_MAX];
+    int rc = (int)syscall(SYS_symlinkat, target, dir_fd, name);
+
+    if (rc == 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path)) {
+        record_pair(RECORD_SYMLINK, path, target);
+    }
+    return rc;
+}
+
+int symlink(const char *target, const char *name)
+{
+    return symlinkat(target, AT_FDCWD, name);
+}

@@ -1,0 +1,23 @@
+/* A private shared memory object for unit tests, with doorbells. */
+#ifndef NX_TESTS_SHM_FIXTURE_H
+#define NX_TESTS_SHM_FIXTURE_H
+
+#include "common/latch.h"
+#include "common/shm.h"
+
+#include <check.h>
+
+static struct nx_shm *shm;
+
+static void shm_setup(void)
+{
+    ck_assert_int_eq(nx_shm_create_private(NX_SHM_MIN_SIZE, &shm), 0);
+    ck_assert_int_eq(nx_latch_create_doorbells(), 0);
+}
+
+static void shm_teardown(void)
+{
+    nx_shm_destroy(shm);
+}
+
+#endif
