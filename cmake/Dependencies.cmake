@@ -12,9 +12,11 @@ endmacro()
 
 # nexus_require(<PREFIX> <Debian package> <pkg-config module>...) -> target PkgConfig::<PREFIX>
 macro(nexus_require prefix debian_package)
+    set(${prefix}_MODULES ${ARGN})
     pkg_check_modules(${prefix} QUIET IMPORTED_TARGET ${ARGN})
     if(NOT ${prefix}_FOUND)
-        nexus_missing("${ARGN}" ${debian_package})
+        list(JOIN ${prefix}_MODULES " " modules)
+        nexus_missing("${modules}" ${debian_package})
     endif()
 endmacro()
 

@@ -11,7 +11,7 @@ build_packages='gcc libc6-dev cmake ninja-build pkg-config
     libhttp-parser-dev libarchive-dev libzstd-dev
     curl jq procps'
 test_packages='check python3 util-linux'
-lint_packages='git clang clang-format clang-tidy cppcheck shellcheck pyflakes3 diffutils'
+lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 fail()
 {

@@ -20,7 +20,10 @@ enum nx_control_type {
     NX_CONTROL_STOP,   /* end in order; arg = enum nx_stop_mode */
 };
 
-enum nx_stop_mode { NX_STOP_FAST = 0, NX_STOP_SMART = 1 };
+enum nx_stop_mode {
+    NX_STOP_FAST = 0,
+    NX_STOP_SMART = 1
+};
 
 struct nx_control_message {
     uint32_t type;  /* enum nx_control_type */
@@ -30,8 +33,8 @@ struct nx_control_message {
 };
 
 struct nx_control {
-    int fd;        /* this side's end */
-    int stopping;  /* STOP received, or the other side is gone */
+    int fd;       /* this side's end */
+    int stopping; /* STOP received, or the other side is gone */
     uint64_t stop_mode;
 };
 
@@ -39,7 +42,10 @@ struct nx_control {
 int nx_control_pair(int ret[2]);
 
 /* Sends one message; text may be NULL. 0, -EAGAIN when the channel is full, -EPIPE, ... */
-int nx_control_send(int fd, enum nx_control_type type, int32_t status, uint64_t arg,
+int nx_control_send(int fd,
+                    enum nx_control_type type,
+                    int32_t status,
+                    uint64_t arg,
                     const char *text);
 
 /* Receives one message: 0, -EAGAIN when none waits, -EPIPE when the other side is gone. */

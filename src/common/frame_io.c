@@ -235,8 +235,7 @@ int nx_frame_io_flush(struct nx_frame_io *io)
     struct nx_io_buffer *out = &io->out;
 
     while (filled(out) > 0) {
-        ssize_t n =
-            send(io->fd, out->bytes + out->start, filled(out), MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send(io->fd, out->bytes + out->start, filled(out), MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n < 0 && errno == EINTR) {
             continue;
@@ -282,9 +281,9 @@ static void drop_input(struct nx_frame_io *io, uint64_t deadline_ms)
 
     do {
         n = recv(io->fd, dropped, sizeof dropped, MSG_DONTWAIT);
-    } while ((n > 0 && nx_now_ms() < deadline_ms) ||
-             (n < 0 && (errno == EAGAIN || errno == EINTR) &&
-              wait_for_peer(io, POLLIN, deadline_ms)));
+    } while (
+        (n > 0 && nx_now_ms() < deadline_ms) ||
+        (n < 0 && (errno == EAGAIN || errno == EINTR) && wait_for_peer(io, POLLIN, deadline_ms)));
 }
 
 void nx_frame_io_farewell(struct nx_frame_io *io,

@@ -35,17 +35,17 @@ struct nx_io_buffer {
 };
 
 struct nx_frame_io {
-    int fd;                    /* owned; -1 when closed */
-    enum nx_wire_side peer;    /* whose frames come in */
-    enum nx_wire_phase phase;  /* the owner sets SESSION when the handshake is through */
-    size_t in_typical;         /* bytes; larger only while a larger frame passes */
+    int fd;                   /* owned; -1 when closed */
+    enum nx_wire_side peer;   /* whose frames come in */
+    enum nx_wire_phase phase; /* the owner sets SESSION when the handshake is through */
+    size_t in_typical;        /* bytes; larger only while a larger frame passes */
     size_t out_typical;
     struct nx_io_buffer in;
     struct nx_io_buffer out;
-    size_t in_wanted;          /* bytes of `in` that make the next look worth it */
-    struct nx_frame frame;     /* the frame at in.start, if has_frame */
+    size_t in_wanted;      /* bytes of `in` that make the next look worth it */
+    struct nx_frame frame; /* the frame at in.start, if has_frame */
     bool has_frame;
-    uint64_t received;         /* bytes since nx_frame_io_open */
+    uint64_t received; /* bytes since nx_frame_io_open */
     uint64_t sent;
 };
 

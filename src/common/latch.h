@@ -21,9 +21,9 @@
 #ifndef NX_COMMON_LATCH_H
 #define NX_COMMON_LATCH_H
 
-#include <poll.h>
-
 #include "common/shm_layout.h"
+
+#include <poll.h>
 
 #define NX_WAKE_NEVER UINT64_MAX
 

@@ -6,13 +6,13 @@
 #ifndef NX_COMMON_PROCESS_H
 #define NX_COMMON_PROCESS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/config.h"
 #include "common/control.h"
 #include "common/shm_layout.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 enum nx_process_kind {
 #define NX_PROCESS(symbol, title, instances, entry, roles, restart) NX_KIND_##symbol,
@@ -31,16 +31,16 @@ enum {
 
 struct nx_process {
     enum nx_process_kind kind;
-    unsigned instance;        /* 0 .. instances - 1 of its kind */
-    unsigned slot;            /* index into shm->slots; also names its doorbell */
-    struct nx_shm *shm;       /* mapped, inherited */
-    struct nx_config *config; /* this process's own copy; replaced on a RELOAD message */
-    struct nx_control control; /* channel to the postmaster */
-    char data_dir[NX_PATH_SIZE];  /* absolute DATA_DIR */
+    unsigned instance;             /* 0 .. instances - 1 of its kind */
+    unsigned slot;                 /* index into shm->slots; also names its doorbell */
+    struct nx_shm *shm;            /* mapped, inherited */
+    struct nx_config *config;      /* this process's own copy; replaced on a RELOAD message */
+    struct nx_control control;     /* channel to the postmaster */
+    char data_dir[NX_PATH_SIZE];   /* absolute DATA_DIR */
     char state_root[NX_PATH_SIZE]; /* absolute DATA_DIR/data-N, resolved once at start */
-    int http_fd;              /* listening sockets of http workers, else -1 */
+    int http_fd;                   /* listening sockets of http workers, else -1 */
     int http_unix_fd;
-    int client_fd;            /* walsender: the accepted connection, owned; else -1 */
+    int client_fd; /* walsender: the accepted connection, owned; else -1 */
 };
 
 /* Title of a kind ("walsender"). */
@@ -57,7 +57,9 @@ void nx_process_title(const struct nx_process *process, const char *format, ...)
 /* Reads whatever waits on the control channel without blocking: RELOAD refreshes *process->config
  * from shared memory, STOP or end-of-file make nx_process_stopping() true. Returns the number of
  * messages of other types put into ret_other (at most cap), for the process itself to handle. */
-size_t nx_process_control(struct nx_process *process, struct nx_control_message *ret_other, size_t cap);
+size_t nx_process_control(struct nx_process *process,
+                          struct nx_control_message *ret_other,
+                          size_t cap);
 
 /* True once the postmaster asked this process to end or is gone. */
 bool nx_process_stopping(const struct nx_process *process);
@@ -71,7 +73,7 @@ _Noreturn void nx_process_fatal(struct nx_process *process, const char *format, 
     __attribute__((format(printf, 2, 3)));
 
 /* Entry functions, one a kind. */
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart)                                \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart) \
     int entry(struct nx_process *process);
 #include "common/process_kinds.def"
 #undef NX_PROCESS

@@ -56,7 +56,9 @@ static bool give_up_until(struct nx_log_writer *writer, uint64_t start, uint64_t
     return fits;
 }
 
-uint8_t *nx_log_reserve(struct nx_log_writer *writer, size_t length, size_t reserve,
+uint8_t *nx_log_reserve(struct nx_log_writer *writer,
+                        size_t length,
+                        size_t reserve,
                         uint64_t *ret_pos)
 {
     uint64_t size = writer->shm->arena_size;
@@ -87,8 +89,12 @@ void nx_log_commit(struct nx_log_writer *writer, uint64_t pos, size_t length)
 
 /* Length of the run of frames that stand back to back from `from`, as far as `last` and `cap` allow.
  * 0 when the index makes no sense (it is being recycled under us). */
-static size_t run_length(struct nx_shm *shm, uint64_t from, uint64_t last, size_t cap,
-                         uint64_t *ret_pos, uint64_t *ret_last)
+static size_t run_length(struct nx_shm *shm,
+                         uint64_t from,
+                         uint64_t last,
+                         size_t cap,
+                         uint64_t *ret_pos,
+                         uint64_t *ret_last)
 {
     uint64_t pos = atomic_load_explicit(&slot_of(shm, from)->pos, memory_order_relaxed);
     uint64_t end = pos;
@@ -99,7 +105,8 @@ static size_t run_length(struct nx_shm *shm, uint64_t from, uint64_t last, size_
         uint64_t length = atomic_load_explicit(&slot->length, memory_order_relaxed);
 
         if (atomic_load_explicit(&slot->pos, memory_order_relaxed) != end || length == 0 ||
-            length > shm->arena_size || pos % shm->arena_size + (end - pos) + length > shm->arena_size ||
+            length > shm->arena_size ||
+            pos % shm->arena_size + (end - pos) + length > shm->arena_size ||
             end - pos + length > cap) {
             break;
         }
@@ -110,28 +117,46 @@ static size_t run_length(struct nx_shm *shm, uint64_t from, uint64_t last, size_
     return (size_t)(end - pos);
 }
 
-int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, uint8_t *buf, size_t cap,
-                size_t *ret_length, uint64_t *ret_last)
+/* Copies runs from `from` on, as many as fit, and returns the bytes copied. */
+static size_t copy_runs(struct nx_shm *shm,
+                        uint64_t from,
+                        uint64_t last,
+                        uint8_t *buf,
+                        size_t cap,
+                        uint64_t *ret_last)
 {
-    uint64_t oldest = atomic_load_explicit(&shm->log.oldest_offset, memory_order_acquire);
     size_t copied = 0;
-    uint64_t next = from;
 
-    if (from < oldest || last > atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire)) {
-        return -ERANGE;
-    }
-    while (next <= last) {
+    *ret_last = from - 1;
+    while (*ret_last < last) {
         uint64_t pos;
-        uint64_t run_last;
-        size_t length = run_length(shm, next, last, cap - copied, &pos, &run_last);
+        size_t length = run_length(shm, *ret_last + 1, last, cap - copied, &pos, ret_last);
 
         if (length == 0) {
             break;
         }
         memcpy(buf + copied, arena(shm) + pos % shm->arena_size, length);
         copied += length;
-        next = run_last + 1;
     }
+    return copied;
+}
+
+int nx_log_read(struct nx_shm *shm,
+                uint64_t from,
+                uint64_t last,
+                uint8_t *buf,
+                size_t cap,
+                size_t *ret_length,
+                uint64_t *ret_last)
+{
+    uint64_t oldest = atomic_load_explicit(&shm->log.oldest_offset, memory_order_acquire);
+    uint64_t durable = atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
+    uint64_t copied_last;
+
+    if (from < oldest || last > durable) {
+        return -ERANGE;
+    }
+    size_t copied = copy_runs(shm, from, last, buf, cap, &copied_last);
     uint64_t first_length = atomic_load_explicit(&slot_of(shm, from)->length, memory_order_relaxed);
 
     atomic_thread_fence(memory_order_acquire);
@@ -143,11 +168,13 @@ int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, uint8_t *buf, 
         return -EMSGSIZE;
     }
     *ret_length = copied;
-    *ret_last = next - 1;
+    *ret_last = copied_last;
     return 0;
 }
 
-void nx_log_position(struct nx_shm *shm, uint64_t *ret_offset, uint64_t *ret_epoch,
+void nx_log_position(struct nx_shm *shm,
+                     uint64_t *ret_offset,
+                     uint64_t *ret_epoch,
                      uint32_t *ret_crc)
 {
     struct nx_log_state *log = &shm->log;

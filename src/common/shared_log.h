@@ -7,12 +7,12 @@
 #ifndef NX_COMMON_SHARED_LOG_H
 #define NX_COMMON_SHARED_LOG_H
 
+#include "common/shm_layout.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
-
-#include "common/shm_layout.h"
 
 /* Place of one entry. W:walwriter. */
 struct nx_log_slot {
@@ -26,9 +26,9 @@ struct nx_log_slot {
 /* ---- the walwriter's side; its private cursor ---- */
 struct nx_log_writer {
     struct nx_shm *shm;
-    uint64_t newest;   /* last appended offset */
-    uint64_t next_pos; /* where the next frame would start */
-    uint64_t tail_pos; /* start of the oldest entry still held (= next_pos when none) */
+    uint64_t newest;        /* last appended offset */
+    uint64_t next_pos;      /* where the next frame would start */
+    uint64_t tail_pos;      /* start of the oldest entry still held (= next_pos when none) */
     uint64_t pinned_offset; /* entries from here on are not merged yet and stay */
 };
 
@@ -40,7 +40,9 @@ void nx_log_writer_init(struct nx_log_writer *writer, struct nx_shm *shm, uint64
  * leaves no room. reserve: bytes that must stay free behind it (NX_LOG_RESERVE, 0 for the epoch
  * entry itself). Nothing is appended yet: calling again without commit gives a place again.
  * *ret_pos is its position. */
-uint8_t *nx_log_reserve(struct nx_log_writer *writer, size_t length, size_t reserve,
+uint8_t *nx_log_reserve(struct nx_log_writer *writer,
+                        size_t length,
+                        size_t reserve,
                         uint64_t *ret_pos);
 
 /* Appends the frame that was built at the reserved place: offset newest + 1. Not visible to readers
@@ -53,11 +55,18 @@ void nx_log_commit(struct nx_log_writer *writer, uint64_t pos, size_t length);
  * buf, as many as fit. 0 and *ret_length, *ret_last (last offset copied); -ERANGE when `from` is no
  * longer (or not yet) in the arena; -EMSGSIZE when the first frame is larger than cap (*ret_length
  * says how large). */
-int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, uint8_t *buf, size_t cap,
-                size_t *ret_length, uint64_t *ret_last);
+int nx_log_read(struct nx_shm *shm,
+                uint64_t from,
+                uint64_t last,
+                uint8_t *buf,
+                size_t cap,
+                size_t *ret_length,
+                uint64_t *ret_last);
 
 /* The durable position, the three parts of one moment. Offset 0 has epoch 0 and crc 0. */
-void nx_log_position(struct nx_shm *shm, uint64_t *ret_offset, uint64_t *ret_epoch,
+void nx_log_position(struct nx_shm *shm,
+                     uint64_t *ret_offset,
+                     uint64_t *ret_epoch,
                      uint32_t *ret_crc);
 
 /* Publishes it together with durable_offset (walwriter). */

@@ -3,17 +3,17 @@
 #ifndef NX_COMMON_SHM_H
 #define NX_COMMON_SHM_H
 
+#include "common/shm_layout.h"
+
 #include <stdbool.h>
 #include <stddef.h>
-
-#include "common/shm_layout.h"
 
 #define NX_SHM_MIN_SIZE (32ull << 20)
 
 /* Where the object came from, for the start's log line. */
 struct nx_shm_origin {
     uint64_t size;
-    bool memfd;           /* memfd_create, because the shared memory filesystem is too small */
+    bool memfd;               /* memfd_create, because the shared memory filesystem is too small */
     uint64_t filesystem_free; /* bytes that were free there */
 };
 

@@ -13,13 +13,13 @@
 #ifndef NX_COMMON_SHM_LAYOUT_H
 #define NX_COMMON_SHM_LAYOUT_H
 
+#include "common/config.h"
+
 #include <assert.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/config.h"
 
 #define NX_LINE             64
 #define NX_SHM_MAGIC        0x6e65787573686d31ull /* "nexushm1" */
@@ -38,19 +38,27 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "atomics shared by processes must be 
 typedef _Atomic uint64_t nx_atomic_u64;
 typedef _Atomic uint32_t nx_atomic_u32;
 
-enum nx_node_role { NX_NODE_STANDALONE = 0, NX_NODE_MASTER = 1, NX_NODE_REPLICA = 2 };
+enum nx_node_role {
+    NX_NODE_STANDALONE = 0,
+    NX_NODE_MASTER = 1,
+    NX_NODE_REPLICA = 2
+};
 
 /* Life of a node: it starts (recovery), it serves, it drains (smart or fast stop). */
-enum nx_node_phase { NX_PHASE_STARTING = 0, NX_PHASE_SERVING = 1, NX_PHASE_DRAINING = 2 };
+enum nx_node_phase {
+    NX_PHASE_STARTING = 0,
+    NX_PHASE_SERVING = 1,
+    NX_PHASE_DRAINING = 2
+};
 
 /* W:postmaster. Strings are written before the first fork, but for cluster_id (see there). */
 struct nx_control_block {
     alignas(NX_LINE) uint64_t magic;
-    uint64_t size;               /* of the whole object, bytes */
-    char node_id[NX_UUID_TEXT];  /* DATA_DIR/nexus.id */
-    uint64_t started_at;         /* Unix ms, the postmaster's start; survives crash restarts */
-    nx_atomic_u32 role;          /* enum nx_node_role */
-    nx_atomic_u32 phase;         /* enum nx_node_phase */
+    uint64_t size;              /* of the whole object, bytes */
+    char node_id[NX_UUID_TEXT]; /* DATA_DIR/nexus.id */
+    uint64_t started_at;        /* Unix ms, the postmaster's start; survives crash restarts */
+    nx_atomic_u32 role;         /* enum nx_node_role */
+    nx_atomic_u32 phase;        /* enum nx_node_phase */
     /* "" until the node belongs to a cluster: a fresh replica adopts its master's. Written once;
      * cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
@@ -82,20 +90,20 @@ struct nx_slot {
 /* The log's state. W:walwriter. */
 struct nx_log_state {
     alignas(NX_LINE) nx_atomic_u64 durable_offset; /* acknowledged here; what readers may see */
-    nx_atomic_u64 synced_offset;  /* covered by fdatasync; = durable_offset with wal.fsync always */
-    nx_atomic_u64 position_seq;   /* odd while the three below change: nx_log_position */
-    nx_atomic_u64 position_offset; /* = durable_offset */
-    nx_atomic_u64 position_epoch; /* of the entry there; 0 before the first */
-    nx_atomic_u32 position_crc;   /* CRC of the frame there */
-    nx_atomic_u64 epoch;          /* the epoch new entries get; 1 before the first */
+    nx_atomic_u64 synced_offset; /* covered by fdatasync; = durable_offset with wal.fsync always */
+    nx_atomic_u64 position_seq;  /* odd while the three below change: nx_log_position */
+    nx_atomic_u64 position_offset;  /* = durable_offset */
+    nx_atomic_u64 position_epoch;   /* of the entry there; 0 before the first */
+    nx_atomic_u32 position_crc;     /* CRC of the frame there */
+    nx_atomic_u64 epoch;            /* the epoch new entries get; 1 before the first */
     nx_atomic_u64 recovered_offset; /* durable offset at the end of recovery */
-    nx_atomic_u64 start_offset;   /* first entry logged since started_at, minus one */
+    nx_atomic_u64 start_offset;     /* first entry logged since started_at, minus one */
     alignas(NX_LINE) nx_atomic_u64 oldest_offset; /* oldest entry whose bytes are in the arena */
-    nx_atomic_u64 generation;     /* number of the running generation: 1, 2, 3, ... */
-    nx_atomic_u64 recovery_done;  /* progress of recovery: last replayed offset ... */
-    nx_atomic_u64 recovery_goal;  /* ... of this one; 0 = not known yet */
-    nx_atomic_u64 groups;         /* groups committed, for metrics */
-    nx_atomic_u64 segment_first;  /* first offset of the segment being written */
+    nx_atomic_u64 generation;    /* number of the running generation: 1, 2, 3, ... */
+    nx_atomic_u64 recovery_done; /* progress of recovery: last replayed offset ... */
+    nx_atomic_u64 recovery_goal; /* ... of this one; 0 = not known yet */
+    nx_atomic_u64 groups;        /* groups committed, for metrics */
+    nx_atomic_u64 segment_first; /* first offset of the segment being written */
 };
 
 /* A generation of the memtable: a skip list over a range of the log, in pool `number % 3`.
@@ -109,38 +117,41 @@ struct nx_generation {
     nx_atomic_u64 first_pos;    /* arena position of its first entry */
 };
 
-enum nx_disk_state { NX_DISK_OK = 0, NX_DISK_FULL = 1 };
+enum nx_disk_state {
+    NX_DISK_OK = 0,
+    NX_DISK_FULL = 1
+};
 
 /* W:checkpointer. */
 struct nx_checkpoint_state {
     alignas(NX_LINE) nx_atomic_u64 merged_generation; /* all up to this are durable in LMDB */
-    nx_atomic_u64 checkpoint_offset;  /* LMDB's durable position */
-    nx_atomic_u64 seal_wanted;        /* walwriter: seal so that this offset can be merged */
-    nx_atomic_u64 sync_wanted;        /* walwriter: fdatasync up to here (fsync everysec, off) */
-    nx_atomic_u64 oldest_kept;        /* oldest entry still in WAL files */
-    nx_atomic_u64 free_segments;      /* free-<n> files that stand ready */
-    nx_atomic_u32 disk_state;         /* enum nx_disk_state: full = only the reserve is left */
-    nx_atomic_u64 map_free;           /* bytes left in LMDB's map, estimated low */
-    nx_atomic_u64 failures;           /* merges that failed in a row */
+    nx_atomic_u64 checkpoint_offset;                  /* LMDB's durable position */
+    nx_atomic_u64 seal_wanted;   /* walwriter: seal so that this offset can be merged */
+    nx_atomic_u64 sync_wanted;   /* walwriter: fdatasync up to here (fsync everysec, off) */
+    nx_atomic_u64 oldest_kept;   /* oldest entry still in WAL files */
+    nx_atomic_u64 free_segments; /* free-<n> files that stand ready */
+    nx_atomic_u32 disk_state;    /* enum nx_disk_state: full = only the reserve is left */
+    nx_atomic_u64 map_free;      /* bytes left in LMDB's map, estimated low */
+    nx_atomic_u64 failures;      /* merges that failed in a row */
 };
 
 /* A replica's view of its master. W:walreceiver. Times are CLOCK_MONOTONIC ms. */
 struct nx_receiver_state {
     alignas(NX_LINE) nx_atomic_u32 connected; /* Welcome received, session alive */
-    nx_atomic_u32 stage;            /* enum nx_receiver_stage */
-    nx_atomic_u32 master_known;     /* release store that publishes master_id below */
-    nx_atomic_u64 master_offset;    /* highest offset the master was heard to have */
-    nx_atomic_u64 welcome_offset;   /* the master's offset at the last Welcome */
+    nx_atomic_u32 stage;                      /* enum nx_receiver_stage */
+    nx_atomic_u32 master_known;               /* release store that publishes master_id below */
+    nx_atomic_u64 master_offset;              /* highest offset the master was heard to have */
+    nx_atomic_u64 welcome_offset;             /* the master's offset at the last Welcome */
     nx_atomic_u64 entries_received;
     nx_atomic_u64 entries_applied;
     nx_atomic_u64 bytes_received;
     nx_atomic_u64 bytes_sent;
-    nx_atomic_u64 reconnects;       /* Welcomes after the first */
-    nx_atomic_u64 last_frame_ms;    /* when any frame last came */
-    nx_atomic_u64 caught_up_ms;     /* when the lag was last 0; since then it grows */
-    nx_atomic_u64 master_bytes;     /* bytes of entries announced but not applied: lag_bytes */
+    nx_atomic_u64 reconnects;    /* Welcomes after the first */
+    nx_atomic_u64 last_frame_ms; /* when any frame last came */
+    nx_atomic_u64 caught_up_ms;  /* when the lag was last 0; since then it grows */
+    nx_atomic_u64 master_bytes;  /* bytes of entries announced but not applied: lag_bytes */
     char master_id[NX_UUID_TEXT];
-    char master_http[NX_ADDR_TEXT]; /* the master's advertised HTTP address */
+    char master_http[NX_ADDR_TEXT];  /* the master's advertised HTTP address */
     nx_atomic_u64 wanted_generation; /* producer generation of the running session */
 };
 
@@ -151,7 +162,7 @@ enum nx_receiver_stage {
 };
 
 enum nx_replica_state {
-    NX_REPLICA_NONE = 0,        /* free, or still shaking hands: counts nowhere */
+    NX_REPLICA_NONE = 0, /* free, or still shaking hands: counts nowhere */
     NX_REPLICA_CATCHING_UP = 1,
     NX_REPLICA_STREAMING = 2,
 };
@@ -162,19 +173,19 @@ enum nx_replica_state {
 struct nx_replica_slot {
     alignas(NX_LINE) nx_atomic_u32 state; /* enum nx_replica_state */
     nx_atomic_u64 connected_ms;
-    nx_atomic_u64 heard_ms;         /* any frame from it */
+    nx_atomic_u64 heard_ms; /* any frame from it */
     nx_atomic_u64 sent_offset;
-    nx_atomic_u64 ack_offset;       /* durable there */
+    nx_atomic_u64 ack_offset; /* durable there */
     nx_atomic_u64 received_offset;
     nx_atomic_u64 applied_offset;
     nx_atomic_u64 caught_up_ms;     /* when its ack last equalled our durable offset */
     nx_atomic_u64 sent_bytes_total; /* bytes of entries sent in this session, for lag_bytes */
     nx_atomic_u64 acked_bytes_total;
-    nx_atomic_u64 bytes_sent;       /* everything on this socket */
-    nx_atomic_u64 sync_acks;        /* WalAck frames received */
+    nx_atomic_u64 bytes_sent; /* everything on this socket */
+    nx_atomic_u64 sync_acks;  /* WalAck frames received */
     nx_atomic_u64 snapshot_transfers;
     char id[NX_UUID_TEXT];
-    char addr[NX_ADDR_TEXT];        /* as advertised, else the socket's */
+    char addr[NX_ADDR_TEXT]; /* as advertised, else the socket's */
     char http_addr[NX_ADDR_TEXT];
 };
 
@@ -203,7 +214,7 @@ struct nx_shm {
     uint64_t index_at;    /* offset ring: struct nx_log_slot[index_count] */
     uint64_t index_count; /* a power of two */
     uint64_t pool_at[NX_GENERATIONS];
-    uint64_t pool_size;   /* bytes each */
+    uint64_t pool_size; /* bytes each */
     uint64_t submit_at[NX_PRODUCERS];
     uint64_t submit_size; /* bytes of each submission ring's data, a power of two */
     uint64_t completion_at[NX_PRODUCERS];

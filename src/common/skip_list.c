@@ -2,10 +2,10 @@
  * insert) runs in the walwriter alone. */
 #include "common/skip_list.h"
 
-#include <string.h>
-
 #include "common/bytes.h"
 #include "common/entry.h"
+
+#include <string.h>
 
 /* A reader in a pool that is being recycled could be led in circles. */
 #define MAX_HOPS (1u << 20)
@@ -45,7 +45,8 @@ bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool,
 }
 
 /* The node a reference names, or NULL for nil and for what can't be one. */
-static struct nx_skip_node *node_at(const struct nx_shm *shm, struct nx_skip_pool *pool,
+static struct nx_skip_node *node_at(const struct nx_shm *shm,
+                                    struct nx_skip_pool *pool,
                                     uint32_t reference)
 {
     uint64_t at = (uint64_t)reference * 8;
@@ -88,7 +89,8 @@ static const uint8_t *node_key(struct nx_shm *shm, const struct nx_skip_node *no
 }
 
 /* Orders a node's key against the searched one: < 0, 0, > 0. */
-static int compare_key(struct nx_shm *shm, const struct nx_skip_node *node,
+static int compare_key(struct nx_shm *shm,
+                       const struct nx_skip_node *node,
                        const struct search_key *wanted)
 {
     size_t length = node->key_length;
@@ -110,7 +112,8 @@ static int compare_key(struct nx_shm *shm, const struct nx_skip_node *node,
 }
 
 /* True when the node stands before what is searched: a smaller key, or a newer version than wanted. */
-static bool stands_before(struct nx_shm *shm, const struct nx_skip_node *node,
+static bool stands_before(struct nx_shm *shm,
+                          const struct nx_skip_node *node,
                           const struct search_key *wanted)
 {
     int order = compare_key(shm, node, wanted);
@@ -120,7 +123,8 @@ static bool stands_before(struct nx_shm *shm, const struct nx_skip_node *node,
 
 /* Walks down to the first node that doesn't stand before `wanted`; fills links[] with the places
  * that point past it, one a level, if given. */
-static struct nx_skip_node *search(struct nx_shm *shm, struct nx_skip_pool *pool,
+static struct nx_skip_node *search(struct nx_shm *shm,
+                                   struct nx_skip_pool *pool,
                                    const struct search_key *wanted,
                                    nx_atomic_u32 *links[NX_SKIP_MAX_HEIGHT])
 {
@@ -131,8 +135,8 @@ static struct nx_skip_node *search(struct nx_shm *shm, struct nx_skip_pool *pool
 
     for (unsigned level = NX_SKIP_MAX_HEIGHT; level-- > 0;) {
         next = node_at(shm, pool, atomic_load_explicit(&tower[level], memory_order_acquire));
-        while (next != NULL && next != last_compared && hops++ < MAX_HOPS &&
-               level < next->height && stands_before(shm, next, wanted)) {
+        while (next != NULL && next != last_compared && hops++ < MAX_HOPS && level < next->height &&
+               stands_before(shm, next, wanted)) {
             tower = next->next;
             next = node_at(shm, pool, atomic_load_explicit(&tower[level], memory_order_acquire));
         }
@@ -160,7 +164,10 @@ static unsigned random_height(struct nx_skip_pool *pool)
     return height;
 }
 
-void nx_skip_insert(struct nx_shm *shm, struct nx_skip_pool *pool, uint64_t op_pos, uint64_t offset,
+void nx_skip_insert(struct nx_shm *shm,
+                    struct nx_skip_pool *pool,
+                    uint64_t op_pos,
+                    uint64_t offset,
                     uint32_t op_index)
 {
     const uint8_t *op = (const uint8_t *)nx_shm_at(shm, shm->arena_at) + op_pos % shm->arena_size;
@@ -194,16 +201,22 @@ void nx_skip_insert(struct nx_shm *shm, struct nx_skip_pool *pool, uint64_t op_p
                           memory_order_relaxed);
 }
 
-const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm, struct nx_skip_pool *pool,
-                                        const uint8_t *key, size_t key_length, uint64_t read_offset)
+const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
+                                        const uint8_t *key,
+                                        size_t key_length,
+                                        uint64_t read_offset)
 {
     struct search_key wanted = {prefix_of(key, key_length), read_offset, key, key_length};
 
     return search(shm, pool, &wanted, NULL);
 }
 
-const struct nx_skip_node *nx_skip_find(struct nx_shm *shm, struct nx_skip_pool *pool,
-                                        const uint8_t *key, size_t key_length, uint64_t read_offset)
+const struct nx_skip_node *nx_skip_find(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
+                                        const uint8_t *key,
+                                        size_t key_length,
+                                        uint64_t read_offset)
 {
     struct search_key wanted = {prefix_of(key, key_length), read_offset, key, key_length};
     const struct nx_skip_node *node = search(shm, pool, &wanted, NULL);
@@ -216,7 +229,8 @@ const struct nx_skip_node *nx_skip_first(struct nx_shm *shm, struct nx_skip_pool
     return node_at(shm, pool, atomic_load_explicit(&pool->head[0], memory_order_acquire));
 }
 
-const struct nx_skip_node *nx_skip_next(struct nx_shm *shm, struct nx_skip_pool *pool,
+const struct nx_skip_node *nx_skip_next(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
                                         const struct nx_skip_node *node)
 {
     return node_at(shm, pool, atomic_load_explicit(&node->next[0], memory_order_acquire));

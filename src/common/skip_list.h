@@ -13,11 +13,11 @@
 #ifndef NX_COMMON_SKIP_LIST_H
 #define NX_COMMON_SKIP_LIST_H
 
+#include "common/shm_layout.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/shm_layout.h"
 
 #define NX_SKIP_MAX_HEIGHT 16
 
@@ -28,7 +28,7 @@ struct nx_skip_node {
     uint64_t op_pos;   /* arena position of the operation */
     uint32_t op_index; /* its place in the entry */
     uint16_t key_length;
-    uint8_t kind;      /* NX_OP_PUT or NX_OP_DELETE */
+    uint8_t kind; /* NX_OP_PUT or NX_OP_DELETE */
     uint8_t height;
     nx_atomic_u32 next[]; /* height of them */
 };
@@ -53,23 +53,31 @@ bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool,
 
 /* Links a version whose operation stands at op_pos in the arena. The pool has room. If
  * ret_previous is given, it gets the version of the same key that was newest until now, or NULL. */
-void nx_skip_insert(struct nx_shm *shm, struct nx_skip_pool *pool, uint64_t op_pos, uint64_t offset,
+void nx_skip_insert(struct nx_shm *shm,
+                    struct nx_skip_pool *pool,
+                    uint64_t op_pos,
+                    uint64_t offset,
                     uint32_t op_index);
 
 /* First node at or after (key, read_offset): the version that read_offset sees, if its key equals.
  * NULL at the end. */
-const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm, struct nx_skip_pool *pool,
-                                        const uint8_t *key, size_t key_length,
+const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
+                                        const uint8_t *key,
+                                        size_t key_length,
                                         uint64_t read_offset);
 
 /* The version of exactly this key that read_offset sees, or NULL. */
-const struct nx_skip_node *nx_skip_find(struct nx_shm *shm, struct nx_skip_pool *pool,
-                                        const uint8_t *key, size_t key_length,
+const struct nx_skip_node *nx_skip_find(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
+                                        const uint8_t *key,
+                                        size_t key_length,
                                         uint64_t read_offset);
 
 /* First node of the list, and the one after `node`; NULL at the end. */
 const struct nx_skip_node *nx_skip_first(struct nx_shm *shm, struct nx_skip_pool *pool);
-const struct nx_skip_node *nx_skip_next(struct nx_shm *shm, struct nx_skip_pool *pool,
+const struct nx_skip_node *nx_skip_next(struct nx_shm *shm,
+                                        struct nx_skip_pool *pool,
                                         const struct nx_skip_node *node);
 
 /* The bytes of a node's operation (as in an entry), with how many may be read there without leaving

@@ -2,13 +2,13 @@
  * and the walreceiver, the consumer's half in the walwriter. */
 #include "common/submit.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "common/bytes.h"
 #include "common/latch.h"
 #include "common/process.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* Header of either ring; the data follow it. head: W:the side that puts in. tail: W:the other. */
 struct ring {
@@ -16,9 +16,12 @@ struct ring {
     nx_atomic_u32 starved; /* the producer found no room: ring it when there is some */
     alignas(NX_LINE) nx_atomic_u64 tail; /* bytes or completions ever consumed */
 };
-static_assert(sizeof(struct ring) == 2 * NX_LINE, "the layout reserves two lines a ring");
+static_assert(sizeof(struct ring) == (size_t)2 * NX_LINE, "the layout reserves two lines a ring");
 
-enum record_flags { RECORD_FIRST = 1, RECORD_LAST = 2 };
+enum record_flags {
+    RECORD_FIRST = 1,
+    RECORD_LAST = 2
+};
 
 /* One record in a submission ring; 8-aligned, never wraps; kind 0 is padding to the ring's end. */
 struct record {
@@ -36,7 +39,7 @@ struct record {
 static_assert(sizeof(struct record) == 48, "records keep 8-byte alignment");
 
 /* The most a submission can hold: an entry's worth of operations and 10,000 long conditions. */
-#define MAX_SUBMISSION (24u << 20)
+#define MAX_SUBMISSION ((size_t)24 << 20)
 
 static struct ring *submissions(struct nx_shm *shm, unsigned index)
 {
@@ -100,7 +103,9 @@ int nx_condition_decode(const uint8_t **p, size_t *left, struct nx_condition *re
 
 /* ---- producer ---- */
 
-void nx_producer_attach(struct nx_producer *producer, struct nx_shm *shm, unsigned index,
+void nx_producer_attach(struct nx_producer *producer,
+                        struct nx_shm *shm,
+                        unsigned index,
                         uint32_t generation)
 {
     *producer = (struct nx_producer){
@@ -140,8 +145,8 @@ static struct record *place_record(struct nx_producer *producer, size_t size)
         if (needed == 0) {
             return NULL;
         }
-        atomic_store_explicit(&ring->starved, 0, memory_order_relaxed);
     }
+    atomic_store_explicit(&ring->starved, 0, memory_order_relaxed);
     if (needed != size) {
         struct record *pad = (struct record *)(void *)(ring_data(ring) + (producer->head & mask));
 
@@ -171,7 +176,8 @@ static size_t round_up_8(size_t n)
     return (n + 7) & ~(size_t)7;
 }
 
-int nx_submit(struct nx_producer *producer, const struct nx_submission *submission,
+int nx_submit(struct nx_producer *producer,
+              const struct nx_submission *submission,
               size_t *progress)
 {
     struct nx_shm *shm = producer->shm;

@@ -13,13 +13,16 @@
 #ifndef NX_COMMON_SUBMIT_H
 #define NX_COMMON_SUBMIT_H
 
+#include "common/shm_layout.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/shm_layout.h"
-
-enum nx_submit_kind { NX_SUBMIT_WRITE = 1, NX_SUBMIT_FRAME = 2 };
+enum nx_submit_kind {
+    NX_SUBMIT_WRITE = 1,
+    NX_SUBMIT_FRAME = 2
+};
 
 enum nx_submit_flags {
     NX_SUBMIT_WANT_HITS = 1, /* completion.hits: count operations whose key existed before */
@@ -29,11 +32,11 @@ enum nx_submit_flags {
 struct nx_submission {
     enum nx_submit_kind kind;
     uint32_t flags;
-    uint64_t ticket;      /* comes back in the completion */
+    uint64_t ticket;           /* comes back in the completion */
     const uint8_t *conditions; /* encoded by nx_condition_encode, may be empty */
     size_t conditions_length;
     uint32_t condition_count;
-    const uint8_t *body;  /* WRITE: operations as in an entry (common/entry.h). FRAME: the frame */
+    const uint8_t *body; /* WRITE: operations as in an entry (common/entry.h). FRAME: the frame */
     size_t body_length;
     uint32_t op_count;
 };
@@ -64,15 +67,15 @@ int nx_condition_decode(const uint8_t **p, size_t *left, struct nx_condition *re
 
 /* What became of a submission. */
 enum nx_submit_status {
-    NX_SUBMIT_DONE = 0,         /* durable here: offset is the entry's */
-    NX_SUBMIT_NOTHING = 1,      /* nothing to do (delete of an absent key): no entry */
-    NX_SUBMIT_CONDITION = 2,    /* a condition failed: failed_index, actual */
-    NX_SUBMIT_OVERLOADED = 3,   /* no room in the log for too long */
+    NX_SUBMIT_DONE = 0,       /* durable here: offset is the entry's */
+    NX_SUBMIT_NOTHING = 1,    /* nothing to do (delete of an absent key): no entry */
+    NX_SUBMIT_CONDITION = 2,  /* a condition failed: failed_index, actual */
+    NX_SUBMIT_OVERLOADED = 3, /* no room in the log for too long */
     NX_SUBMIT_DISK_FULL = 4,
     NX_SUBMIT_MAP_FULL = 5,
-    NX_SUBMIT_READ_ONLY = 6,    /* a WRITE on a replica, or a FRAME on a master */
-    NX_SUBMIT_BAD_FRAME = 7,    /* offset, epoch or prev_crc doesn't follow: end the session */
-    NX_SUBMIT_TOO_LARGE = 8,    /* doesn't fit an entry */
+    NX_SUBMIT_READ_ONLY = 6, /* a WRITE on a replica, or a FRAME on a master */
+    NX_SUBMIT_BAD_FRAME = 7, /* offset, epoch or prev_crc doesn't follow: end the session */
+    NX_SUBMIT_TOO_LARGE = 8, /* doesn't fit an entry */
 };
 
 /* Posted when durable_offset covers what the answer was judged on. A FRAME gets one only when it is
@@ -83,10 +86,11 @@ struct nx_completion {
     uint64_t offset; /* DONE: the entry's; else the newest offset the judgment saw */
     uint64_t epoch;
     uint64_t actual; /* CONDITION: version of the first key that failed, 0 = absent */
-    uint32_t generation; /* of the producer that submitted; others' are dropped by nx_completion_next */
+    uint32_t
+        generation;  /* of the producer that submitted; others' are dropped by nx_completion_next */
     uint32_t status; /* enum nx_submit_status */
     uint32_t failed_index; /* CONDITION: index of the first one that failed */
-    uint32_t hits; /* operations whose key existed before (WANT_HITS) */
+    uint32_t hits;         /* operations whose key existed before (WANT_HITS) */
     uint64_t reserved[2];
 };
 static_assert(sizeof(struct nx_completion) == 64, "one completion a cache line");
@@ -103,7 +107,9 @@ struct nx_producer {
 };
 
 /* Takes over the rings of producer `index` under `generation`; old completions will be dropped. */
-void nx_producer_attach(struct nx_producer *producer, struct nx_shm *shm, unsigned index,
+void nx_producer_attach(struct nx_producer *producer,
+                        struct nx_shm *shm,
+                        unsigned index,
                         uint32_t generation);
 
 /* Puts a submission into the ring and rings the walwriter. 0; -EAGAIN when it doesn't fit now (ring
@@ -111,7 +117,8 @@ void nx_producer_attach(struct nx_producer *producer, struct nx_shm *shm, unsign
  * fits (larger than an entry may be). A submission of more than a piece may stop half-way with
  * -EAGAIN: *progress (0 at first) then says how far it is; call again with the same arguments, and
  * submit nothing else before it is through. */
-int nx_submit(struct nx_producer *producer, const struct nx_submission *submission,
+int nx_submit(struct nx_producer *producer,
+              const struct nx_submission *submission,
               size_t *progress);
 
 /* Next completion of this generation: true and *ret_completion, or false when none waits. */
@@ -140,10 +147,10 @@ struct nx_received {
 struct nx_consumer {
     struct nx_shm *shm;
     unsigned index;
-    uint64_t tail;      /* submission ring: what we consumed */
-    uint64_t posted;    /* completion ring: what we published */
+    uint64_t tail;            /* submission ring: what we consumed */
+    uint64_t posted;          /* completion ring: what we published */
     uint64_t pending_release; /* bytes of the record that nx_received points into */
-    uint8_t *assembly;  /* buffer for submissions in pieces, or NULL */
+    uint8_t *assembly;        /* buffer for submissions in pieces, or NULL */
     size_t assembled;
     uint32_t assembly_generation;
     struct nx_received partial; /* header of the submission being assembled */

@@ -21,8 +21,10 @@
 #include "http/worker.h"
 
 #define READ_HIGH       (64u << 10)  /* bytes read ahead, and at once */
+#define BODY_PIECE      (16u << 10)  /* of a body, given to the handler at once */
 #define BACKLOG_HIGH    (256u << 10) /* no further request is begun above this many unsent bytes */
 #define WRITE_STALL_S   10           /* a client that takes nothing for so long is cut */
+#define READ_PAST       (64u << 10)  /* rest of a body that is read past to keep a connection */
 #define LINGER_MS       5000
 #define LINGER_BYTES    (64u << 20)
 #define OUT_KEEP        (256u << 10)
@@ -49,7 +51,9 @@ static void flush(struct connection *connection)
     struct text *out = &connection->worker->out;
     size_t sent = 0;
 
-    if (out->length > 0 && !connection->dead && nx_connection_backlog(connection) == 0) {
+    /* The pieces of a long answer take the event loop's way, so that others have their turn. */
+    if (out->length > 0 && !connection->dead && !connection->answering &&
+        nx_connection_backlog(connection) == 0) {
         ssize_t n = send(bufferevent_getfd(connection->bev), out->data, out->length, MSG_NOSIGNAL);
 
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -134,12 +138,18 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     connection->timed = false;
     switch (connection->state) {
     case CONN_HEAD:
+        connection->keep_alive = false;
         nx_refuse(connection, NX_ERROR_REQUEST_TIMEOUT,
                   "The head of the request did not come within http.request_timeout_ms.");
         break;
     case CONN_BODY:
-        nx_refuse(connection, NX_ERROR_REQUEST_TIMEOUT,
-                  "No byte of the body came for http.request_timeout_ms.");
+        connection->keep_alive = false;
+        if (connection->early) {
+            end_request(connection);
+        } else {
+            nx_refuse(connection, NX_ERROR_REQUEST_TIMEOUT,
+                      "No byte of the body came for http.request_timeout_ms.");
+        }
         break;
     case CONN_BUSY:
         if (connection->wait_expired != NULL) {
@@ -156,37 +166,81 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- the end of a request ---- */
 
+/* The handler is done with the request. */
+static void drop_handler(struct connection *connection)
+{
+    struct request *request = connection->request;
+
+    if (request != NULL && request->stream != NULL) {
+        if (request->stream->closed != NULL) {
+            request->stream->closed(connection);
+        }
+        request->stream = NULL;
+    }
+    nx_wait_cancel(connection);
+    nx_submissions_disown(connection);
+    connection->answering = false;
+    connection->held = false;
+}
+
 static void drop_request(struct connection *connection)
 {
     struct request *request = connection->request;
 
-    if (request == NULL) {
+    drop_handler(connection);
+    connection->early = false;
+    if (request != NULL) {
+        connection->request = NULL;
+        nx_worker_give_request(connection->worker, request);
+    }
+}
+
+/* An answer that needs no body (403, 404) doesn't cost the connection when the body is short. */
+static bool worth_reading_past(const struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    return request != NULL && connection->keep_alive && !request->chunked &&
+           request->body_left <= READ_PAST && nx_request_header(request, "Expect") == NULL;
+}
+
+static bool body_read(const struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    return request != NULL && (request->message_done || !request->has_body);
+}
+
+bool nx_connection_keeps(const struct connection *connection)
+{
+    return connection->keep_alive && !connection->worker->stopping && !connection->parsing &&
+           (body_read(connection) || worth_reading_past(connection));
+}
+
+static void end_request(struct connection *connection)
+{
+    bool whole = body_read(connection);
+
+    stop_timer(connection);
+    if (!whole && nx_connection_keeps(connection)) {
+        drop_handler(connection);
+        connection->request->body_use = BODY_DISCARD;
+        connection->early = true;
+        connection->state = CONN_BODY;
         return;
     }
-    if (request->stream != NULL && request->stream->closed != NULL) {
-        request->stream->closed(connection);
-    }
-    nx_wait_cancel(connection);
-    nx_submissions_disown(connection);
-    connection->request = NULL;
-    nx_worker_give_request(connection->worker, request);
+    connection->state = nx_connection_keeps(connection) ? CONN_HEAD : CONN_FLUSH;
+    drop_request(connection);
+    nx_head_scan_init(&connection->scan);
 }
 
 void nx_connection_answered(struct connection *connection)
 {
-    const struct request *request = connection->request;
-    bool whole = request == NULL ? false : request->message_done || !request->has_body;
-
-    stop_timer(connection);
-    drop_request(connection);
-    connection->answering = false;
-    connection->held = false;
-    if (whole && connection->keep_alive && !connection->worker->stopping) {
-        nx_head_scan_init(&connection->scan);
-        connection->state = CONN_HEAD;
-        return;
+    if (connection->parsing) {
+        connection->ending = true;
+    } else {
+        end_request(connection);
     }
-    connection->state = CONN_FLUSH;
 }
 
 void nx_connection_close(struct connection *connection)
@@ -287,8 +341,8 @@ static void begin_request(struct connection *connection, struct nx_slice head)
     stop_timer(connection);
     connection->request = request;
     connection->state = CONN_BUSY;
+    request->owner = connection;
     rc = nx_request_parse_head(request);
-    request->parser.data = connection;
     if (rc == -EBADMSG) {
         nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The request is malformed: %s.",
                   request->malformed);
@@ -298,7 +352,7 @@ static void begin_request(struct connection *connection, struct nx_slice head)
     atomic_fetch_add_explicit(&nx_worker_row(worker)->requests, 1, memory_order_relaxed);
     nx_route(connection, rc == -ENOTSUP);
     if (connection->request == request && connection->state == CONN_BUSY && request->has_body &&
-        !request->message_done) {
+        !request->message_done && !connection->dead) {
         connection->state = CONN_BODY;
     }
 }
@@ -331,28 +385,33 @@ static bool take_head(struct connection *connection)
 
 /* ---- bodies ---- */
 
-/* Keeps content for the handler, within the endpoint's bound and the worker's budget. */
-static void collect(struct connection *connection, struct nx_slice content)
+bool nx_connection_reserve(struct connection *connection, size_t bytes)
 {
     struct request *request = connection->request;
     struct http_worker *worker = connection->worker;
 
+    if (bytes > request->reserved) {
+        size_t more = bytes - request->reserved;
+
+        if (more > NX_BODY_BUDGET - worker->body_bytes) {
+            return false;
+        }
+        request->reserved = bytes;
+        worker->body_bytes += more;
+    }
+    return true;
+}
+
+/* Keeps content for the handler, within the endpoint's bound and the worker's budget. */
+static void collect(struct connection *connection, struct nx_slice content)
+{
+    struct request *request = connection->request;
+
     if (request->body_seen > request->body_most) {
         nx_refuse_too_large(connection);
-        return;
-    }
-    if (request->body_seen > request->reserved) {
-        size_t more = (size_t)request->body_seen - request->reserved;
-
-        request->reserved += more;
-        worker->body_bytes += more;
-        if (worker->body_bytes > NX_BODY_BUDGET) {
-            nx_refuse_body_budget(connection);
-            return;
-        }
-    }
-    if (!nx_text_add(&request->body, content.data, content.length)) {
-        nx_connection_close(connection);
+    } else if (!nx_connection_reserve(connection, (size_t)request->body_seen) ||
+               !nx_text_add(&request->body, content.data, content.length)) {
+        nx_refuse_body_budget(connection);
     }
 }
 
@@ -360,6 +419,9 @@ void nx_connection_body(struct request *request, struct nx_slice content)
 {
     struct connection *connection = request->owner;
 
+    if (connection->ending || connection->dead) {
+        return;
+    }
     request->body_seen += content.length;
     switch (request->body_use) {
     case BODY_COLLECT:
@@ -379,10 +441,23 @@ static void body_done(struct connection *connection)
 
     stop_timer(connection);
     connection->state = CONN_BUSY;
-    if (request->body_use == BODY_STREAM) {
+    if (connection->early) {
+        end_request(connection);
+    } else if (request->body_use == BODY_STREAM) {
         request->stream->end(connection);
     } else {
         nx_route_body_done(connection);
+    }
+}
+
+static void refuse_body(struct connection *connection)
+{
+    connection->keep_alive = false;
+    if (connection->early) {
+        end_request(connection); /* answered already */
+    } else {
+        nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The body is malformed: %s.",
+                  connection->request->malformed);
     }
 }
 
@@ -391,22 +466,28 @@ static bool take_body(struct connection *connection)
     struct request *request = connection->request;
     struct nx_slice bytes = front(connection);
     size_t used = 0;
+    int rc;
 
     if (connection->held || bytes.length == 0) {
         return false;
     }
-    if (nx_request_parse_body(request, bytes, &used) < 0) {
+    if (bytes.length > BODY_PIECE) {
+        bytes.length = BODY_PIECE;
+    }
+    connection->parsing = true;
+    rc = nx_request_parse_body(request, bytes, &used);
+    connection->parsing = false;
+    if (connection->ending) { /* refused on the way */
+        connection->ending = false;
         connection->keep_alive = false;
-        nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The body is malformed: %s.",
-                  request->malformed);
-        return true;
-    }
-    if (connection->dead || connection->request != request) {
-        return true; /* refused on the way; what is left is read past */
-    }
-    consume(connection, used);
-    if (request->message_done) {
-        body_done(connection);
+        end_request(connection);
+    } else if (rc < 0) {
+        refuse_body(connection);
+    } else {
+        consume(connection, used);
+        if (request->message_done && !connection->dead) {
+            body_done(connection);
+        }
     }
     return true;
 }

@@ -48,6 +48,9 @@ struct connection {
     bool counted;     /* in http.max_connections */
     bool running;     /* nx_connection_run is under way */
     bool answering;   /* the head of the answer is out, its body still comes (export) */
+    bool parsing;     /* the parser runs: the request can't be given back yet */
+    bool ending;      /* ... and is to be as soon as the parser returns */
+    bool early;       /* answered before its body came, which is read past */
     bool keep_alive;  /* after this answer */
     bool eof;         /* the client sends no more */
     bool dead;        /* goes away at the end of nx_connection_run */
@@ -81,9 +84,16 @@ void nx_connection_send(struct connection *connection, const void *bytes, size_t
 /* Bytes that the client has not taken yet. */
 size_t nx_connection_backlog(const struct connection *connection);
 
+/* Whether the connection goes on after an answer that is given now (Connection: close or not). */
+bool nx_connection_keeps(const struct connection *connection);
+
 /* The answer is whole: the request goes back to its pool, and the next one may begin, or the
  * connection ends (the client or we asked for it, or the body was not read to its end). */
 void nx_connection_answered(struct connection *connection);
+
+/* Makes the request's share of the worker's budget for bodies at least `bytes`. False: there is none
+ * left. */
+bool nx_connection_reserve(struct connection *connection, size_t bytes);
 
 /* Content of the body, from the parser. */
 void nx_connection_body(struct request *request, struct nx_slice content);

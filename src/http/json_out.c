@@ -89,6 +89,10 @@ static void put_quoted(struct text *out, struct nx_slice value)
     size_t plain = 0;
 
     put_char(out, '"');
+    if (value.length == 0) {
+        put_char(out, '"');
+        return;
+    }
     for (size_t i = 0; i < value.length; i++) {
         uint8_t c = value.data[i];
 
@@ -175,6 +179,12 @@ void nx_json_string(struct json *json, const char *name, const char *value)
     put_char(json->out, '"');
 }
 
+void nx_json_text(struct json *json, const char *name, const struct text *value)
+{
+    begin(json, name, "");
+    put_quoted(json->out, nx_slice_of(value->data, value->length));
+}
+
 void nx_json_thousandths(struct json *json, const char *name, uint64_t value)
 {
     uint64_t rest = value % 1000;
@@ -185,6 +195,12 @@ void nx_json_thousandths(struct json *json, const char *name, uint64_t value)
     if (rest > 0) {
         nx_text_add(json->out, fraction, rest % 10 > 0 ? 4 : rest % 100 > 0 ? 3 : 2);
     }
+}
+
+void nx_json_raw(struct json *json, const char *name, const struct text *value)
+{
+    begin(json, name, "");
+    nx_text_add(json->out, value->data, value->length);
 }
 
 void nx_json_bytes(struct json *json, const char *name, struct nx_slice value)

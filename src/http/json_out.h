@@ -31,8 +31,12 @@ void nx_json_bool(struct json *json, const char *name, bool value);
 void nx_json_null(struct json *json, const char *name);
 /* A C string; bytes that aren't UTF-8 become '?' (it is for our own texts). */
 void nx_json_string(struct json *json, const char *name, const char *value);
+/* Bytes that are known to be UTF-8. */
+void nx_json_text(struct json *json, const char *name, const struct text *value);
 /* Thousandths as a number with a fraction: 1500 -> 1.5. */
 void nx_json_thousandths(struct json *json, const char *name, uint64_t value);
+/* A member whose value is JSON already. */
+void nx_json_raw(struct json *json, const char *name, const struct text *value);
 /* Bytes of a client: "name" when they are UTF-8, else "name_base64". */
 void nx_json_bytes(struct json *json, const char *name, struct nx_slice value);
 

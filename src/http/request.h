@@ -46,6 +46,7 @@ struct stream {
 
 struct request {
     SLIST_ENTRY(request) free;
+    struct connection *owner;
 
     /* The head; all slices point into `head`. */
     struct text head;
@@ -81,7 +82,8 @@ struct request {
     struct text conditions; /* encoded, for the submission */
     uint32_t condition_count;
     uint32_t puts; /* of a batch */
-    uint64_t deadline_ms; /* of a wait; 0: none yet */
+    uint64_t deadline_ms; /* of ?wait=; 0: none yet */
+    bool wait_over;       /* it has passed */
 };
 
 /* Takes the head apart with http_parser; `head` holds it whole and has passed nx_head_scan. 0;

@@ -56,6 +56,9 @@ struct http_worker {
     uint64_t stop_deadline_ms;
 };
 
+/* Opens a handle of the state for reading. 0 or a negative error. */
+int nx_worker_open_state(struct http_worker *worker, struct nx_state **ret_state);
+
 /* Opens state and view if they are not open yet. 0, or a negative error: the state can't be read now. */
 int nx_worker_open_view(struct http_worker *worker);
 

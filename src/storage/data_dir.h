@@ -1,22 +1,25 @@
 /* The data directory: its lock, its files that are neither log nor state, and its one commit point.
  *
- *     DATA_DIR/nexus.id       node id and format version
- *     DATA_DIR/nexus.lock     flock held by every process of the running server
+ *     DATA_DIR/nexus.id       "node_id = <uuid>", "format = 1", a line each
+ *     DATA_DIR/nexus.lock     flock held by every process of the running server; holds the postmaster's pid
  *     DATA_DIR/current        symlink to data-N
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
- *     DATA_DIR/data-N/identity  cluster id (more fields come with failover)
+ *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>" (more lines come with failover), last
+ *                               "crc32 = <8 hexadecimal digits>" of all bytes before that line
  *
  * The postmaster alone writes these files, each by temporary file, fdatasync, rename, fsync of the
  * directory. */
 #ifndef NX_STORAGE_DATA_DIR_H
 #define NX_STORAGE_DATA_DIR_H
 
+#include "common/config.h"
+#include "common/shm_layout.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/config.h"
-#include "common/shm_layout.h"
+#define NX_DATA_FORMAT 1
 
 struct nx_identity {
     char cluster_id[NX_UUID_TEXT]; /* "" until the node belongs to a cluster */
@@ -32,15 +35,25 @@ struct nx_data_dir {
 
 /* Opens and locks the data directory, making what is missing (a missing last component of the path,
  * 0700; nexus.id with a fresh UUID; data-1 with wal/, state/ and an empty identity; `current`).
- * Half-made leftovers of an interrupted first start are completed. On failure *error (cap bytes) says
- * in a sentence what is wrong and what to do (locked by another server and its pid, wrong owner or
- * mode, newer format, missing piece, read-only), and -errno is returned. */
+ * Half-made leftovers of an interrupted first start are completed; temporary files, and a data-N that
+ * `current` doesn't name (a full sync that wasn't finished, or what it replaced), are removed. A
+ * directory that holds data and lacks a piece is refused, never begun anew. The lock of a server that
+ * was just killed is waited for, up to NX_LOCK_WAIT_MS. On failure *error (cap bytes) says in a sentence
+ * what is wrong and what to do (locked by another server and its pid, wrong owner or mode, newer format,
+ * missing or damaged piece, read-only), and -errno is returned: -EBUSY locked, -EPERM owner or mode,
+ * -EBADMSG for what a person must mend. */
+#define NX_LOCK_WAIT_MS 5000
 int nx_data_dir_open(const char *path, struct nx_data_dir *ret_dir, char *error, size_t cap);
 
-/* Replaces data-N/identity durably. 0 or -errno; dir->identity changes only on success. */
+/* Gives up the lock (of this process: children that inherited it keep it). */
+void nx_data_dir_close(struct nx_data_dir *dir);
+
+/* Replaces data-N/identity durably. 0, -EINVAL (no UUID), or -errno; dir->identity changes only on
+ * success. */
 int nx_identity_store(struct nx_data_dir *dir, const struct nx_identity *identity);
 
-/* Writes a small file durably: temporary name beside it, fdatasync, rename, directory fsync. */
+/* Writes a small file durably: temporary name beside it, fdatasync, rename, directory fsync. 0, or
+ * -errno with the old file in place. */
 int nx_file_replace(const char *path, const void *bytes, size_t length, unsigned mode);
 
 /* fsync of a directory. 0 or -errno. */

@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ZEROS_STEP   ((size_t)1 << 20)
-#define CONTENT_STEP ((size_t)64 << 10)
+#define ZEROS_STEP    ((size_t)1 << 20)
+#define CONTENT_STEP  ((size_t)64 << 10)
 #define REMOVE_ROUNDS 3
 
 int nx_read_some(int fd, void *buf, size_t n, uint64_t at, size_t *ret_n)

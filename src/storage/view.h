@@ -8,12 +8,12 @@
 #ifndef NX_STORAGE_VIEW_H
 #define NX_STORAGE_VIEW_H
 
+#include "common/shm_layout.h"
+#include "storage/state.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/shm_layout.h"
-#include "storage/state.h"
 
 #define NX_VIEW_RETRIES 10
 
@@ -27,19 +27,23 @@ void nx_view_destroy(struct nx_view *view);
 uint64_t nx_committed_offset(struct nx_shm *shm);
 
 struct nx_item {
-    const uint8_t *key;   /* list: valid until the next call on the view */
+    const uint8_t *key; /* list: valid until the next call on the view */
     size_t key_length;
     const uint8_t *value; /* private copy, valid until the next call on the view */
     size_t value_length;
-    uint64_t offset;      /* version */
-    uint64_t expires_at;  /* Unix ms, 0: never */
+    uint64_t offset;     /* version */
+    uint64_t expires_at; /* Unix ms, 0: never */
 };
 
 /* One key, at one offset, with the retries inside. 0; -ENOENT (absent, *ret_read_offset is still
  * set); -EAGAIN after NX_VIEW_RETRIES (503 overloaded); -EBADMSG (damaged record); -ESTALE (committed
  * offset stays below LMDB's base). want_value false: HEAD, conditions (value_length is still set). */
-int nx_view_get(struct nx_view *view, const uint8_t *key, size_t key_length, bool want_value,
-                struct nx_item *ret_item, uint64_t *ret_read_offset);
+int nx_view_get(struct nx_view *view,
+                const uint8_t *key,
+                size_t key_length,
+                bool want_value,
+                struct nx_item *ret_item,
+                uint64_t *ret_read_offset);
 
 /* A page of keys in byte order at one offset: calls `each` for every live key from `start`
  * (inclusive) to below `end` (length 0: no bound), until it returns non-zero or the range ends. Keys
@@ -53,8 +57,10 @@ struct nx_range {
     size_t end_length;
     bool want_values;
 };
-int nx_view_scan(struct nx_view *view, const struct nx_range *range,
-                 int (*each)(void *arg, const struct nx_item *item), void *arg,
+int nx_view_scan(struct nx_view *view,
+                 const struct nx_range *range,
+                 int (*each)(void *arg, const struct nx_item *item),
+                 void *arg,
                  uint64_t *ret_read_offset);
 
 #endif

@@ -105,8 +105,10 @@ static int ends_with(int fd, uint64_t size, uint32_t crc, bool *ret_found)
     return 0;
 }
 
-int nx_wal_segments_linked(int dir_fd, const struct nx_segment_info *older,
-                           const struct nx_segment_info *newer, bool *ret_linked)
+int nx_wal_segments_linked(int dir_fd,
+                           const struct nx_segment_info *older,
+                           const struct nx_segment_info *newer,
+                           bool *ret_linked)
 {
     char name[NX_SEGMENT_NAME];
     uint32_t crc = 0;

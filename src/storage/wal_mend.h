@@ -3,16 +3,16 @@
 #ifndef NX_STORAGE_WAL_MEND_H
 #define NX_STORAGE_WAL_MEND_H
 
+#include "storage/wal_segment.h"
+
 #include <stdbool.h>
 #include <stdint.h>
-
-#include "storage/wal_segment.h"
 
 /* A run of frames in one segment that were read and found valid. */
 struct nx_wal_range {
     uint64_t from; /* file positions */
     uint64_t to;
-    uint32_t crc;  /* of all bytes between */
+    uint32_t crc; /* of all bytes between */
 };
 
 /* Writes the run again in place, the same bytes: they may have been read from a page cache that the disk
@@ -26,7 +26,9 @@ int nx_wal_cut(int fd, uint64_t at, uint64_t *ret_cut);
 /* Whether the last frame of a full segment is the one that the first frame of the next segment names
  * as its predecessor: by its CRC, without reading either. 0 and *ret_linked; or -errno of a file (-ENOENT:
  * recycled meanwhile). */
-int nx_wal_segments_linked(int dir_fd, const struct nx_segment_info *older,
-                           const struct nx_segment_info *newer, bool *ret_linked);
+int nx_wal_segments_linked(int dir_fd,
+                           const struct nx_segment_info *older,
+                           const struct nx_segment_info *newer,
+                           bool *ret_linked);
 
 #endif

@@ -38,7 +38,8 @@ void nx_wal_window_done(struct nx_wal_window *window)
     nx_wal_window_init(window);
 }
 
-static const char *header_fault(const uint8_t bytes[NX_SEGMENT_HEADER], uint64_t first_offset,
+static const char *header_fault(const uint8_t bytes[NX_SEGMENT_HEADER],
+                                uint64_t first_offset,
                                 const uint8_t *cluster_id)
 {
     static const uint8_t any[16];
@@ -57,8 +58,11 @@ static const char *header_fault(const uint8_t bytes[NX_SEGMENT_HEADER], uint64_t
     return NULL;
 }
 
-int nx_wal_window_open(struct nx_wal_window *window, int dir_fd, uint64_t first_offset,
-                       const uint8_t *cluster_id, const char **ret_why)
+int nx_wal_window_open(struct nx_wal_window *window,
+                       int dir_fd,
+                       uint64_t first_offset,
+                       const uint8_t *cluster_id,
+                       const char **ret_why)
 {
     char name[NX_SEGMENT_NAME];
     uint8_t bytes[NX_SEGMENT_HEADER];
@@ -107,8 +111,11 @@ static int window_grow(struct nx_wal_window *window, size_t want)
     return 0;
 }
 
-int nx_wal_window_load(struct nx_wal_window *window, uint64_t at, size_t want,
-                       const uint8_t **ret_bytes, size_t *ret_length)
+int nx_wal_window_load(struct nx_wal_window *window,
+                       uint64_t at,
+                       size_t want,
+                       const uint8_t **ret_bytes,
+                       size_t *ret_length)
 {
     uint64_t left = at < window->size ? window->size - at : 0;
     uint64_t end = window->at + window->length;
@@ -194,7 +201,9 @@ static enum nx_wal_fault judge_whole(const struct nx_entry_header *header,
     return nx_entry_validate_ops(header) < 0 ? NX_WAL_UNKNOWN_OPS : NX_WAL_FINE;
 }
 
-int nx_wal_judge(struct nx_wal_window *window, uint64_t at, const struct nx_wal_chain *chain,
+int nx_wal_judge(struct nx_wal_window *window,
+                 uint64_t at,
+                 const struct nx_wal_chain *chain,
                  struct nx_wal_found *ret_found)
 {
     struct nx_wal_found found = {.fault = NX_WAL_FINE};
@@ -239,7 +248,9 @@ void nx_wal_chain_add(struct nx_wal_chain *chain, const struct nx_entry_header *
 
 /* The first place from *at on where a frame may begin, to judge by its header alone. *at is the end of
  * the file when there is none. */
-static int find_candidate(struct nx_wal_window *window, uint64_t *at, struct nx_entry_header *ret_header)
+static int find_candidate(struct nx_wal_window *window,
+                          uint64_t *at,
+                          struct nx_entry_header *ret_header)
 {
     while (*at < window->size) {
         const uint8_t *bytes;

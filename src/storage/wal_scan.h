@@ -4,12 +4,12 @@
 #ifndef NX_STORAGE_WAL_SCAN_H
 #define NX_STORAGE_WAL_SCAN_H
 
+#include "common/entry.h"
+#include "storage/wal_segment.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/entry.h"
-#include "storage/wal_segment.h"
 
 /* ---- one segment, read in steps ---- */
 
@@ -30,13 +30,19 @@ void nx_wal_window_done(struct nx_wal_window *window);
 /* Opens the segment of this first offset and checks its header: CRC, first offset, and the cluster id
  * (16 bytes; NULL or all zero: any). 0; -ENOENT; -EBADMSG with *ret_why saying what is wrong; or
  * -errno. The window is empty on failure. */
-int nx_wal_window_open(struct nx_wal_window *window, int dir_fd, uint64_t first_offset,
-                       const uint8_t *cluster_id, const char **ret_why);
+int nx_wal_window_open(struct nx_wal_window *window,
+                       int dir_fd,
+                       uint64_t first_offset,
+                       const uint8_t *cluster_id,
+                       const char **ret_why);
 
 /* At least min(want, what the file has behind `at`) bytes at file position `at`. *ret_bytes is valid
  * until the next call. Cheap where they stand in the window already. 0; -ENOMEM; or -errno. */
-int nx_wal_window_load(struct nx_wal_window *window, uint64_t at, size_t want,
-                       const uint8_t **ret_bytes, size_t *ret_length);
+int nx_wal_window_load(struct nx_wal_window *window,
+                       uint64_t at,
+                       size_t want,
+                       const uint8_t **ret_bytes,
+                       size_t *ret_length);
 
 /* ---- does a frame continue the log? ---- */
 
@@ -72,7 +78,9 @@ struct nx_wal_found {
 };
 
 /* Judges the frame at `at`. 0 and *ret_found, or an error of the file. */
-int nx_wal_judge(struct nx_wal_window *window, uint64_t at, const struct nx_wal_chain *chain,
+int nx_wal_judge(struct nx_wal_window *window,
+                 uint64_t at,
+                 const struct nx_wal_chain *chain,
                  struct nx_wal_found *ret_found);
 
 /* Continues the chain with a frame. */

@@ -181,7 +181,10 @@ static int count_name(void *arg, const char *name)
     return 0;
 }
 
-int nx_segment_free_count(int dir_fd, uint64_t size, bool clean, size_t *ret_count,
+int nx_segment_free_count(int dir_fd,
+                          uint64_t size,
+                          bool clean,
+                          size_t *ret_count,
                           uint64_t *ret_lowest)
 {
     struct free_count count = {.dir_fd = dir_fd, .size = size, .clean = clean};
@@ -370,8 +373,8 @@ int nx_segment_begin(int dir_fd, const struct nx_segment_header *header, uint64_
 {
     uint8_t bytes[NX_SEGMENT_HEADER];
     char name[NX_SEGMENT_NAME];
-    const char *claimed;
-    int fd;
+    const char *claimed = CLAIMED;
+    int fd = -1;
     int rc = ensure_mark(dir_fd);
 
     rc = rc < 0 ? rc : claim(dir_fd, size, &fd, &claimed);

@@ -14,11 +14,11 @@
 #ifndef NX_STORAGE_WAL_SEGMENT_H
 #define NX_STORAGE_WAL_SEGMENT_H
 
+#include "storage/position.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "storage/position.h"
 
 #define NX_SEGMENT_HEADER 44
 #define NX_SEGMENT_NAME   32 /* "00000000000000000001.wal" and NUL fit */
@@ -49,7 +49,10 @@ int nx_segment_header_decode(const uint8_t bytes[NX_SEGMENT_HEADER],
 /* The free-<n> files that stand ready with at least `size` bytes: how many, and the lowest n (0 if
  * none). `clean` (the checkpointer, which makes them): shorter ones and half-made ones are unlinked. 0
  * or -errno. */
-int nx_segment_free_count(int dir_fd, uint64_t size, bool clean, size_t *ret_count,
+int nx_segment_free_count(int dir_fd,
+                          uint64_t size,
+                          bool clean,
+                          size_t *ret_count,
                           uint64_t *ret_lowest);
 /* Makes free-<n> of `size` zero bytes, written and synced; a temporary name first, so that a free-<n>
  * is always whole. 0; -EEXIST: there is such a one; -ENOSPC and other -errno leave nothing behind. */
@@ -63,7 +66,10 @@ int nx_segment_recycle(int dir_fd, uint64_t first_offset, uint64_t n, uint64_t s
  * longer), writes the header, fdatasyncs, renames it to its first offset (over a prepared but unused
  * one), syncs the directory. Before the first segment it makes the mark. 0 and *ret_fd (read-write), or
  * -errno with nothing left half-done that recovery would mind. */
-int nx_segment_begin(int dir_fd, const struct nx_segment_header *header, uint64_t size, int *ret_fd);
+int nx_segment_begin(int dir_fd,
+                     const struct nx_segment_header *header,
+                     uint64_t size,
+                     int *ret_fd);
 
 /* The mark `wal/durable`: the last fdatasynced position, and what the node last heard of its quorum.
  * Written without a sync: any value found was true when it was written. Whoever makes a state at a
@@ -95,7 +101,12 @@ void nx_wal_reader_close(struct nx_wal_reader *reader);                /* NULL i
  * -ENOENT: no segment holds `from` (any more); -EBADMSG: the bytes there are not the frame they should
  * be, and no recycling explains it; -EMSGSIZE: first frame larger than cap, *ret_length says how large;
  * -EINVAL: from is 0 or above last, or cap below NX_ENTRY_HEADER_SIZE; or -errno of the file. */
-int nx_wal_reader_read(struct nx_wal_reader *reader, uint64_t from, uint64_t last, uint8_t *buf,
-                       size_t cap, size_t *ret_length, uint64_t *ret_last);
+int nx_wal_reader_read(struct nx_wal_reader *reader,
+                       uint64_t from,
+                       uint64_t last,
+                       uint8_t *buf,
+                       size_t cap,
+                       size_t *ret_length,
+                       uint64_t *ret_last);
 
 #endif

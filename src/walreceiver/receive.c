@@ -84,12 +84,12 @@ static void refuse_entry(struct nx_walreceiver *r, const struct nx_entry_header 
     } else if (header->epoch < r->last.epoch) {
         what = "is of a lower epoch";
     }
-    nx_receiver_refuse(r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
-                       "entry %llu of epoch %llu (prev_crc %08x) %s: offset %llu of epoch %llu (CRC "
-                       "%08x) is the last one here",
-                       (unsigned long long)header->offset, (unsigned long long)header->epoch,
-                       header->prev_crc, what, (unsigned long long)r->last.offset,
-                       (unsigned long long)r->last.epoch, r->last.crc);
+    nx_receiver_refuse(
+        r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
+        "entry %llu of epoch %llu (prev_crc %08x) %s: offset %llu of epoch %llu (CRC "
+        "%08x) is the last one here",
+        (unsigned long long)header->offset, (unsigned long long)header->epoch, header->prev_crc,
+        what, (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch, r->last.crc);
 }
 
 /* True when the frame is the log's next entry. */
@@ -100,8 +100,8 @@ static bool check(struct nx_walreceiver *r,
     if (nx_entry_decode(frame->bytes, frame->length, false, ret_header) < 0 ||
         nx_entry_validate_ops(ret_header) < 0) {
         nx_receiver_refuse(r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
-                           "a WalEntry of %zu bytes behind offset %llu can't be read", frame->length,
-                           (unsigned long long)r->last.offset);
+                           "a WalEntry of %zu bytes behind offset %llu can't be read",
+                           frame->length, (unsigned long long)r->last.offset);
         return false;
     }
     if (ret_header->offset != r->last.offset + 1 || ret_header->epoch < r->last.epoch ||
@@ -131,13 +131,13 @@ static bool submit(struct nx_walreceiver *r, const struct nx_frame *frame)
     if (rc < 0) {
         nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL,
                            "entry %llu of %zu bytes can't be submitted: %s",
-                           (unsigned long long)r->held.offset, frame->length, strerror(-rc));
+                           (unsigned long long)r->held.offset, frame->length, strerrordesc_np(-rc));
         return true;
     }
-    r->last = (struct nx_position){
-        .epoch = r->held.epoch, .offset = r->held.offset, .crc = r->held.crc};
+    r->last =
+        (struct nx_position){.epoch = r->held.epoch, .offset = r->held.offset, .crc = r->held.crc};
     r->new_entries++;
-    nx_byte_marks_add(&r->marks, r->held.offset, frame->length);
+    r->new_bytes += frame->length;
     return true;
 }
 
@@ -169,11 +169,12 @@ void nx_receive_completions(struct nx_walreceiver *r)
     struct nx_completion completion;
 
     while (nx_completion_next(&r->producer, &completion)) {
-        nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_BAD_FRAME,
-                           "this node's log stands at offset %llu of epoch %llu and did not take what "
-                           "followed there (status %u)",
-                           (unsigned long long)completion.offset,
-                           (unsigned long long)completion.epoch, completion.status);
+        nx_receiver_refuse(
+            r, NX_CAUSE_OWN, NX_WIRE_ERROR_BAD_FRAME,
+            "this node's log stands at offset %llu of epoch %llu and did not take what "
+            "followed there (status %u)",
+            (unsigned long long)completion.offset, (unsigned long long)completion.epoch,
+            completion.status);
     }
 }
 

@@ -3,7 +3,8 @@
  *
  *     walreceiver.c  attempts, one after the other: backoff, what is logged of them
  *     connect.c      name and TCP
- *     session.c      Hello and Welcome, then the loop of a session
+ *     welcome.c      Hello and Welcome
+ *     session.c      the loop of a session
  *     receive.c      entries: checked, submitted, acknowledged
  */
 #ifndef NX_WALRECEIVER_WALRECEIVER_H
@@ -46,34 +47,35 @@ struct nx_walreceiver {
     struct nx_process *process;
     struct nx_shm *shm;
     struct nx_producer producer;
-    uint64_t ticket;          /* of the last barrier */
+    uint64_t ticket; /* of the last barrier */
     struct nx_frame_io io;
-    char peer[NX_ADDR_TEXT];  /* the address we are connected to */
+    char peer[NX_ADDR_TEXT]; /* the address we are connected to */
     struct nx_cause cause;
 
     /* The session. */
     bool welcomed;
-    uint64_t deadline_ms;     /* Welcome must be there by then */
-    uint64_t heartbeat_ms;    /* the longer of the master's and ours */
-    uint64_t heard_ms;        /* last bytes from the master, or later if we didn't listen */
+    uint64_t deadline_ms;  /* Welcome must be there by then */
+    uint64_t heartbeat_ms; /* the longer of the master's and ours */
+    uint64_t heard_ms;     /* last bytes from the master, or later if we didn't listen */
     uint64_t sent_ms;
     bool pong_due;
     uint64_t pong_timestamp;
-    uint64_t session_offset;  /* our offset when it began */
-    struct nx_position last;  /* newest entry submitted */
+    uint64_t session_offset; /* our offset when it began */
+    struct nx_position last; /* newest entry submitted */
     uint64_t acked_offset;
     uint64_t durable_seen;
     struct nx_byte_marks marks;
     struct nx_entry_header held; /* of the frame that is being submitted */
-    bool holding;             /* its ring is full: the socket is not read */
-    size_t progress;          /* of nx_submit */
-    uint64_t counted_received; /* of io.received and io.sent, published already */
+    bool holding;                /* its ring is full: the socket is not read */
+    size_t progress;             /* of nx_submit */
+    uint64_t counted_received;   /* of io.received and io.sent, published already */
     uint64_t counted_sent;
-    uint64_t new_entries;     /* received, not published yet */
+    uint64_t new_entries; /* received, not published yet ... */
+    uint64_t new_bytes;   /* ... and their bytes */
     uint64_t titled_offset;
 
     /* Between attempts. */
-    unsigned failures;        /* in a row */
+    unsigned failures; /* in a row */
     enum nx_cause_kind logged_kind;
     uint32_t logged_detail;
     uint64_t logged_ms;
@@ -118,9 +120,17 @@ void nx_receiver_sleep(struct nx_walreceiver *r,
  * is open and r->peer set; otherwise the attempt has ended. */
 void nx_connect(struct nx_walreceiver *r);
 
+/* ---- welcome.c ---- */
+
+/* Says Hello with the position r->last. */
+void nx_welcome_ask(struct nx_walreceiver *r);
+
+/* Judges the Welcome: the session begins, or the attempt ends. */
+void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
+
 /* ---- session.c ---- */
 
-/* Hello, Welcome, and the session until it ends. */
+/* The whole conversation, from Hello to its end. */
 void nx_session_run(struct nx_walreceiver *r);
 
 /* ---- receive.c ---- */

@@ -18,50 +18,51 @@ static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
         atomic_load_explicit(&ws->shm->checkpoint.oldest_kept, memory_order_acquire);
 
     if (rc == -ENOENT) {
-        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                         "the replica was too slow: entry %llu is next, the oldest kept here is %llu; "
-                         "it needs a full sync, which this version can't do yet",
-                         (unsigned long long)from, oldest);
+        nx_walsender_end(
+            ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the replica was too slow: entry %llu is next, the oldest kept here is %llu; "
+            "it needs a full sync, which this version can't do yet",
+            (unsigned long long)from, oldest);
         return;
     }
     nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
                      "entry %llu can't be read from %s/wal (oldest kept %llu): %s",
                      (unsigned long long)from, ws->process->state_root, oldest,
-                     rc == -EBADMSG ? "damaged" : strerror(-rc));
+                     rc == -EBADMSG ? "damaged" : strerrordesc_np(-rc));
+}
+
+/* Reads [from, durable] into room of `cap` bytes in the output buffer. */
+static int read_into_buffer(struct nx_walsender *ws,
+                            uint64_t durable,
+                            struct nx_stream_chunk *chunk)
+{
+    int rc = nx_frame_io_room(&ws->io, chunk->cap, &chunk->buf);
+
+    return rc < 0 ? rc : nx_stream_read(&ws->stream, ws->queued_offset + 1, durable, chunk);
 }
 
 /* Reads the next chunk into the empty output buffer. False: nothing to read, or the end. */
 static bool queue_chunk(struct nx_walsender *ws)
 {
-    uint64_t from = ws->queued_offset + 1;
+    struct nx_stream_chunk chunk = {.cap = CHUNK};
     uint64_t durable = nx_walsender_durable(ws);
-    size_t cap = CHUNK;
-    size_t length = 0;
-    uint64_t last = 0;
-    uint8_t *place;
     int rc;
 
-    if (from > durable) {
+    if (ws->queued_offset >= durable) {
         return false;
     }
-    rc = nx_frame_io_room(&ws->io, cap, &place);
-    if (rc == 0) {
-        rc = nx_stream_read(&ws->stream, from, durable, place, cap, &length, &last);
-    }
+    rc = read_into_buffer(ws, durable, &chunk);
     if (rc == -EMSGSIZE) {
-        cap = length;
-        rc = nx_frame_io_room(&ws->io, cap, &place);
-        if (rc == 0) {
-            rc = nx_stream_read(&ws->stream, from, durable, place, cap, &length, &last);
-        }
+        chunk.cap = chunk.length;
+        rc = read_into_buffer(ws, durable, &chunk);
     }
     if (rc < 0) {
-        end_unreadable(ws, from, rc);
+        end_unreadable(ws, ws->queued_offset + 1, rc);
         return false;
     }
-    nx_frame_io_commit(&ws->io, length);
-    nx_byte_marks_add(&ws->marks, last, length);
-    ws->queued_offset = last;
+    nx_frame_io_commit(&ws->io, chunk.length);
+    nx_byte_marks_add(&ws->marks, chunk.last, chunk.length);
+    ws->queued_offset = chunk.last;
     return true;
 }
 
@@ -75,7 +76,7 @@ static bool flush(struct nx_walsender *ws)
         ws->sent_ms = nx_now_ms();
     }
     if (rc < 0 && rc != -EAGAIN) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerror(-rc));
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerrordesc_np(-rc));
     }
     return rc == 0;
 }
@@ -93,9 +94,8 @@ static void queue_heartbeat(struct nx_walsender *ws)
     }
     if (nx_now_ms() - ws->sent_ms >= interval && nx_frame_io_pending(&ws->io) == 0) {
         uint64_t clock = nx_wall_ms();
-        struct nx_msg_ping ping = {.timestamp = clock,
-                                   .current_wal_offset = nx_walsender_durable(ws),
-                                   .log_clock = clock};
+        struct nx_msg_ping ping = {
+            .timestamp = clock, .current_wal_offset = nx_walsender_durable(ws), .log_clock = clock};
 
         (void)nx_frame_io_put_ping(&ws->io, &ping);
     }

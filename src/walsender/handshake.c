@@ -2,6 +2,8 @@
  * a Hello says is a stranger's word; its text goes into messages only where it was found to be a UUID. */
 #include "walsender/handshake.h"
 
+#include "common/uuid_text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,22 +19,6 @@ __attribute__((format(printf, 3, 4))) static bool refuse(struct nx_verdict *verd
     va_start(args, format);
     (void)vsnprintf(verdict->text, sizeof verdict->text, format, args);
     va_end(args);
-    return true;
-}
-
-bool nx_handshake_is_uuid(struct nx_slice text)
-{
-    if (text.length != NX_UUID_TEXT - 1) {
-        return false;
-    }
-    for (size_t i = 0; i < text.length; i++) {
-        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-        if (dash ? text.data[i] != '-'
-                 : strchr("0123456789abcdefABCDEF", text.data[i]) == NULL) {
-            return false;
-        }
-    }
     return true;
 }
 
@@ -59,7 +45,7 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
                       "release on both nodes",
                       (unsigned)NX_WIRE_PROTOCOL_VERSION, hello->protocol_version);
     }
-    if (!nx_handshake_is_uuid(hello->replica_id)) {
+    if (!nx_slice_is_uuid(hello->replica_id)) {
         return refuse(verdict, NX_WIRE_ERROR_BAD_FRAME, "Hello: replica_id is not a UUID");
     }
     if (facts->token[0] != '\0' && !secrets_equal(hello->token, facts->token)) {
@@ -84,19 +70,21 @@ static bool refuse_membership(const struct nx_hello_facts *facts,
                               struct nx_verdict *verdict)
 {
     if (nx_slice_equal(hello->replica_id, nx_slice_text(facts->node_id))) {
-        return refuse(verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
-                      "the replica has this master's own node id %s: master_addr points at the node "
-                      "itself, or its data directory is a copy (remove nexus.id in the copy)",
-                      facts->node_id);
+        return refuse(
+            verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
+            "the replica has this master's own node id %s: master_addr points at the node "
+            "itself, or its data directory is a copy (remove nexus.id in the copy)",
+            facts->node_id);
     }
     if (hello->cluster_id.length > 0 &&
         !nx_slice_equal(hello->cluster_id, nx_slice_text(facts->cluster_id))) {
-        return refuse(verdict, NX_WIRE_ERROR_OTHER_CLUSTER,
-                      "the replica belongs to cluster %.36s, this master to %s: point it at its own "
-                      "master, or give it an empty data directory",
-                      nx_handshake_is_uuid(hello->cluster_id) ? (const char *)hello->cluster_id.data
-                                                              : "(unreadable)",
-                      facts->cluster_id);
+        return refuse(
+            verdict, NX_WIRE_ERROR_OTHER_CLUSTER,
+            "the replica belongs to cluster %.36s, this master to %s: point it at its own "
+            "master, or give it an empty data directory",
+            nx_slice_is_uuid(hello->cluster_id) ? (const char *)hello->cluster_id.data
+                                                : "(unreadable)",
+            facts->cluster_id);
     }
     if (facts->replicas >= facts->max_replicas) {
         return refuse(verdict, NX_WIRE_ERROR_TOO_MANY_REPLICAS,
@@ -107,7 +95,7 @@ static bool refuse_membership(const struct nx_hello_facts *facts,
 }
 
 /* The end of every message that asks for what this version can't do yet. */
-#define NEEDS_FULL_SYNC                                                     \
+#define NEEDS_FULL_SYNC                                                      \
     ": it needs a full sync, which this version can't do yet; instead copy " \
     "the stopped master's data directory, without nexus.id, to the replica"
 
@@ -130,12 +118,12 @@ static bool refuse_beyond(const struct nx_hello_facts *facts,
     /* Our epoch began at or before our own position, so an entry behind it of a lower one is not of
      * this history. */
     if (hello->last_epoch < facts->position.epoch) {
-        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                      "the replica stands at offset %llu of epoch %llu, this master at %llu of epoch "
-                      "%llu, and their histories differ" NEEDS_FULL_SYNC
-                      " (its own entries are lost then)",
-                      asked, (unsigned long long)hello->last_epoch, ours,
-                      (unsigned long long)facts->position.epoch);
+        return refuse(
+            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the replica stands at offset %llu of epoch %llu, this master at %llu of epoch "
+            "%llu, and their histories differ" NEEDS_FULL_SYNC " (its own entries are lost then)",
+            asked, (unsigned long long)hello->last_epoch, ours,
+            (unsigned long long)facts->position.epoch);
     }
     return refuse(verdict, NX_WIRE_ERROR_BEHIND_REPLICA,
                   "this master stands at offset %llu of epoch %llu, the replica already at %llu of "
@@ -151,10 +139,11 @@ static bool refuse_position(const struct nx_hello_facts *facts,
     unsigned long long asked = hello->last_wal_offset;
 
     if (asked > 0 && hello->cluster_id.length == 0) {
-        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                      "the replica has data up to offset %llu but knows no cluster id, this master's "
-                      "is %s" NEEDS_FULL_SYNC,
-                      asked, facts->cluster_id);
+        return refuse(
+            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the replica has data up to offset %llu but knows no cluster id, this master's "
+            "is %s" NEEDS_FULL_SYNC,
+            asked, facts->cluster_id);
     }
     if (asked > facts->position.offset) {
         return refuse_beyond(facts, hello, verdict);
@@ -167,13 +156,22 @@ static bool refuse_position(const struct nx_hello_facts *facts,
                       (unsigned long long)facts->position.offset,
                       (unsigned long long)facts->max_log_size);
     }
+    if (asked > 0 && !facts->frame_known && forked(facts, hello)) {
+        return refuse(
+            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the replica's entry %llu is of epoch %llu, this master's epoch is %llu and the "
+            "entry itself is gone here: their histories differ" NEEDS_FULL_SYNC,
+            asked, (unsigned long long)hello->last_epoch,
+            (unsigned long long)facts->position.epoch);
+    }
     if (asked > 0 && forked(facts, hello)) {
-        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                      "the replica's entry %llu is of epoch %llu with CRC %08x, this master's of epoch "
-                      "%llu with CRC %08x: their histories differ" NEEDS_FULL_SYNC
-                      " (its own entries are lost then)",
-                      asked, (unsigned long long)hello->last_epoch, hello->last_crc,
-                      (unsigned long long)facts->frame_epoch, facts->frame_crc);
+        return refuse(
+            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the replica's entry %llu is of epoch %llu with CRC %08x, this master's of epoch "
+            "%llu with CRC %08x: their histories differ" NEEDS_FULL_SYNC
+            " (its own entries are lost then)",
+            asked, (unsigned long long)hello->last_epoch, hello->last_crc,
+            (unsigned long long)facts->frame_epoch, facts->frame_crc);
     }
     return false;
 }

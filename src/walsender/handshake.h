@@ -17,12 +17,12 @@ struct nx_hello_facts {
     const char *master_addr; /* of a replica: where its master is */
     const char *node_id;
     const char *cluster_id;
-    const char *token;       /* "" when none is asked for */
+    const char *token;           /* "" when none is asked for */
     struct nx_position position; /* ours, durable */
-    uint64_t epoch;          /* in force here */
+    uint64_t epoch;              /* in force here */
     uint64_t oldest_kept;
     uint64_t max_log_size;
-    unsigned replicas;       /* connected ones with another id */
+    unsigned replicas; /* connected ones with another id */
     unsigned max_replicas;
     /* Our own entry at the Hello's last_wal_offset, where we still have it. */
     bool frame_known;
@@ -39,8 +39,5 @@ struct nx_verdict {
 void nx_handshake_judge(const struct nx_hello_facts *facts,
                         const struct nx_msg_hello *hello,
                         struct nx_verdict *ret_verdict);
-
-/* True for the 36 characters of a UUID. */
-bool nx_handshake_is_uuid(struct nx_slice text);
 
 #endif

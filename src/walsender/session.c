@@ -1,8 +1,7 @@
 /* What the replica says once it is welcome. Runs in walsenders. Every frame counts as life; an ack is
  * believed only if it names something that was sent and doesn't go back. */
-#include "walsender/walsender.h"
-
 #include "common/latch.h"
+#include "walsender/walsender.h"
 
 #include <errno.h>
 #include <string.h>
@@ -71,9 +70,9 @@ static void take_error(struct nx_walsender *ws, const struct nx_frame *frame)
 {
     char text[256];
 
-    nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the replica says %s",
-                     nx_wire_print(frame->type, frame->payload, frame->payload_length, text,
-                                   sizeof text));
+    nx_walsender_end(
+        ws, NX_ENDING_NORMAL, 0, "the replica says %s",
+        nx_wire_print(frame->type, frame->payload, frame->payload_length, text, sizeof text));
 }
 
 /* True when the frame is done with. */
@@ -132,7 +131,7 @@ static void take_frames(struct nx_walsender *ws)
 static void end_connection(struct nx_walsender *ws, int rc)
 {
     if (rc != -EPIPE) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerror(-rc));
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerrordesc_np(-rc));
     } else if (nx_frame_io_partial(&ws->io)) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_BAD_FRAME,
                          "the connection was closed in the middle of a frame");

@@ -60,17 +60,15 @@ static bool gone_from_files(const struct nx_stream *stream, uint64_t offset)
 static int read_files(struct nx_stream *stream,
                       uint64_t from,
                       uint64_t last,
-                      uint8_t *buf,
-                      size_t cap,
-                      size_t *ret_length,
-                      uint64_t *ret_last)
+                      struct nx_stream_chunk *chunk)
 {
     int rc = -ENOENT;
 
     for (int attempt = 0; attempt < 2; attempt++) {
         rc = open_files(stream);
         if (rc == 0) {
-            rc = nx_wal_reader_read(stream->reader, from, last, buf, cap, ret_length, ret_last);
+            rc = nx_wal_reader_read(stream->reader, from, last, chunk->buf, chunk->cap,
+                                    &chunk->length, &chunk->last);
         }
         if (rc == 0 || rc == -EMSGSIZE) {
             return rc;
@@ -83,22 +81,16 @@ static int read_files(struct nx_stream *stream,
 int nx_stream_read(struct nx_stream *stream,
                    uint64_t from,
                    uint64_t last,
-                   uint8_t *buf,
-                   size_t cap,
-                   size_t *ret_length,
-                   uint64_t *ret_last)
+                   struct nx_stream_chunk *chunk)
 {
-    int rc = nx_log_read(stream->shm, from, last, buf, cap, ret_length, ret_last);
+    int rc =
+        nx_log_read(stream->shm, from, last, chunk->buf, chunk->cap, &chunk->length, &chunk->last);
 
     if (rc != -ERANGE) {
-        if (stream->from_files) {
-            stream->from_files = false;
-            close_files(stream);
-        }
+        close_files(stream);
         return rc;
     }
-    stream->from_files = true;
-    return read_files(stream, from, last, buf, cap, ret_length, ret_last);
+    return read_files(stream, from, last, chunk);
 }
 
 int nx_stream_frame_at(struct nx_stream *stream,
@@ -106,24 +98,20 @@ int nx_stream_frame_at(struct nx_stream *stream,
                        uint64_t *ret_epoch,
                        uint32_t *ret_crc)
 {
-    size_t cap = 4096;
-    uint8_t *buf = malloc(cap);
+    struct nx_stream_chunk chunk = {.cap = 4096};
     struct nx_entry_header header;
-    size_t length = 0;
-    uint64_t last;
-    int rc = buf == NULL ? -ENOMEM : nx_stream_read(stream, offset, offset, buf, cap, &length, &last);
+    int rc = -EMSGSIZE;
 
-    if (rc == -EMSGSIZE) {
-        free(buf);
-        cap = length;
-        buf = malloc(cap);
-        rc = buf == NULL ? -ENOMEM
-                         : nx_stream_read(stream, offset, offset, buf, cap, &length, &last);
+    for (int attempt = 0; attempt < 2 && rc == -EMSGSIZE; attempt++) {
+        free(chunk.buf);
+        chunk.cap = chunk.length > chunk.cap ? chunk.length : chunk.cap;
+        chunk.buf = malloc(chunk.cap);
+        rc = chunk.buf == NULL ? -ENOMEM : nx_stream_read(stream, offset, offset, &chunk);
     }
     if (rc == 0) {
-        rc = nx_entry_decode(buf, length, false, &header);
+        rc = nx_entry_decode(chunk.buf, chunk.length, false, &header);
     }
-    free(buf);
+    free(chunk.buf);
     if (rc == 0) {
         *ret_epoch = header.epoch;
         *ret_crc = header.crc;

@@ -15,23 +15,27 @@ struct nx_stream {
     const char *state_root;       /* DATA_DIR/data-N, borrowed */
     int dir_fd;                   /* its wal directory; -1 until files are needed */
     struct nx_wal_reader *reader; /* NULL until files are needed */
-    bool from_files;              /* where the last read came from */
 };
 
 void nx_stream_open(struct nx_stream *stream, struct nx_shm *shm, const char *state_root);
 void nx_stream_close(struct nx_stream *stream);
 
-/* Copies whole frames from offset `from` up to `last` (both inclusive, last at most durable_offset),
- * as many as fit. 0, *ret_length and *ret_last; -EMSGSIZE: the first frame is larger than cap,
- * *ret_length says how large; -ENOENT: `from` is no longer kept; -EBADMSG: it is kept, but what the
- * files hold is not that frame; or what opening the files says. */
+/* Where frames are copied to, and which. */
+struct nx_stream_chunk {
+    uint8_t *buf;
+    size_t cap;
+    size_t length; /* bytes copied; with -EMSGSIZE: of the first frame */
+    uint64_t last; /* last offset copied */
+};
+
+/* Copies whole frames from offset `from` up to `last` (both inclusive, last at most durable_offset)
+ * into chunk->buf, as many as fit. 0 with chunk->length and chunk->last; -EMSGSIZE: the first frame is
+ * larger than chunk->cap, chunk->length says how large; -ENOENT: `from` is no longer kept; -EBADMSG: it
+ * is kept, but what the files hold is not that frame; or what opening the files says. */
 int nx_stream_read(struct nx_stream *stream,
                    uint64_t from,
                    uint64_t last,
-                   uint8_t *buf,
-                   size_t cap,
-                   size_t *ret_length,
-                   uint64_t *ret_last);
+                   struct nx_stream_chunk *chunk);
 
 /* Epoch and CRC of our own frame at an offset (1 up to durable_offset). 0, or as nx_stream_read. */
 int nx_stream_frame_at(struct nx_stream *stream,

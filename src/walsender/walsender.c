@@ -15,6 +15,7 @@
 #define IN_TYPICAL    ((size_t)8 << 10) /* a replica's frames are small */
 #define OUT_TYPICAL   ((size_t)256 << 10)
 #define FAREWELL_MS   500
+#define LONGEST_MS    3600000
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
 
 void nx_walsender_end(struct nx_walsender *ws,
@@ -60,13 +61,13 @@ static void check_silence(struct nx_walsender *ws)
         return;
     }
     if (ws->welcomed) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, 0,
-                         "no frame for %llu ms (heartbeat_ms %llu x missed_heartbeats_threshold "
-                         "%llu): the replica appears dead",
-                         (unsigned long long)silence_limit(ws),
-                         (unsigned long long)ws->process->config->replication.heartbeat_ms,
-                         (unsigned long long)
-                             ws->process->config->replication.missed_heartbeats_threshold);
+        nx_walsender_end(
+            ws, NX_ENDING_NORMAL, 0,
+            "no frame for %llu ms (heartbeat_ms %llu x missed_heartbeats_threshold "
+            "%llu): the replica appears dead",
+            (unsigned long long)silence_limit(ws),
+            (unsigned long long)ws->process->config->replication.heartbeat_ms,
+            (unsigned long long)ws->process->config->replication.missed_heartbeats_threshold);
     } else if (ws->io.has_frame) {
         nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_INTERNAL,
                          "this master is still recovering its log: try again");
@@ -83,29 +84,32 @@ static void check_stop(struct nx_walsender *ws)
 {
     uint64_t durable = nx_walsender_durable(ws);
     uint64_t now = nx_now_ms();
-    bool draining = atomic_load_explicit(&ws->shm->control.phase, memory_order_acquire) ==
-                    NX_PHASE_DRAINING;
+    bool draining =
+        atomic_load_explicit(&ws->shm->control.phase, memory_order_acquire) == NX_PHASE_DRAINING;
 
     if (!nx_process_stopping(ws->process)) {
         return;
     }
     if (!ws->welcomed || !draining) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-                         "this connection is given up: the node stops, or the replica has come again");
+        nx_walsender_end(
+            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+            "this connection is given up: the node stops, or the replica has come again");
         return;
     }
     if (ws->drain_until_ms == 0) {
         ws->drain_until_ms = now + ws->process->config->replication.stop_drain_ms;
     }
     if (ws->acked_offset >= durable) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-                         "this master is shutting down; the replica has everything up to offset %llu",
-                         (unsigned long long)durable);
+        nx_walsender_end(
+            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+            "this master is shutting down; the replica has everything up to offset %llu",
+            (unsigned long long)durable);
     } else if (now >= ws->drain_until_ms) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-                         "this master is shutting down; the replica has acknowledged %llu, the last "
-                         "offset here is %llu (waited stop_drain_ms)",
-                         (unsigned long long)ws->acked_offset, (unsigned long long)durable);
+        nx_walsender_end(
+            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+            "this master is shutting down; the replica has acknowledged %llu, the last "
+            "offset here is %llu (waited stop_drain_ms)",
+            (unsigned long long)ws->acked_offset, (unsigned long long)durable);
     }
 }
 
@@ -144,7 +148,7 @@ static int time_to_sleep(const struct nx_walsender *ws)
     if (!ws->welcomed && ws->io.has_frame) {
         next = earlier(next, now + RECOVERY_LOOK);
     }
-    return next <= now ? 0 : (int)earlier(next - now, 3600 * 1000);
+    return next <= now ? 0 : (int)earlier(next - now, LONGEST_MS);
 }
 
 /* Sleeps until the socket, the log, the postmaster or the clock has something. */

@@ -37,19 +37,19 @@ struct nx_walsender {
     struct nx_replica_slot *slot;
     struct nx_frame_io io;
     struct nx_stream stream;
-    struct nx_byte_marks marks;     /* bytes of entries, by offset, in this session */
-    char peer[NX_ADDR_TEXT];        /* the socket's other end, "host:port" */
-    char replica_id[NX_UUID_TEXT];  /* "" before Hello */
+    struct nx_byte_marks marks;    /* bytes of entries, by offset, in this session */
+    char peer[NX_ADDR_TEXT];       /* the socket's other end, "host:port" */
+    char replica_id[NX_UUID_TEXT]; /* "" before Hello */
     bool welcomed;
-    uint64_t queued_offset;         /* last entry handed to the output buffer */
+    uint64_t queued_offset; /* last entry handed to the output buffer */
     uint64_t acked_offset;
     uint64_t opened_ms;
-    uint64_t heard_ms;              /* last frame from the replica */
-    uint64_t sent_ms;               /* last bytes to it */
-    bool pong_due;                  /* one Pong for all Pings since the last */
+    uint64_t heard_ms; /* last frame from the replica */
+    uint64_t sent_ms;  /* last bytes to it */
+    bool pong_due;     /* one Pong for all Pings since the last */
     uint64_t pong_timestamp;
-    uint64_t drain_until_ms;        /* 0: not stopping */
-    uint64_t titled_offset;         /* in the process title */
+    uint64_t drain_until_ms; /* 0: not stopping */
+    uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
     struct nx_ending ending;
 };

@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/net.h"
 #include "common/shared_log.h"
+#include "common/uuid_text.h"
 #include "walsender/handshake.h"
 #include "walsender/walsender.h"
 
@@ -67,15 +68,16 @@ static void gather(struct nx_walsender *ws,
 
     *ret_facts = (struct nx_hello_facts){
         .role = (enum nx_node_role)atomic_load_explicit(&control->role, memory_order_acquire),
-        .draining = nx_process_stopping(ws->process) ||
-                    atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_DRAINING,
+        .draining =
+            nx_process_stopping(ws->process) ||
+            atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_DRAINING,
         .master_addr = config->replication.master_addr,
         .node_id = control->node_id,
         .cluster_id = known ? control->cluster_id : "",
         .token = "",
         .max_log_size = config->replication.max_log_size,
         .oldest_kept = nx_stream_oldest_kept(ws->shm, config->replication.max_log_size),
-        .replicas = nx_handshake_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
+        .replicas = nx_slice_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
         .max_replicas = (unsigned)config->replication.max_replicas,
         .epoch = atomic_load_explicit(&ws->shm->log.epoch, memory_order_acquire),
     };
@@ -135,7 +137,7 @@ static void make_welcome(struct nx_walsender *ws,
 
     if (rc < 0) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL, "no Welcome: %s",
-                         strerror(-rc));
+                         strerrordesc_np(-rc));
         return;
     }
     ws->queued_offset = offset;
@@ -181,7 +183,7 @@ static void judge(struct nx_walsender *ws,
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
                          "entry %llu, where the replica stands, can't be read here: %s",
                          (unsigned long long)hello->last_wal_offset,
-                         rc == -EBADMSG ? "damaged" : strerror(-rc));
+                         rc == -EBADMSG ? "damaged" : strerrordesc_np(-rc));
     } else if (verdict.code != 0) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, verdict.code, "%s", verdict.text);
     }
@@ -200,7 +202,7 @@ bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame)
                          "Hello with a payload of %zu bytes can't be read", frame->payload_length);
         return true;
     }
-    if (nx_handshake_is_uuid(hello.replica_id)) {
+    if (nx_slice_is_uuid(hello.replica_id)) {
         memcpy(ws->replica_id, hello.replica_id.data, NX_UUID_TEXT - 1);
     }
     judge(ws, &hello, &facts);

@@ -1,13 +1,13 @@
 /* wal.fsync = everysec or off: after a power cut, entries that were acknowledged and shipped may be
  * gone here, and new ones would take their numbers. A note of the boot id tells such a start, which
  * then begins a new epoch. Runs in the walwriter. */
+#include "walwriter/walwriter.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "walwriter/walwriter.h"
 
 #define NOTE         "boot"
 #define BOOT_ID_SIZE 64

@@ -1,9 +1,9 @@
 /* Commits a gathered group: write, sync, publish, answer, ring. Runs in the walwriter. The order is the
  * promise: nobody hears of an entry before fdatasync has covered it (wal.fsync = always). */
-#include <stdatomic.h>
-
 #include "common/latch.h"
 #include "walwriter/walwriter.h"
+
+#include <stdatomic.h>
 
 /* Posts the answers, then rings each producer once. */
 static void post_answers(struct walwriter *w)
@@ -18,8 +18,9 @@ static void post_answers(struct walwriter *w)
     }
     for (unsigned i = 0; i < NX_PRODUCERS; i++) {
         if (ring[i]) {
-            nx_latch_ring(w->shm, i < NX_MAX_HTTP_WORKERS ? nx_process_slot(NX_KIND_HTTP, i)
-                                                          : nx_process_slot(NX_KIND_WALRECEIVER, 0));
+            nx_latch_ring(w->shm, i < NX_MAX_HTTP_WORKERS
+                                      ? nx_process_slot(NX_KIND_HTTP, i)
+                                      : nx_process_slot(NX_KIND_WALRECEIVER, 0));
         }
     }
     w->answer_count = 0;

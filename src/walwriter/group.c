@@ -1,14 +1,14 @@
 /* Gathers a group: takes submissions from all rings, decides each in order, encodes what it decides
  * into the arena and links it. Runs in the walwriter. Nothing here is visible to anybody before
  * commit.c publishes it: readers stop at durable_offset. */
-#include <errno.h>
-#include <string.h>
-
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/skip_list.h"
 #include "storage/data_dir.h"
 #include "walwriter/walwriter.h"
+
+#include <errno.h>
+#include <string.h>
 
 bool nx_group_waiting(const struct walwriter *w)
 {
@@ -21,8 +21,11 @@ bool nx_group_waiting(const struct walwriter *w)
 }
 
 /* Notes an answer; it is posted with the group, when all it was judged on is durable. */
-static void answer(struct walwriter *w, unsigned producer, const struct nx_received *received,
-                   struct nx_completion *completion, enum nx_submit_status status)
+static void answer(struct walwriter *w,
+                   unsigned producer,
+                   const struct nx_received *received,
+                   struct nx_completion *completion,
+                   enum nx_submit_status status)
 {
     completion->ticket = received->ticket;
     completion->generation = received->generation;
@@ -32,7 +35,9 @@ static void answer(struct walwriter *w, unsigned producer, const struct nx_recei
     w->answers[w->answer_count++] = (struct answer){producer, *completion};
 }
 
-void nx_group_append(struct walwriter *w, uint8_t *frame, uint64_t pos,
+void nx_group_append(struct walwriter *w,
+                     uint8_t *frame,
+                     uint64_t pos,
                      const struct nx_entry_header *header)
 {
     struct nx_op_iter iter;
@@ -62,7 +67,10 @@ static uint64_t stamp(struct walwriter *w)
 }
 
 /* Finishes and appends the frame whose operations stand in the arena already. */
-static void append_ops(struct walwriter *w, uint8_t *frame, uint64_t pos, size_t ops_length,
+static void append_ops(struct walwriter *w,
+                       uint8_t *frame,
+                       uint64_t pos,
+                       size_t ops_length,
                        uint32_t op_count)
 {
     struct nx_entry_header header = {
@@ -120,8 +128,12 @@ static int exists_in_store(struct walwriter *w, struct nx_slice key, bool *ret_e
 
 /* Copies the operations that do something to `out`: puts, and deletes of keys that exist at that
  * point of the entry. */
-static int copy_effective(struct walwriter *w, const struct nx_received *received, uint8_t *out,
-                          size_t *ret_length, uint32_t *ret_count, uint32_t *ret_hits)
+static int copy_effective(struct walwriter *w,
+                          const struct nx_received *received,
+                          uint8_t *out,
+                          size_t *ret_length,
+                          uint32_t *ret_count,
+                          uint32_t *ret_hits)
 {
     struct nx_op_iter iter;
     struct nx_op op;
@@ -163,8 +175,11 @@ static int copy_effective(struct walwriter *w, const struct nx_received *receive
     return 0;
 }
 
-static int place_ops(struct walwriter *w, const struct nx_received *received, uint8_t *frame,
-                     uint64_t pos, const struct body_summary *summary,
+static int place_ops(struct walwriter *w,
+                     const struct nx_received *received,
+                     uint8_t *frame,
+                     uint64_t pos,
+                     const struct body_summary *summary,
                      struct nx_completion *completion)
 {
     uint8_t *out = frame + NX_ENTRY_HEADER_SIZE;
@@ -193,15 +208,16 @@ static int place_ops(struct walwriter *w, const struct nx_received *received, ui
 
 /* Space on disk and in LMDB's map: what can't be stored later is refused now. Deletes may use the
  * reserve, so that a full node can be emptied. */
-static enum nx_submit_status storage_refusal(struct walwriter *w, const struct body_summary *summary,
+static enum nx_submit_status storage_refusal(struct walwriter *w,
+                                             const struct body_summary *summary,
                                              size_t length)
 {
     const struct nx_checkpoint_state *checkpoint = &w->shm->checkpoint;
     uint64_t map_free = atomic_load_explicit(&checkpoint->map_free, memory_order_relaxed);
     uint64_t unmerged =
-        w->log.next_pos - atomic_load_explicit(
-                              &w->shm->generations[w->oldest_generation % NX_GENERATIONS].first_pos,
-                              memory_order_relaxed);
+        w->log.next_pos -
+        atomic_load_explicit(&w->shm->generations[w->oldest_generation % NX_GENERATIONS].first_pos,
+                             memory_order_relaxed);
 
     if (summary->puts == 0) {
         return NX_SUBMIT_DONE;
@@ -214,7 +230,8 @@ static enum nx_submit_status storage_refusal(struct walwriter *w, const struct b
 }
 
 /* The answer to a write that isn't even looked at, or DONE. */
-static enum nx_submit_status early_refusal(struct walwriter *w, const struct nx_received *received,
+static enum nx_submit_status early_refusal(struct walwriter *w,
+                                           const struct nx_received *received,
                                            struct body_summary *ret_summary)
 {
     if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
@@ -226,7 +243,8 @@ static enum nx_submit_status early_refusal(struct walwriter *w, const struct nx_
     return storage_refusal(w, ret_summary, received->body_length);
 }
 
-static enum taken take_write(struct walwriter *w, unsigned producer,
+static enum taken take_write(struct walwriter *w,
+                             unsigned producer,
                              const struct nx_received *received)
 {
     struct nx_completion completion = {.ticket = 0};
@@ -267,7 +285,8 @@ static enum taken take_write(struct walwriter *w, unsigned producer,
 /* ---- frames from the master ---- */
 
 /* True when a frame is the log's next: its number, its epoch, and the chain of CRCs. */
-static bool frame_follows(const struct walwriter *w, const struct nx_received *received,
+static bool frame_follows(const struct walwriter *w,
+                          const struct nx_received *received,
                           struct nx_entry_header *ret_header)
 {
     struct nx_entry_header header;
@@ -284,7 +303,8 @@ static bool frame_follows(const struct walwriter *w, const struct nx_received *r
     return true;
 }
 
-static enum taken take_frame(struct walwriter *w, unsigned producer,
+static enum taken take_frame(struct walwriter *w,
+                             unsigned producer,
                              const struct nx_received *received)
 {
     struct nx_completion completion = {.ticket = 0};

@@ -1,10 +1,10 @@
 /* What the walwriter must know of a key before it decides: its newest version, durable or not. The
  * skip lists first, newest generation first, then LMDB. Runs in the walwriter, the only process that
  * frees generations, so nothing is recycled under it. */
-#include <errno.h>
-
 #include "common/skip_list.h"
 #include "walwriter/walwriter.h"
+
+#include <errno.h>
 
 void nx_lookup_end(struct walwriter *w)
 {
@@ -14,7 +14,9 @@ void nx_lookup_end(struct walwriter *w)
     }
 }
 
-static int lookup_state(struct walwriter *w, const uint8_t *key, size_t length,
+static int lookup_state(struct walwriter *w,
+                        const uint8_t *key,
+                        size_t length,
                         uint64_t *ret_version)
 {
     struct nx_position base;
@@ -37,8 +39,7 @@ static int lookup_state(struct walwriter *w, const uint8_t *key, size_t length,
     return 0;
 }
 
-int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length,
-                      uint64_t *ret_version)
+int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length, uint64_t *ret_version)
 {
     for (uint64_t number = w->generation; number >= w->oldest_generation; number--) {
         const struct nx_skip_node *node =
@@ -77,7 +78,8 @@ static bool holds(const struct nx_condition *condition, uint64_t version)
     return false;
 }
 
-int nx_lookup_judge(struct walwriter *w, const struct nx_received *received,
+int nx_lookup_judge(struct walwriter *w,
+                    const struct nx_received *received,
                     struct nx_completion *completion)
 {
     const uint8_t *at = received->conditions;
@@ -85,7 +87,7 @@ int nx_lookup_judge(struct walwriter *w, const struct nx_received *received,
 
     for (uint32_t i = 0; i < received->condition_count; i++) {
         struct nx_condition condition;
-        uint64_t version;
+        uint64_t version = 0;
         int rc = nx_condition_decode(&at, &left, &condition);
 
         if (rc == 0) {

@@ -1,16 +1,16 @@
 /* The walwriter's start: replays the log behind LMDB's position into the shared log and the skip lists,
  * then takes over where it ends. The rules of what belongs to the log are storage/wal_recovery.h's. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/data_dir.h"
 #include "storage/wal_recovery.h"
 #include "walwriter/walwriter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 struct replay {
     struct walwriter *w;
@@ -142,9 +142,10 @@ static int begin_epoch_if_unclean(struct walwriter *w)
         atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
         return rc;
     }
-    nx_warn("the machine went down while wal.fsync was not always: acknowledged writes may be lost; "
-            "epoch %llu begins behind offset %llu",
-            (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
+    nx_warn(
+        "the machine went down while wal.fsync was not always: acknowledged writes may be lost; "
+        "epoch %llu begins behind offset %llu",
+        (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
     rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
     rc = rc < 0 ? rc : nx_group_append_epoch(w, w->epoch + 1);
     return rc < 0 ? rc : nx_group_commit(w);

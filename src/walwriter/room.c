@@ -1,11 +1,11 @@
 /* Room in the shared log: which generation runs, when it is sealed, when a merged one is freed.
  * Runs in the walwriter. A generation is freed lazily, when its pool or its bytes are needed, and
  * always before either is written again, so that readers can tell. */
-#include <stdatomic.h>
-
 #include "common/latch.h"
 #include "common/skip_list.h"
 #include "walwriter/walwriter.h"
+
+#include <stdatomic.h>
 
 static struct nx_generation *generation_at(struct walwriter *w, uint64_t number)
 {
@@ -53,8 +53,8 @@ static bool free_merged(struct walwriter *w)
     atomic_store_explicit(&generation_at(w, number)->number, 0, memory_order_release);
     atomic_thread_fence(memory_order_release);
     w->oldest_generation = number + 1;
-    w->log.pinned_offset = atomic_load_explicit(&generation_at(w, number + 1)->first_offset,
-                                                memory_order_relaxed);
+    w->log.pinned_offset =
+        atomic_load_explicit(&generation_at(w, number + 1)->first_offset, memory_order_relaxed);
     return true;
 }
 
@@ -95,8 +95,7 @@ uint8_t *nx_room_make(struct walwriter *w, size_t length, uint32_t ops, uint64_t
 
 static bool seal_asked(struct walwriter *w)
 {
-    uint64_t wanted =
-        atomic_load_explicit(&w->shm->checkpoint.seal_wanted, memory_order_acquire);
+    uint64_t wanted = atomic_load_explicit(&w->shm->checkpoint.seal_wanted, memory_order_acquire);
 
     return wanted >= atomic_load_explicit(&generation_at(w, w->generation)->first_offset,
                                           memory_order_relaxed);

@@ -1,9 +1,9 @@
 /* A hash table of the keys of one entry, so that a batch of ten thousand deletes costs ten thousand
  * look-ups and not their square. Open addressing, never more than a third full; a stamp a slot makes
  * clearing free. Runs in the walwriter. */
-#include <string.h>
-
 #include "walwriter/walwriter.h"
+
+#include <string.h>
 
 #define SLOTS 32768u /* a power of two, more than three times NX_MAX_OPS */
 

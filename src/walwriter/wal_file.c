@@ -1,16 +1,16 @@
 /* The segment being written, and the mark. Runs in the walwriter, the only process that writes frames
  * to disk. An error here means that what the disk holds is unknown; the caller dies and recovery reads
  * it again (a failed fdatasync is never tried again as if nothing had happened). */
-#include <errno.h>
-#include <stdatomic.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/data_dir.h"
 #include "storage/wal_segment.h"
 #include "walwriter/walwriter.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #define EVERYSEC_MS 1000
 

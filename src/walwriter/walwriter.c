@@ -4,14 +4,14 @@
  * shared memory and recovery begins. */
 #include "walwriter/walwriter.h"
 
+#include "common/latch.h"
+#include "common/log.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "common/latch.h"
-#include "common/log.h"
 
 /* A hop over a doorbell costs some 30 µs across processors; so it looks about that long for the next
  * submission after a group before it sleeps. An idle node has no groups, so it never spins. */
@@ -92,7 +92,7 @@ static int begin_segment(struct walwriter *w, bool *ret_idle)
 {
     static struct nx_log_limit full_disk;
     size_t length = w->held.kind == NX_SUBMIT_FRAME ? w->held.body_length
-                                                     : nx_entry_frame_size(w->held.body_length);
+                                                    : nx_entry_frame_size(w->held.body_length);
     int rc = nx_wal_file_switch(w, length);
 
     if (rc != -ENOSPC) {
@@ -210,7 +210,7 @@ int nx_walwriter_main(struct nx_process *process)
     }
     if (rc < 0 && rc != -ECANCELED) {
         nx_error("writing the log in %s/wal failed: %s; recovery will read what is on disk",
-                 process->state_root, strerror(-rc));
+                 process->state_root, strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
     }
     return NX_EXIT_OK;

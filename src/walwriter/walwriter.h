@@ -8,10 +8,6 @@
 #ifndef NX_WALWRITER_WALWRITER_H
 #define NX_WALWRITER_WALWRITER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/entry.h"
 #include "common/process.h"
 #include "common/shared_log.h"
@@ -19,17 +15,21 @@
 #include "storage/position.h"
 #include "storage/state.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #define NX_GROUP_MAX_BYTES   (16u << 20)
 #define NX_GROUP_MAX_ANSWERS 8192
 
 /* The segment being written and the mark. */
 struct wal_file {
     int dir_fd;
-    int fd;          /* -1: the next entry begins a segment */
-    int mark_fd;     /* -1 until the first group */
-    uint64_t at;     /* where the next group goes */
-    uint64_t size;   /* of the segment, bytes */
-    bool unsynced;   /* written since the last fdatasync (fsync everysec, off) */
+    int fd;               /* -1: the next entry begins a segment */
+    int mark_fd;          /* -1 until the first group */
+    uint64_t at;          /* where the next group goes */
+    uint64_t size;        /* of the segment, bytes */
+    bool unsynced;        /* written since the last fdatasync (fsync everysec, off) */
     uint64_t sync_due_ms; /* everysec: when the next fdatasync is due */
 };
 
@@ -74,9 +74,9 @@ struct walwriter {
 
 /* What became of one submission in drain. */
 enum taken {
-    TAKEN,       /* appended or answered */
-    NO_ROOM,     /* kept: no generation or log room before the checkpointer moves on */
-    NO_SEGMENT,  /* kept: the group must be committed and a new segment begun first */
+    TAKEN,      /* appended or answered */
+    NO_ROOM,    /* kept: no generation or log room before the checkpointer moves on */
+    NO_SEGMENT, /* kept: the group must be committed and a new segment begun first */
 };
 
 /* ---- room.c ---- */
@@ -100,7 +100,9 @@ void nx_group_drain(struct walwriter *w);
 /* True when a ring holds something. */
 bool nx_group_waiting(const struct walwriter *w);
 /* Links and appends a frame that stands at `frame` in the arena (recovery and replicas too). */
-void nx_group_append(struct walwriter *w, uint8_t *frame, uint64_t pos,
+void nx_group_append(struct walwriter *w,
+                     uint8_t *frame,
+                     uint64_t pos,
                      const struct nx_entry_header *header);
 /* Answers the held submission and all that wait with `status` (stalled for too long). */
 void nx_group_refuse(struct walwriter *w, enum nx_submit_status status);
@@ -110,11 +112,14 @@ int nx_group_append_epoch(struct walwriter *w, uint64_t epoch);
 /* ---- lookup.c ---- */
 
 /* The newest version of a key, durable or not: 0 = absent. 0 or a negative error of the state. */
-int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length,
+int nx_lookup_version(struct walwriter *w,
+                      const uint8_t *key,
+                      size_t length,
                       uint64_t *ret_version);
 /* Judges the conditions of a submission. 0: all hold; 1: completion's failed_index and actual are set;
  * negative: malformed, or the state can't be read. */
-int nx_lookup_judge(struct walwriter *w, const struct nx_received *received,
+int nx_lookup_judge(struct walwriter *w,
+                    const struct nx_received *received,
                     struct nx_completion *completion);
 /* Ends the read transaction, if one is open. */
 void nx_lookup_end(struct walwriter *w);

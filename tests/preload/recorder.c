@@ -24,15 +24,15 @@
 #include <unistd.h>
 
 enum record_type {
-    RECORD_WRITE = 1, /* a: position, payload */
-    RECORD_ZERO = 2,  /* a: position, b: length; a write of zeros */
+    RECORD_WRITE = 1,    /* a: position, payload */
+    RECORD_ZERO = 2,     /* a: position, b: length; a write of zeros */
     RECORD_TRUNCATE = 3, /* a: length */
-    RECORD_SYNC = 4,  /* of a file or a directory */
-    RECORD_CREATE = 5, /* payload: path */
-    RECORD_MKDIR = 6, /* payload: path */
-    RECORD_RENAME = 7, /* payload: from \0 to */
-    RECORD_UNLINK = 8, /* payload: path */
-    RECORD_SYMLINK = 9, /* payload: path \0 target */
+    RECORD_SYNC = 4,     /* of a file or a directory */
+    RECORD_CREATE = 5,   /* payload: path */
+    RECORD_MKDIR = 6,    /* payload: path */
+    RECORD_RENAME = 7,   /* payload: from \0 to */
+    RECORD_UNLINK = 8,   /* payload: path */
+    RECORD_SYMLINK = 9,  /* payload: path \0 target */
 };
 
 struct record {
@@ -51,8 +51,8 @@ static size_t root_length;
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *dir = getenv("NX_RECORD_DIR");
-    const char *log = getenv("NX_RECORD_LOG");
+    const char *dir = secure_getenv("NX_RECORD_DIR");
+    const char *log = secure_getenv("NX_RECORD_LOG");
 
     if (dir != NULL && log != NULL) {
         snprintf(root, sizeof root, "%s", dir);
@@ -62,11 +62,24 @@ __attribute__((constructor)) static void start(void)
     }
 }
 
-static void record(uint32_t type, uint64_t inode, uint64_t a, uint64_t b, const void *payload,
+/* iovec has no const form; writev only reads. */
+static void *discard_const(const void *p)
+{
+    void *q;
+
+    memcpy(&q, &p, sizeof q);
+    return q;
+}
+
+static void record(uint32_t type,
+                   uint64_t inode,
+                   uint64_t a,
+                   uint64_t b,
+                   const void *payload,
                    size_t length)
 {
     struct record head = {type, (uint32_t)length, inode, a, b};
-    struct iovec parts[2] = {{&head, sizeof head}, {(void *)(uintptr_t)payload, length}};
+    struct iovec parts[2] = {{&head, sizeof head}, {discard_const(payload), length}};
 
     if (log_fd >= 0 && syscall(SYS_writev, log_fd, parts, 2L) < 0) {
         abort(); /* a hole in the record would prove nothing */
@@ -97,17 +110,17 @@ static bool wanted(const char *path)
     return true;
 }
 
-static bool path_of_fd(int fd, char ret_path[PATH_MAX])
+static bool path_of_fd(int fd, char ret_target[PATH_MAX])
 {
-    char link[64];
+    char fd_link[64];
 
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, ret_path, PATH_MAX - 1);
+    snprintf(fd_link, sizeof fd_link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(fd_link, ret_target, PATH_MAX - 1);
 
     if (n <= 0) {
         return false;
     }
-    ret_path[n] = '\0';
+    ret_target[n] = '\0';
     return true;
 }
 
@@ -204,8 +217,8 @@ ssize_t write(int fd, const void *buf, size_t n)
     bool traced = fd != log_fd && inode_of(fd, &inode, &dsync);
 
     if (traced) {
-        off_t at = (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? lseek(fd, 0, SEEK_END)
-                                                        : lseek(fd, 0, SEEK_CUR);
+        off_t at =
+            (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
 
         record_write(inode, (uint64_t)at, buf, n);
     }
@@ -315,7 +328,8 @@ int fdatasync(int fd)
 static int traced_open(int dir_fd, const char *name, int flags, mode_t mode)
 {
     char path[PATH_MAX];
-    bool make = (flags & O_CREAT) != 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
+    bool make =
+        (flags & O_CREAT) != 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
     bool existed = make && access(path, F_OK) == 0;
     int fd = (int)syscall(SYS_openat, dir_fd, name, flags, mode);
     struct stat info;
@@ -335,11 +349,11 @@ static mode_t mode_of(int flags, va_list arguments)
     return (flags & (O_CREAT | __O_TMPFILE)) != 0 ? va_arg(arguments, mode_t) : 0;
 }
 
-#define OPEN_BODY(dir)                                                                             \
-    va_list arguments;                                                                             \
-    va_start(arguments, flags);                                                                    \
-    mode_t mode = mode_of(flags, arguments);                                                       \
-    va_end(arguments);                                                                             \
+#define OPEN_BODY(dir)                       \
+    va_list arguments;                       \
+    va_start(arguments, flags);              \
+    mode_t mode = mode_of(flags, arguments); \
+    va_end(arguments);                       \
     return traced_open(dir, name, flags, mode)
 
 int open(const char *name, int flags, ...)
@@ -381,26 +395,27 @@ int mkdir(const char *name, mode_t mode)
 }
 
 /* Two texts with a NUL between them. */
-static void record_pair(uint32_t type, const char *one, const char *two)
+static void record_pair(uint32_t type, const char *old, const char *other)
 {
     char both[PATH_MAX * 2];
-    size_t first = strlen(one) + 1;
+    size_t first = strlen(old) + 1;
+    size_t second = strlen(other) + 1;
 
-    memcpy(both, one, first);
-    memcpy(both + first, two, strlen(two));
-    record(type, 0, 0, 0, both, first + strlen(two));
+    memcpy(both, old, first);
+    memcpy(both + first, other, second);
+    record(type, 0, 0, 0, both, first + second - 1);
 }
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
     char old[PATH_MAX];
-    char new[PATH_MAX];
-    bool traced = log_fd >= 0 && absolute(from_dir, from, old) && absolute(to_dir, to, new) &&
-                  (wanted(old) || wanted(new));
+    char other[PATH_MAX];
+    bool traced = log_fd >= 0 && absolute(from_dir, from, old) && absolute(to_dir, to, other) &&
+                  (wanted(old) || wanted(other));
     int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0L);
 
     if (rc == 0 && traced) {
-        record_pair(RECORD_RENAME, old, new);
+        record_pair(RECORD_RENAME, old, other);
     }
     return rc;
 }

@@ -13,9 +13,12 @@ START_TEST(what_a_node_sends)
         const char *bind;
         const char *sent;
     } rows[] = {
-        {"", "0.0.0.0:15475", ":15475"},        {"", "[::]:15475", ":15475"},
-        {"", "*:15475", ":15475"},              {"", "10.0.0.1:15475", "10.0.0.1:15475"},
-        {"", "[fd00::1]:15475", "[fd00::1]:15475"}, {"db1:9", "0.0.0.0:15475", "db1:9"},
+        {"", "0.0.0.0:15475", ":15475"},
+        {"", "[::]:15475", ":15475"},
+        {"", "*:15475", ":15475"},
+        {"", "10.0.0.1:15475", "10.0.0.1:15475"},
+        {"", "[fd00::1]:15475", "[fd00::1]:15475"},
+        {"db1:9", "0.0.0.0:15475", "db1:9"},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -44,8 +47,7 @@ START_TEST(what_the_other_one_makes_of_it)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char addr[NX_ADDR_TEXT];
 
-        ck_assert_int_eq(
-            nx_advertised_resolve(nx_slice_text(rows[i].sent), rows[i].peer, addr), 0);
+        ck_assert_int_eq(nx_advertised_resolve(nx_slice_text(rows[i].sent), rows[i].peer, addr), 0);
         ck_assert_str_eq(addr, rows[i].addr);
     }
 }
@@ -54,8 +56,8 @@ END_TEST
 START_TEST(what_is_not_believed)
 {
     static const char *const rows[] = {
-        "",       "host",    "host:",       "host:0",   "host:65536",   "host:1x",   "host:-1",
-        "a b:1",  "a\nb:1",  "a\"b:1",      "[::1:1",   "[zz]:1",       "http://h:1", "a/b:1",
+        "",      "host",   "host:",  "host:0", "host:65536", "host:1x",    "host:-1",
+        "a b:1", "a\nb:1", "a\"b:1", "[::1:1", "[zz]:1",     "http://h:1", "a/b:1",
     };
     char addr[NX_ADDR_TEXT] = "untouched";
     char large[NX_ADDR_TEXT + 8];

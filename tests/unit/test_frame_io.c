@@ -1,8 +1,7 @@
 /* Frames over a socket pair: whole frames come out however their bytes come in, violations are found
  * at the header, and neither side's buffer grows beyond what it should. */
-#include "common/frame_io.h"
-
 #include "common/entry.h"
+#include "common/frame_io.h"
 
 #include <check.h>
 

@@ -1,7 +1,6 @@
 /* The arena and its index: wrap-around, giving up old entries, pins, copies that are overtaken. */
-#include "common/shared_log.h"
-
 #include "common/entry.h"
+#include "common/shared_log.h"
 #include "shm_fixture.h"
 
 #include <errno.h>

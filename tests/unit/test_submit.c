@@ -1,8 +1,7 @@
 /* tsan */
 /* Submission and completion rings: whole, in pieces, full, across a producer's death, between threads. */
-#include "common/submit.h"
-
 #include "common/bytes.h"
+#include "common/submit.h"
 #include "shm_fixture.h"
 
 #include <errno.h>
@@ -105,7 +104,7 @@ START_TEST(open_submissions_never_exceed_the_completion_places)
 END_TEST
 
 /* Submits in as many calls as the ring needs while the other side assembles. */
-static void submit_large(uint64_t ticket, uint8_t *body, size_t length)
+static void submit_large(uint64_t ticket, const uint8_t *body, size_t length)
 {
     uint8_t condition[64];
     uint8_t version[8];

@@ -261,7 +261,6 @@ static enum nx_wire_side sender_of(uint8_t number)
         break;
     }
     ck_abort_msg("no type %u", (unsigned)number);
-    return NX_WIRE_EITHER;
 }
 
 static enum nx_wire_phase phase_of(uint8_t number)
@@ -275,7 +274,6 @@ static enum nx_wire_phase phase_of(uint8_t number)
         break;
     }
     ck_abort_msg("no type %u", (unsigned)number);
-    return NX_WIRE_ANY;
 }
 
 static uint64_t random_next(uint64_t *state)

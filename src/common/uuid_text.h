@@ -1,0 +1,30 @@
+/* The text form of a UUID as it comes in messages: not NUL-terminated, and a stranger's. */
+#ifndef NX_COMMON_UUID_TEXT_H
+#define NX_COMMON_UUID_TEXT_H
+
+#include "common/bytes.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#define NX_UUID_LENGTH 36
+
+/* True for 8-4-4-4-12 hexadecimal digits. */
+static inline bool nx_slice_is_uuid(struct nx_slice text)
+{
+    if (text.length != NX_UUID_LENGTH) {
+        return false;
+    }
+    for (size_t i = 0; i < text.length; i++) {
+        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+        char c = (char)text.data[i];
+
+        if (dash ? c != '-' : c == '\0' || strchr("0123456789abcdefABCDEF", c) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+#endif

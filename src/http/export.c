@@ -1,0 +1,280 @@
+/* Runs in http workers. GET /export: every live key as NDJSON, at one offset, in constant memory.
+ *
+ * The checkpointer first merges up to the committed offset; then LMDB alone is read, in one read
+ * transaction of a handle of its own, so that the short ones of other requests go on beside it. A long
+ * read transaction pins old pages: at most 4 exports run on a node, and one whose client takes nothing
+ * for 10 s is cut (the connection's write timeout). A cut stream lacks the final chunk. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "http/connection.h"
+#include "http/export.h"
+#include "http/json_out.h"
+#include "http/node.h"
+#include "http/response.h"
+#include "http/router.h"
+#include "http/worker.h"
+
+#define MAX_EXPORTS     4
+#define PIECE_BYTES     (64u << 10) /* a chunk ends with the first line above this */
+#define MERGE_TIMEOUT_MS 60000      /* without progress of the checkpointer */
+
+struct export {
+    uint64_t wanted; /* offset to be merged first */
+    uint64_t merged; /* how far it was when last seen */
+    struct nx_state *state;
+    struct nx_state_cursor *cursor;
+    bool reading; /* the transaction is open */
+    bool started; /* the cursor stands somewhere */
+    uint8_t prefix[NX_MAX_KEY];
+    size_t prefix_length;
+};
+
+static struct export *export_of(struct connection *connection)
+{
+    return connection->request->state;
+}
+
+/* ---- the node's bound ---- */
+
+static bool take_place(struct http_worker *worker)
+{
+    uint32_t running = 0;
+
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        running += atomic_load_explicit(&worker->shm->http[i].exports, memory_order_relaxed);
+    }
+    if (running >= MAX_EXPORTS) {
+        return false;
+    }
+    atomic_fetch_add_explicit(&nx_worker_row(worker)->exports, 1, memory_order_relaxed);
+    return true;
+}
+
+static void on_closed(struct connection *connection)
+{
+    struct export *export = export_of(connection);
+
+    nx_state_cursor_close(export->cursor);
+    if (export->reading) {
+        nx_state_read_end(export->state);
+    }
+    nx_state_close(export->state);
+    atomic_fetch_sub_explicit(&nx_worker_row(connection->worker)->exports, 1, memory_order_relaxed);
+    LIST_REMOVE(connection, wait_link);
+    free(export);
+    connection->request->state = NULL;
+}
+
+/* ---- lines ---- */
+
+static bool has_prefix(const struct export *export, const struct nx_record *record)
+{
+    return record->key_length >= export->prefix_length &&
+           (export->prefix_length == 0 ||
+            memcmp(record->key, export->prefix, export->prefix_length) == 0);
+}
+
+/* The next record with the prefix. 0, -ENOENT at the end, or a negative error. */
+static int next_record(struct export *export, struct nx_record *ret_record)
+{
+    struct nx_record record;
+    int rc = export->started
+                 ? nx_state_cursor_next(export->cursor, &record)
+                 : nx_state_cursor_seek(export->cursor, export->prefix, export->prefix_length,
+                                        &record);
+
+    export->started = true;
+    if (rc == 0 && !has_prefix(export, &record)) {
+        rc = -ENOENT;
+    }
+    if (rc == 0) {
+        *ret_record = record;
+    }
+    return rc;
+}
+
+static void put_line(struct text *text, const struct nx_record *record)
+{
+    struct json json = nx_json_of(text);
+
+    nx_json_open(&json, NULL, '{');
+    nx_json_bytes(&json, "key", nx_slice_of(record->key, record->key_length));
+    nx_json_bytes(&json, "value", nx_slice_of(record->value, record->value_length));
+    if (record->expires_at > 0) {
+        nx_json_u64(&json, "expires_at", record->expires_at);
+    }
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+}
+
+/* Sends the next piece; the one behind it follows when the client has taken this one. */
+static void send_piece(struct connection *connection)
+{
+    struct export *export = export_of(connection);
+    struct text *text = &connection->worker->json;
+    struct nx_record record;
+    int rc = 0;
+
+    nx_text_reset(text, SIZE_MAX);
+    while (text->length < PIECE_BYTES && !text->failed && rc == 0) {
+        rc = next_record(export, &record);
+        if (rc == 0) {
+            put_line(text, &record);
+        }
+    }
+    if (text->failed || (rc < 0 && rc != -ENOENT)) {
+        nx_error("an export is cut: %s", text->failed ? "memory is short" : strerror(-rc));
+        nx_connection_close(connection);
+        return;
+    }
+    nx_respond_piece(connection, nx_slice_of(text->data, text->length));
+    if (rc == -ENOENT) {
+        nx_respond_end(connection);
+    }
+}
+
+/* ---- the beginning ---- */
+
+static int open_state(struct connection *connection, uint64_t *ret_offset, uint64_t *ret_epoch)
+{
+    struct export *export = export_of(connection);
+    struct nx_position base;
+    int rc = nx_worker_open_state(connection->worker, &export->state);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = nx_state_read_begin(export->state, &base);
+    if (rc < 0) {
+        return rc;
+    }
+    export->reading = true;
+    *ret_offset = base.offset;
+    *ret_epoch = base.epoch;
+    return nx_state_cursor_open(export->state, &export->cursor);
+}
+
+static void begin(struct connection *connection)
+{
+    struct response response = {
+        .status = 200,
+        .type = "application/x-ndjson",
+        .has_offset = true,
+    };
+    int rc = open_state(connection, &response.offset, &response.epoch);
+
+    connection->wait_expired = NULL;
+    nx_connection_timer(connection, 0);
+    if (rc < 0) {
+        nx_refuse_read(connection, rc);
+    } else if (nx_respond_begin(connection, &response)) {
+        send_piece(connection);
+    }
+}
+
+static void merge_expired(struct connection *connection)
+{
+    nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 10,
+                    "The checkpointer did not bring the state to the committed offset; see this "
+                    "node's log.");
+}
+
+/* Shared memory may have changed: begins when the state has come so far. */
+static void on_wake(struct connection *connection)
+{
+    struct export *export = export_of(connection);
+    uint64_t merged = atomic_load_explicit(&connection->worker->shm->checkpoint.checkpoint_offset,
+                                           memory_order_acquire);
+
+    if (connection->answering) {
+        return;
+    }
+    if (merged >= export->wanted) {
+        begin(connection);
+    } else if (merged > export->merged || export->merged == UINT64_MAX) {
+        export->merged = merged;
+        nx_connection_timer(connection, MERGE_TIMEOUT_MS);
+    }
+}
+
+static void on_drained(struct connection *connection)
+{
+    if (connection->answering) {
+        send_piece(connection);
+    }
+}
+
+static const struct stream export_stream = {
+    .wake = on_wake,
+    .drained = on_drained,
+    .closed = on_closed,
+};
+
+static void ask_for_merge(struct http_worker *worker, uint64_t offset)
+{
+    nx_atomic_u64 *wanted = &nx_worker_row(worker)->merge_wanted;
+
+    if (atomic_load_explicit(wanted, memory_order_relaxed) < offset) {
+        atomic_store_explicit(wanted, offset, memory_order_release);
+    }
+    nx_latch_ring(worker->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
+}
+
+void nx_handle_export(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    const struct nx_slice *prefix = nx_query_find(&connection->request->query, "prefix");
+    struct export *export;
+
+    if (prefix != NULL && prefix->length > NX_MAX_KEY) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Parameter 'prefix' is longer than a key (%d bytes).", NX_MAX_KEY);
+        return;
+    }
+    export = calloc(1, sizeof *export);
+    if (export == NULL || !take_place(worker)) {
+        free(export);
+        nx_refuse_retry(connection, NX_ERROR_TOO_MANY_REQUESTS, 5,
+                        "%d exports run on this node, which is the most; try again when one is done.",
+                        MAX_EXPORTS);
+        return;
+    }
+    if (prefix != NULL && prefix->length > 0) {
+        memcpy(export->prefix, prefix->data, prefix->length);
+        export->prefix_length = prefix->length;
+    }
+    export->wanted = nx_committed_offset(worker->shm);
+    export->merged = UINT64_MAX;
+    connection->request->state = export;
+    connection->request->stream = &export_stream;
+    connection->wait_expired = merge_expired;
+    LIST_INSERT_HEAD(&worker->exports, connection, wait_link);
+    if (atomic_load_explicit(&worker->shm->checkpoint.checkpoint_offset, memory_order_acquire) <
+        export->wanted) {
+        ask_for_merge(worker, export->wanted);
+    }
+    on_wake(connection);
+}
+
+bool nx_exports_poll(struct http_worker *worker)
+{
+    struct connection *connection = LIST_FIRST(&worker->exports);
+    bool any = false;
+
+    while (connection != NULL) {
+        struct connection *next = LIST_NEXT(connection, wait_link);
+        bool answering = connection->answering;
+
+        connection->request->stream->wake(connection);
+        any = any || connection->answering != answering;
+        nx_connection_run(connection);
+        connection = next;
+    }
+    return any;
+}

@@ -1,0 +1,205 @@
+/* Runs in http workers. See json_in.h. */
+#include "http/json_in.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "common/entry.h"
+#include "http/base64.h"
+#include "http/json_scan.h"
+
+struct json_tokener *nx_json_tokener(void)
+{
+    struct json_tokener *tokener = json_tokener_new_ex(NX_JSON_MAX_DEPTH + 1);
+
+    if (tokener != NULL) {
+        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    }
+    return tokener;
+}
+
+int nx_json_fault(struct json_fault *fault, enum nx_error code, const char *format, ...)
+{
+    va_list args;
+
+    fault->code = code;
+    va_start(args, format);
+    vsnprintf(fault->message, sizeof fault->message, format, args);
+    va_end(args);
+    return -EINVAL;
+}
+
+int nx_json_parse(struct json_tokener *tokener, struct nx_slice text,
+                  struct json_object **ret_object, struct json_fault *fault)
+{
+    struct json_object *object;
+    enum json_tokener_error error;
+
+    fault->code = NX_ERROR_BAD_JSON;
+    if (text.length == 0 || text.length > INT_MAX) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "The JSON text is %s.",
+                             text.length == 0 ? "empty" : "too long");
+    }
+    if (nx_json_scan(text, fault->message) < 0) {
+        return -EINVAL;
+    }
+    json_tokener_reset(tokener);
+    object = json_tokener_parse_ex(tokener, (const char *)text.data, (int)text.length);
+    error = json_tokener_get_error(tokener);
+    if (error != json_tokener_success) {
+        json_object_put(object);
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "The JSON is malformed at byte %zu: %s.",
+                             json_tokener_get_parse_end(tokener) + 1,
+                             error == json_tokener_continue ? "it ends too early"
+                                                            : json_tokener_error_desc(error));
+    }
+    if (!json_object_is_type(object, json_type_object)) {
+        json_object_put(object);
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "The JSON must be an object: {...}.");
+    }
+    *ret_object = object;
+    return 0;
+}
+
+/* True when `name` is one of the names in `known`. */
+static bool is_one_of(const char *name, const char *known)
+{
+    size_t length = strlen(name);
+
+    while (*known != '\0') {
+        size_t n = strcspn(known, " ");
+
+        if (n == length && memcmp(known, name, n) == 0) {
+            return true;
+        }
+        known += n + (known[n] == ' ' ? 1 : 0);
+    }
+    return false;
+}
+
+int nx_json_only(struct json_object *object, const char *known, const char *place,
+                 struct json_fault *fault)
+{
+    json_object_object_foreach(object, name, value)
+    {
+        (void)value;
+        if (!is_one_of(name, known)) {
+            return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s has an unknown member \"%.40s\"; known: %s.",
+                                 place, name, known);
+        }
+    }
+    return 0;
+}
+
+static int string_of(struct json_object *value, const char *name, const char *place,
+                     struct nx_slice *ret_bytes, struct json_fault *fault)
+{
+    if (!json_object_is_type(value, json_type_string)) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" must be a string.", place, name);
+    }
+    *ret_bytes = nx_slice_of(json_object_get_string(value),
+                             (size_t)json_object_get_string_len(value));
+    return 0;
+}
+
+int nx_json_bytes_of(struct json_object *object, const char *name, const char *place,
+                     struct text *decoded, struct nx_slice *ret_bytes, struct json_fault *fault)
+{
+    char base64_name[32];
+    struct json_object *plain = NULL;
+    struct json_object *base64 = NULL;
+    struct nx_slice coded;
+
+    snprintf(base64_name, sizeof base64_name, "%s_base64", name);
+    bool has_plain = json_object_object_get_ex(object, name, &plain);
+    bool has_base64 = json_object_object_get_ex(object, base64_name, &base64);
+
+    if (has_plain == has_base64) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s must have either \"%s\" or \"%s\"%s.", place,
+                             name, base64_name, has_plain ? ", not both" : "");
+    }
+    if (has_plain) {
+        return string_of(plain, name, place, ret_bytes, fault);
+    }
+    if (string_of(base64, base64_name, place, &coded, fault) < 0) {
+        return -EINVAL;
+    }
+    nx_text_reset(decoded, SIZE_MAX);
+    if (nx_base64_decode(decoded, (const char *)coded.data, coded.length, BASE64_PLAIN) < 0) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" is not base64 (RFC 4648).", place,
+                             base64_name);
+    }
+    *ret_bytes = nx_slice_of(decoded->data, decoded->length);
+    return 0;
+}
+
+int nx_json_offset_of(struct json_object *object, const char *name, const char *place,
+                      struct client_offset *ret_offset, struct json_fault *fault)
+{
+    struct json_object *value = NULL;
+    struct nx_slice text;
+
+    if (json_object_object_get_ex(object, name, &value)) {
+        if (json_object_is_type(value, json_type_int) && json_object_get_int64(value) >= 0) {
+            *ret_offset = (struct client_offset){json_object_get_uint64(value), 0};
+            return 0;
+        }
+        text = nx_slice_of(json_object_get_string(value), (size_t)json_object_get_string_len(value));
+        if (json_object_is_type(value, json_type_string) &&
+            nx_client_offset_parse(text, ret_offset) == 0) {
+            return 0;
+        }
+    }
+    return nx_json_fault(fault, NX_ERROR_BAD_JSON,
+                         "%s must have \"%s\": an offset as a number, or \"N@E\" with its epoch.", place,
+                         name);
+}
+
+int nx_json_key_of(struct json_object *object, const char *known, const char *place,
+                   struct json_put *put, struct json_fault *fault)
+{
+    if (!json_object_is_type(object, json_type_object)) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s must be an object.", place);
+    }
+    if (nx_json_only(object, known, place, fault) < 0 ||
+        nx_json_bytes_of(object, "key", place, &put->key_decoded, &put->key, fault) < 0) {
+        return -EINVAL;
+    }
+    if (put->key.length == 0 || put->key.length > NX_MAX_KEY) {
+        return nx_json_fault(fault, NX_ERROR_BAD_KEY, "%s: the key has %zu bytes; a key has 1 to %d.",
+                             place, put->key.length, NX_MAX_KEY);
+    }
+    return 0;
+}
+
+int nx_json_put_of(struct json_object *object, const char *place, size_t max_value,
+                   struct json_put *put, struct json_fault *fault)
+{
+    if (nx_json_key_of(object, "key key_base64 value value_base64 ttl expires_at", place, put, fault) <
+            0 ||
+        nx_json_bytes_of(object, "value", place, &put->value_decoded, &put->value, fault) < 0) {
+        return -EINVAL;
+    }
+    if (put->value.length > max_value) {
+        return nx_json_fault(fault, NX_ERROR_VALUE_TOO_LARGE,
+                             "%s: the value has %zu bytes; http.max_value_size is %zu.", place,
+                             put->value.length, max_value);
+    }
+    if (json_object_object_get_ex(object, "ttl", NULL) ||
+        json_object_object_get_ex(object, "expires_at", NULL)) {
+        return nx_json_fault(fault, NX_ERROR_BAD_PARAMETER,
+                             "%s: expiry (ttl, expires_at) is not built yet in this version.", place);
+    }
+    return 0;
+}
+
+void nx_json_put_free(struct json_put *put)
+{
+    nx_text_free(&put->key_decoded);
+    nx_text_free(&put->value_decoded);
+}

@@ -1,0 +1,301 @@
+/* Runs in http workers. One key: GET, HEAD, PUT, DELETE /kv/{key}. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/latch.h"
+#include "http/conditions.h"
+#include "http/connection.h"
+#include "http/json_out.h"
+#include "http/node.h"
+#include "http/response.h"
+#include "http/router.h"
+#include "http/waits.h"
+#include "http/worker.h"
+#include "http/writes.h"
+
+#define MAX_WAIT_S 300
+
+/* Where the operation's head (entry.h) holds the length of the value. */
+#define OP_VALUE_LENGTH_AT 4
+
+/* ---- reading ---- */
+
+struct read_conditions {
+    bool match_given;
+    bool none_match_given;
+    struct tag_list match;
+    struct tag_list none_match;
+};
+
+static bool read_condition(struct connection *connection, const char *name, bool *ret_given,
+                           struct tag_list *ret_list)
+{
+    const struct nx_slice *value = nx_request_header(connection->request, name);
+
+    *ret_given = value != NULL;
+    if (value == NULL) {
+        return true;
+    }
+    if (nx_request_header_count(connection->request, name) > 1 ||
+        nx_tags_parse(*value, ret_list) < 0) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "%s must be given once, as \"N\", N, N@E, a list of at most %d of them, or *.", name,
+                  NX_MAX_TAGS);
+        return false;
+    }
+    return nx_node_check_epoch(connection, nx_tags_epoch(ret_list));
+}
+
+static void respond_absent(struct connection *connection, uint64_t read_offset)
+{
+    struct problem problem = {
+        .code = NX_ERROR_KEY_NOT_FOUND,
+        .message = "There is no such key.",
+        .has_offset = true,
+        .offset = read_offset,
+        .epoch = nx_node_epoch(connection->worker->shm),
+    };
+
+    nx_respond_problem(connection, &problem);
+}
+
+static void respond_mismatch(struct connection *connection, uint64_t version, uint64_t epoch)
+{
+    struct problem problem = {
+        .code = NX_ERROR_PRECONDITION_FAILED,
+        .has_offset = true,
+        .offset = version,
+        .epoch = epoch,
+    };
+
+    snprintf(problem.message, sizeof problem.message, "%s",
+             version == 0 ? "The condition does not hold: the key is absent (offset 0)."
+                          : "The condition does not hold: the key's version is the offset given here.");
+    nx_respond_problem(connection, &problem);
+}
+
+static void respond_value(struct connection *connection, const struct nx_item *item,
+                          uint64_t read_offset, bool modified)
+{
+    nx_respond(connection, &(struct response){
+                               .status = modified ? 200 : 304,
+                               .type = modified ? "application/octet-stream" : NULL,
+                               .body = nx_slice_of(item->value, item->value_length),
+                               .has_offset = true,
+                               .offset = read_offset,
+                               .epoch = nx_node_epoch(connection->worker->shm),
+                               .has_etag = true,
+                               .etag = item->offset,
+                           });
+}
+
+/* The version did not change within ?wait=: 304, or 404 for a key that is (still) absent. */
+static void wait_expired(struct connection *connection)
+{
+    connection->request->wait_over = true;
+    nx_handle_kv_get(connection);
+}
+
+/* True when the request waits for another version: parked. */
+static bool parked(struct connection *connection, uint64_t wait_s, uint64_t read_offset)
+{
+    struct request *request = connection->request;
+
+    if (wait_s == 0 || request->wait_over) {
+        return false;
+    }
+    if (request->deadline_ms == 0) {
+        request->deadline_ms = nx_now_ms() + wait_s * 1000;
+    }
+    nx_wait_park(connection, read_offset + 1, request->deadline_ms, nx_handle_kv_get, wait_expired);
+    return true;
+}
+
+static void answer_read(struct connection *connection, const struct read_conditions *conditions,
+                        const struct nx_item *item, uint64_t read_offset)
+{
+    uint64_t version = item == NULL ? 0 : item->offset;
+    bool unchanged = conditions->none_match_given && nx_tags_match(&conditions->none_match, version);
+    uint64_t wait_s = 0;
+    char message[NX_MESSAGE_SIZE];
+
+    if (nx_query_u64(&connection->request->query, "wait", 1, MAX_WAIT_S, &wait_s, message) < 0) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s", message);
+        return;
+    }
+    if (wait_s > 0 && !conditions->none_match_given) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "wait needs If-None-Match with the version that you have (0: absent).");
+        return;
+    }
+    if (unchanged && parked(connection, wait_s, read_offset)) {
+        return;
+    }
+    if (conditions->match_given && !nx_tags_match(&conditions->match, version)) {
+        respond_mismatch(connection, version, nx_node_epoch(connection->worker->shm));
+    } else if (item == NULL) {
+        respond_absent(connection, read_offset);
+    } else {
+        respond_value(connection, item, read_offset, !unchanged);
+    }
+}
+
+void nx_handle_kv_get(struct connection *connection)
+{
+    struct request *request = connection->request;
+    struct read_conditions conditions;
+    struct nx_item item;
+    uint64_t read_offset;
+    int rc;
+
+    if (!read_condition(connection, "If-Match", &conditions.match_given, &conditions.match) ||
+        !read_condition(connection, "If-None-Match", &conditions.none_match_given,
+                        &conditions.none_match)) {
+        return;
+    }
+    rc = nx_view_get(connection->worker->view, request->key.data, request->key.length,
+                     request->parser.method == HTTP_GET, &item, &read_offset);
+    if (rc == 0) {
+        answer_read(connection, &conditions, &item, read_offset);
+    } else if (rc == -ENOENT) {
+        answer_read(connection, &conditions, NULL, read_offset);
+    } else {
+        nx_refuse_read(connection, rc);
+    }
+}
+
+/* ---- writing ---- */
+
+static void respond_offset(struct connection *connection, const struct nx_completion *completion,
+                           unsigned status)
+{
+    struct text *text = &connection->worker->json;
+    struct json json = nx_json_of(text);
+
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_u64(&json, "offset", completion->offset);
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_write_respond(connection, completion, status, true);
+}
+
+static void respond_refused(struct connection *connection, const struct nx_completion *completion)
+{
+    struct problem problem = {.has_offset = false};
+
+    if (completion->status == NX_SUBMIT_CONDITION) {
+        respond_mismatch(connection, completion->actual, completion->epoch);
+        return;
+    }
+    nx_write_problem(completion, &problem);
+    nx_respond_problem(connection, &problem);
+}
+
+static void put_done(struct connection *connection, const struct nx_completion *completion,
+                     uint64_t argument)
+{
+    (void)argument;
+    if (completion->status == NX_SUBMIT_DONE) {
+        respond_offset(connection, completion, completion->hits > 0 ? 200 : 201);
+    } else {
+        respond_refused(connection, completion);
+    }
+}
+
+/* Writes the operation's head into the gap right before the value, which stays where it is. */
+static int wrap_value(struct request *request, size_t *ret_from)
+{
+    struct nx_op op = {.kind = NX_OP_PUT, .key = request->key};
+    size_t head = nx_op_encoded_size(&op);
+    size_t from = NX_BODY_GAP - head;
+    struct nx_writer writer = nx_writer_of(request->body.data + from, head);
+    int rc = nx_op_encode(&writer, &op);
+
+    if (rc == 0) {
+        nx_store_u32(request->body.data + from + OP_VALUE_LENGTH_AT,
+                     (uint32_t)(request->body.length - NX_BODY_GAP));
+        *ret_from = from;
+    }
+    return rc;
+}
+
+void nx_handle_kv_put(struct connection *connection)
+{
+    struct request *request = connection->request;
+    size_t from;
+
+    if (nx_query_find(&request->query, "ttl") != NULL) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Expiry (ttl) is not built yet in this version; nothing was written.");
+        return;
+    }
+    if (!nx_write_conditions(connection)) {
+        return;
+    }
+    if (wrap_value(request, &from) < 0) {
+        nx_refuse(connection, NX_ERROR_BAD_KEY, "A key has 1 to %d bytes.", NX_MAX_KEY);
+        return;
+    }
+    nx_write_submit(connection, &(struct write_request){
+                                    .body = &request->body,
+                                    .body_from = from,
+                                    .conditions = &request->conditions,
+                                    .op_count = 1,
+                                    .condition_count = request->condition_count,
+                                    .flags = NX_SUBMIT_WANT_HITS,
+                                    .done = put_done,
+                                });
+}
+
+static void delete_done(struct connection *connection, const struct nx_completion *completion,
+                        uint64_t argument)
+{
+    struct text *text = &connection->worker->json;
+    struct json json = nx_json_of(text);
+
+    (void)argument;
+    if (completion->status != NX_SUBMIT_DONE && completion->status != NX_SUBMIT_NOTHING) {
+        respond_refused(connection, completion);
+        return;
+    }
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_u64(&json, "offset", completion->offset);
+    nx_json_bool(&json, "deleted", completion->status == NX_SUBMIT_DONE);
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_write_respond(connection, completion, 200, false);
+}
+
+void nx_handle_kv_delete(struct connection *connection)
+{
+    struct request *request = connection->request;
+    struct nx_op op = {.kind = NX_OP_DELETE, .key = request->key};
+    size_t size = nx_op_encoded_size(&op);
+    struct nx_writer writer;
+
+    if (!nx_write_conditions(connection)) {
+        return;
+    }
+    nx_text_reset(&request->body, SIZE_MAX);
+    if (!nx_text_reserve(&request->body, size)) {
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        return;
+    }
+    writer = nx_writer_of(request->body.data, size);
+    if (nx_op_encode(&writer, &op) < 0) {
+        nx_refuse(connection, NX_ERROR_BAD_KEY, "A key has 1 to %d bytes.", NX_MAX_KEY);
+        return;
+    }
+    request->body.length = size;
+    nx_write_submit(connection, &(struct write_request){
+                                    .body = &request->body,
+                                    .conditions = &request->conditions,
+                                    .op_count = 1,
+                                    .condition_count = request->condition_count,
+                                    .flags = NX_SUBMIT_WANT_HITS,
+                                    .done = delete_done,
+                                });
+}

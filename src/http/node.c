@@ -1,0 +1,231 @@
+/* Runs in http workers. Reads the control block, the log's state and the receiver's; writes nothing.
+ * See node.h. */
+#include "http/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/latch.h"
+#include "http/connection.h"
+#include "http/response.h"
+#include "http/router.h"
+#include "http/worker.h"
+
+enum nx_node_role nx_node_role(struct nx_shm *shm)
+{
+    return (enum nx_node_role)atomic_load_explicit(&shm->control.role, memory_order_acquire);
+}
+
+enum nx_node_phase nx_node_phase(struct nx_shm *shm)
+{
+    return (enum nx_node_phase)atomic_load_explicit(&shm->control.phase, memory_order_acquire);
+}
+
+const char *nx_node_role_name(enum nx_node_role role)
+{
+    switch (role) {
+    case NX_NODE_MASTER:
+        return "master";
+    case NX_NODE_REPLICA:
+        return "replica";
+    case NX_NODE_STANDALONE:
+        break;
+    }
+    return "standalone";
+}
+
+uint64_t nx_node_epoch(struct nx_shm *shm)
+{
+    uint64_t epoch = atomic_load_explicit(&shm->log.epoch, memory_order_acquire);
+
+    return epoch == 0 ? 1 : epoch; /* 0: recovery has not come so far */
+}
+
+uint64_t nx_node_durable(struct nx_shm *shm)
+{
+    return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
+}
+
+/* Until full sync exists, a replica at 0 is streamed from entry 1: with one entry applied it shows an
+ * early but true state. At 0 it is only synced if its master said that it has nothing either. */
+bool nx_node_not_synced(struct nx_shm *shm)
+{
+    const struct nx_receiver_state *receiver = &shm->receiver;
+    bool heard = atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0;
+
+    if (nx_node_role(shm) != NX_NODE_REPLICA || nx_node_durable(shm) > 0) {
+        return false;
+    }
+    if (!heard) {
+        return atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
+    }
+    return atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed) > 0;
+}
+
+uint64_t nx_node_lag(struct nx_shm *shm)
+{
+    uint64_t applied = nx_node_durable(shm);
+    uint64_t master = atomic_load_explicit(&shm->receiver.master_offset, memory_order_relaxed);
+
+    return nx_node_role(shm) == NX_NODE_REPLICA && master > applied ? master - applied : 0;
+}
+
+bool nx_node_connected(struct nx_shm *shm)
+{
+    return nx_node_role(shm) == NX_NODE_REPLICA &&
+           atomic_load_explicit(&shm->receiver.connected, memory_order_acquire) != 0;
+}
+
+uint64_t nx_node_silence_limit(const struct nx_config *config)
+{
+    return (uint64_t)config->replication_heartbeat_ms *
+           config->replication_missed_heartbeats_threshold;
+}
+
+bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
+{
+    char address[NX_ADDR_TEXT];
+
+    if (atomic_load_explicit(&shm->receiver.master_known, memory_order_acquire) == 0) {
+        return false;
+    }
+    /* A private copy: a reconnect may be writing it. */
+    memcpy(address, shm->receiver.master_http, sizeof address);
+    address[sizeof address - 1] = '\0';
+    if (address[0] == '\0') {
+        return false;
+    }
+    snprintf(text, cap, "http://%s", address);
+    return true;
+}
+
+/* While children start, or after all of them were restarted, nothing can be read or written yet. */
+static bool check_started(struct connection *connection)
+{
+    if (nx_node_phase(connection->worker->shm) != NX_PHASE_STARTING) {
+        return true;
+    }
+    nx_refuse_retry(connection, NX_ERROR_ROLE_CHANGE, 1,
+                    "This node is starting (it reads its log); try again in a moment.");
+    return false;
+}
+
+static void refuse_read_only(struct connection *connection, const char *why)
+{
+    char master[NX_ADDR_TEXT + 8];
+    bool known = nx_node_master_url(connection->worker->shm, master, sizeof master);
+    struct problem problem = {
+        .code = NX_ERROR_READ_ONLY_REPLICA,
+        .master = known ? master : NULL,
+    };
+
+    snprintf(problem.message, sizeof problem.message, "%s %s.", why,
+             known ? "Send it to the master, at the URL under 'master'"
+                   : "Send it to the master (this replica has not reached it yet and doesn't know "
+                     "its HTTP address)");
+    nx_respond_problem(connection, &problem);
+}
+
+/* Nexus-Read: local and the default are the same until there is a sync mode. A linearizable read needs
+ * the master; in async mode it leads as long as it runs, so there is nobody to ask. */
+static bool check_read_mode(struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    if (nx_request_header(request, "Nexus-Read") == NULL ||
+        nx_request_header_is(request, "Nexus-Read", "local")) {
+        return true;
+    }
+    if (!nx_request_header_is(request, "Nexus-Read", "linearizable")) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "Nexus-Read must be local or linearizable.");
+        return false;
+    }
+    if (nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
+        refuse_read_only(connection, "A linearizable read is answered by the master only.");
+        return false;
+    }
+    return true;
+}
+
+bool nx_node_check_readable(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    int rc;
+
+    if (!check_started(connection) || !check_read_mode(connection)) {
+        return false;
+    }
+    if (nx_node_not_synced(worker->shm)) {
+        nx_refuse_retry(connection, NX_ERROR_NOT_SYNCED, 1,
+                        "This replica has not received its master's data yet; try again, or ask "
+                        "another node.");
+        return false;
+    }
+    rc = nx_worker_open_view(worker);
+    if (rc < 0) {
+        nx_refuse_read(connection, rc);
+        return false;
+    }
+    return true;
+}
+
+static bool check_durability(struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    if (nx_request_header(request, "Nexus-Durability") == NULL ||
+        nx_request_header_is(request, "Nexus-Durability", "local")) {
+        return true;
+    }
+    if (nx_request_header_is(request, "Nexus-Durability", "quorum") ||
+        nx_request_header_is(request, "Nexus-Durability", "all")) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Nexus-Durability: quorum and all come with sync mode, which is not built yet in "
+                  "this version; nothing was written.");
+        return false;
+    }
+    nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+              "Nexus-Durability must be local, quorum or all; nothing was written.");
+    return false;
+}
+
+bool nx_node_check_writable(struct connection *connection)
+{
+    struct nx_shm *shm = connection->worker->shm;
+
+    if (nx_node_role(shm) == NX_NODE_REPLICA) {
+        refuse_read_only(connection, "This node is a replica and takes no writes.");
+        return false;
+    }
+    if (!check_started(connection)) {
+        return false;
+    }
+    if (nx_node_phase(shm) == NX_PHASE_DRAINING) {
+        nx_refuse_retry(connection, NX_ERROR_ROLE_CHANGE, 1,
+                        "This node is stopping and takes no more writes.");
+        return false;
+    }
+    return check_durability(connection);
+}
+
+bool nx_node_check_epoch(struct connection *connection, uint64_t epoch)
+{
+    struct nx_shm *shm = connection->worker->shm;
+    struct problem problem = {
+        .code = NX_ERROR_HISTORY_CHANGED,
+        .has_offset = true,
+        .offset = nx_node_durable(shm),
+        .epoch = nx_node_epoch(shm),
+    };
+
+    if (epoch <= problem.epoch) {
+        return true;
+    }
+    snprintf(problem.message, sizeof problem.message,
+             "The offset is of epoch %" PRIu64 ", which this node's history does not hold (its own "
+             "epoch is %" PRIu64 ").",
+             epoch, problem.epoch);
+    nx_respond_problem(connection, &problem);
+    return false;
+}

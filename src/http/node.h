@@ -1,0 +1,46 @@
+/* What this node is and can do at this moment, read from shared memory; and the refusals that follow
+ * from it. */
+#ifndef NX_HTTP_NODE_H
+#define NX_HTTP_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/shm_layout.h"
+
+struct connection;
+
+enum nx_node_role nx_node_role(struct nx_shm *shm);
+enum nx_node_phase nx_node_phase(struct nx_shm *shm);
+const char *nx_node_role_name(enum nx_node_role role);
+
+/* The epoch that new entries get. */
+uint64_t nx_node_epoch(struct nx_shm *shm);
+
+/* Durable here; on a replica also what is applied. */
+uint64_t nx_node_durable(struct nx_shm *shm);
+
+/* True on a replica that may lack everything: it was never synced with its cluster's master. */
+bool nx_node_not_synced(struct nx_shm *shm);
+
+/* Highest master offset heard, minus what is applied; 0 off a replica. */
+uint64_t nx_node_lag(struct nx_shm *shm);
+
+/* True when the replica's session with its master stands. */
+bool nx_node_connected(struct nx_shm *shm);
+
+/* The longest silence after which a peer counts as healthy, ms. */
+uint64_t nx_node_silence_limit(const struct nx_config *config);
+
+/* "http://host:port" of the master into text; false when it isn't known. */
+bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap);
+
+/* Each of these answers the request and returns false when it can't go on. */
+bool nx_node_check_readable(struct connection *connection);
+bool nx_node_check_writable(struct connection *connection);
+/* The epoch of an offset that a client gave (0: none given). */
+bool nx_node_check_epoch(struct connection *connection, uint64_t epoch);
+
+#endif

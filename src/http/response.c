@@ -1,0 +1,314 @@
+/* Runs in http workers. Writes the heads of answers and the problems; see response.h. */
+#include "http/response.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/log.h"
+#include "http/connection.h"
+#include "http/json_out.h"
+#include "http/router.h"
+#include "http/worker.h"
+
+/* ---- heads ---- */
+
+/* The Date header's value; made once a second. */
+static const char *date_now(void)
+{
+    static char text[40];
+    static time_t made;
+    struct timespec now;
+    struct tm parts;
+
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (now.tv_sec != made || text[0] == '\0') {
+        gmtime_r(&now.tv_sec, &parts);
+        strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+        made = now.tv_sec;
+    }
+    return text;
+}
+
+static void put_number(struct text *out, const char *before, uint64_t value, const char *after)
+{
+    nx_text_puts(out, before);
+    nx_text_u64(out, value);
+    nx_text_puts(out, after);
+}
+
+static bool http_1_0(const struct connection *connection)
+{
+    return connection->request != NULL && connection->request->parser.http_major == 1 &&
+           connection->request->parser.http_minor == 0;
+}
+
+static bool is_head_request(const struct connection *connection)
+{
+    return connection->request != NULL && connection->request->parser.method == HTTP_HEAD;
+}
+
+/* Everything up to the headers that frame the body. */
+static void put_head(struct connection *connection, const struct response *response)
+{
+    struct text *out = &connection->worker->out;
+
+    put_number(out, "HTTP/1.1 ", response->status, " ");
+    nx_text_puts(out, http_status_str((enum http_status)response->status));
+    nx_text_puts(out, "\r\nDate: ");
+    nx_text_puts(out, date_now());
+    nx_text_puts(out, "\r\nX-Content-Type-Options: nosniff\r\n");
+    if (response->has_offset) {
+        put_number(out, "Nexus-Offset: ", response->offset, "\r\n");
+        put_number(out, "Nexus-Epoch: ", response->epoch, "\r\n");
+    }
+    if (response->has_etag) {
+        put_number(out, "ETag: \"", response->etag, "\"\r\n");
+    }
+    if (response->type != NULL) {
+        nx_text_puts(out, "Content-Type: ");
+        nx_text_puts(out, response->type);
+        nx_text_puts(out, "\r\n");
+    }
+    if (response->allow != NULL) {
+        nx_text_puts(out, "Allow: ");
+        nx_text_puts(out, response->allow);
+        nx_text_puts(out, "\r\n");
+    }
+    if (response->retry_after > 0) {
+        put_number(out, "Retry-After: ", response->retry_after, "\r\n");
+    }
+    if (!nx_connection_keeps(connection)) {
+        connection->keep_alive = false;
+        nx_text_puts(out, "Connection: close\r\n");
+    } else if (http_1_0(connection)) {
+        nx_text_puts(out, "Connection: keep-alive\r\n");
+    }
+}
+
+/* Half an answer can't be taken back: without memory, or when something goes wrong behind a head that
+ * is out already, the connection ends. */
+static void check_memory(struct connection *connection)
+{
+    if (connection->worker->out.failed) {
+        nx_connection_close(connection);
+    }
+}
+
+void nx_respond(struct connection *connection, const struct response *response)
+{
+    struct text *out = &connection->worker->out;
+
+    if (connection->answering) {
+        nx_connection_close(connection);
+        return;
+    }
+    put_head(connection, response);
+    if (response->type != NULL) {
+        put_number(out, "Content-Length: ", response->body.length, "\r\n");
+    } else if (response->status == 200) {
+        nx_text_puts(out, "Content-Length: 0\r\n");
+    }
+    nx_text_puts(out, "\r\n");
+    if (!is_head_request(connection)) {
+        nx_text_add(out, response->body.data, response->body.length);
+    }
+    check_memory(connection);
+    nx_connection_answered(connection);
+}
+
+void nx_respond_json(struct connection *connection, const struct text *text)
+{
+    if (text->failed) {
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        return;
+    }
+    nx_respond(connection, &(struct response){
+                               .status = 200,
+                               .type = "application/json",
+                               .body = nx_slice_of(text->data, text->length),
+                           });
+}
+
+bool nx_respond_begin(struct connection *connection, const struct response *response)
+{
+    struct text *out = &connection->worker->out;
+
+    if (http_1_0(connection)) {
+        connection->keep_alive = false;
+    }
+    put_head(connection, response);
+    nx_text_puts(out, http_1_0(connection) ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
+    check_memory(connection);
+    if (is_head_request(connection)) {
+        nx_connection_answered(connection);
+        return false;
+    }
+    connection->answering = true;
+    return true;
+}
+
+void nx_respond_piece(struct connection *connection, struct nx_slice piece)
+{
+    struct text *out = &connection->worker->out;
+    char line[20];
+
+    if (piece.length == 0) {
+        return;
+    }
+    if (http_1_0(connection)) {
+        nx_text_add(out, piece.data, piece.length);
+    } else {
+        int n = snprintf(line, sizeof line, "%zx\r\n", piece.length);
+
+        nx_text_add(out, line, (size_t)n);
+        nx_text_add(out, piece.data, piece.length);
+        nx_text_puts(out, "\r\n");
+    }
+    check_memory(connection);
+}
+
+void nx_respond_end(struct connection *connection)
+{
+    if (!http_1_0(connection)) {
+        nx_text_puts(&connection->worker->out, "0\r\n\r\n");
+        check_memory(connection);
+    }
+    connection->answering = false;
+    nx_connection_answered(connection);
+}
+
+/* ---- problems ---- */
+
+static void put_progress(struct json *json, const struct problem *problem)
+{
+    if (problem->line > 0) {
+        nx_json_u64(json, "line", problem->line);
+    }
+    nx_json_u64(json, "imported", problem->imported);
+    nx_json_u64(json, "entries", problem->entries);
+}
+
+static void put_problem(struct text *text, const struct problem *problem)
+{
+    struct json json = nx_json_of(text);
+
+    nx_json_open(&json, NULL, '{');
+    nx_json_u64(&json, "status", nx_error_status(problem->code));
+    nx_json_string(&json, "title", nx_error_title(problem->code));
+    nx_json_string(&json, "code", nx_error_name(problem->code));
+    nx_json_bool(&json, "success", false);
+    nx_json_string(&json, "message", problem->message);
+    if (problem->has_offset) {
+        nx_json_u64(&json, "offset", problem->offset);
+        nx_json_u64(&json, "epoch", problem->epoch);
+    }
+    if (problem->has_progress) {
+        put_progress(&json, problem);
+    }
+    if (problem->retry_after > 0) {
+        nx_json_bool(&json, "retryable", true);
+    }
+    if (problem->master != NULL) {
+        nx_json_string(&json, "master", problem->master);
+    }
+    if (problem->failed != NULL) {
+        nx_json_raw(&json, "failed", problem->failed);
+    }
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+}
+
+void nx_respond_problem(struct connection *connection, const struct problem *problem)
+{
+    struct text *text = &connection->worker->scratch;
+
+    nx_text_reset(text, SIZE_MAX);
+    put_problem(text, problem);
+    if (text->failed) {
+        nx_connection_close(connection);
+        return;
+    }
+    nx_respond(connection, &(struct response){
+                               .status = nx_error_status(problem->code),
+                               .type = "application/problem+json",
+                               .body = nx_slice_of(text->data, text->length),
+                               .has_offset = problem->has_offset,
+                               .offset = problem->offset,
+                               .epoch = problem->epoch,
+                               .allow = problem->allow,
+                               .retry_after = problem->retry_after,
+                           });
+}
+
+void nx_refuse(struct connection *connection, enum nx_error code, const char *format, ...)
+{
+    struct problem problem = {.code = code};
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(problem.message, sizeof problem.message, format, args);
+    va_end(args);
+    nx_respond_problem(connection, &problem);
+}
+
+void nx_refuse_retry(struct connection *connection, enum nx_error code, unsigned seconds,
+                     const char *format, ...)
+{
+    struct problem problem = {.code = code, .retry_after = seconds};
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(problem.message, sizeof problem.message, format, args);
+    va_end(args);
+    nx_respond_problem(connection, &problem);
+}
+
+void nx_refuse_too_large(struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    if (request->route->body == ROUTE_BODY_VALUE) {
+        nx_refuse(connection, NX_ERROR_VALUE_TOO_LARGE,
+                  "The value is above http.max_value_size (%zu bytes).", request->body_most);
+    } else {
+        nx_refuse(connection, NX_ERROR_BATCH_TOO_LARGE,
+                  "The body is above %zu bytes; send the operations in several batches, or use "
+                  "/import.",
+                  request->body_most);
+    }
+}
+
+void nx_refuse_body_budget(struct connection *connection)
+{
+    nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1,
+                    "This node is receiving too many large bodies at once; try again.");
+}
+
+void nx_refuse_read(struct connection *connection, int error)
+{
+    switch (error) {
+    case -EAGAIN:
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1,
+                        "What was read was overtaken by writes too often; try again.");
+        break;
+    case -ESTALE:
+        nx_refuse_retry(connection, NX_ERROR_QUORUM_UNAVAILABLE, 1,
+                        "The committed state is not known yet; try again when the quorum is back.");
+        break;
+    case -EBADMSG:
+        nx_error("a damaged record was found in the state while reading; restore this node from a "
+                 "replica");
+        nx_refuse(connection, NX_ERROR_INTERNAL,
+                  "A stored record is damaged (its checksum is wrong); see this node's log.");
+        break;
+    default:
+        nx_error("reading the state failed: %s", strerror(-error));
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Reading the state failed: %s.",
+                        strerror(-error));
+        break;
+    }
+}

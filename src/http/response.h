@@ -1,0 +1,79 @@
+/* Answers: the head that every one has, and problems (RFC 9457) for all that isn't well. Each of these
+ * ends the request (nx_connection_answered), but for nx_respond_begin. */
+#ifndef NX_HTTP_RESPONSE_H
+#define NX_HTTP_RESPONSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/error_codes.h"
+#include "common/shm_layout.h"
+#include "http/query.h"
+#include "http/text.h"
+
+struct connection;
+
+struct response {
+    unsigned status;
+    const char *type; /* NULL: no body and no Content-Type */
+    struct nx_slice body;
+    bool has_offset; /* Nexus-Offset and Nexus-Epoch */
+    uint64_t offset;
+    uint64_t epoch;
+    bool has_etag;
+    uint64_t etag;
+    const char *allow; /* NULL: no Allow header */
+    unsigned retry_after; /* seconds; 0: no Retry-After header */
+};
+
+/* An answer with all of its body. */
+void nx_respond(struct connection *connection, const struct response *response);
+
+/* 200 with the JSON in `text`. */
+void nx_respond_json(struct connection *connection, const struct text *text);
+
+/* The head of an answer whose body follows piece by piece (nx_respond_piece), in chunks for HTTP/1.1
+ * and until the connection's end for HTTP/1.0. response->body is not looked at. Returns false when the
+ * answer is over with its head (HEAD). */
+bool nx_respond_begin(struct connection *connection, const struct response *response);
+void nx_respond_piece(struct connection *connection, struct nx_slice piece);
+/* The answer is complete. */
+void nx_respond_end(struct connection *connection);
+
+/* A problem and what helps to solve it. Zero it, set code and message, then what applies. */
+struct problem {
+    enum nx_error code;
+    char message[NX_MESSAGE_SIZE];
+    bool has_offset;
+    uint64_t offset;
+    uint64_t epoch;
+    bool has_progress; /* /import: */
+    uint64_t line;     /* 0: no line is to blame */
+    uint64_t imported;
+    uint64_t entries;
+    unsigned retry_after; /* seconds; 0: trying again is no help */
+    const char *allow;
+    const char *master;         /* absolute URL, NULL: not known */
+    const struct text *failed;  /* a JSON array, NULL: none */
+};
+
+void nx_respond_problem(struct connection *connection, const struct problem *problem);
+
+/* A problem that needs nothing but its code and a sentence. */
+void nx_refuse(struct connection *connection, enum nx_error code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same for what a client may try again after a moment. */
+void nx_refuse_retry(struct connection *connection, enum nx_error code, unsigned seconds,
+                     const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* 413 for the endpoint's bound; 503 when this worker gathers too many bodies at once. */
+void nx_refuse_too_large(struct connection *connection);
+void nx_refuse_body_budget(struct connection *connection);
+
+/* The sentences for what the storage layer can say (view.h, state.h). */
+void nx_refuse_read(struct connection *connection, int error);
+
+#endif

@@ -1,0 +1,389 @@
+/* Runs in http workers. Finds the endpoint of a request and makes the checks that all endpoints share,
+ * in this order: path, access, method, framing of the body, query, state of the node. See routes.def. */
+#include "http/router.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+
+#include "common/latch.h"
+#include "http/access.h"
+#include "http/conditions.h"
+#include "http/connection.h"
+#include "http/node.h"
+#include "http/response.h"
+#include "http/waits.h"
+#include "http/worker.h"
+
+#define KEY_PATH         "/kv/"
+#define KEY_MARK         "{key}"
+#define BATCH_MOST_BYTES (64u << 20) /* of JSON; 16 MiB decoded is what counts */
+
+const struct route nx_routes[] = {
+#define NX_ROUTE(verb, path_text, name, body_use, access_class, query_names)                       \
+    {                                                                                              \
+        .method = HTTP_##verb,                                                                     \
+        .path = (path_text),                                                                       \
+        .handler = nx_handle_##name,                                                               \
+        .body = ROUTE_BODY_##body_use,                                                             \
+        .access = ROUTE_ACCESS_##access_class,                                                     \
+        .params = (query_names),                                                                   \
+    },
+#include "http/routes.def"
+#undef NX_ROUTE
+};
+
+const unsigned nx_route_count = sizeof nx_routes / sizeof *nx_routes;
+
+/* ---- path ---- */
+
+static bool is_key_route(const struct route *route)
+{
+    size_t length = strlen(route->path);
+
+    return length > strlen(KEY_MARK) &&
+           strcmp(route->path + length - strlen(KEY_MARK), KEY_MARK) == 0;
+}
+
+static bool path_matches(const struct route *route, struct nx_slice path)
+{
+    if (is_key_route(route)) {
+        size_t fixed = strlen(route->path) - strlen(KEY_MARK);
+
+        return path.length > fixed && memcmp(path.data, route->path, fixed) == 0;
+    }
+    return nx_slice_equal(path, nx_slice_text(route->path));
+}
+
+/* HEAD is served by the row of GET. */
+static bool method_matches(const struct route *route, unsigned method)
+{
+    return route->method == method || (method == HTTP_HEAD && route->method == HTTP_GET);
+}
+
+struct allowed {
+    char text[64];
+    bool open; /* all rows of the path are */
+};
+
+static void allow(struct allowed *allowed, const char *method)
+{
+    size_t used = strlen(allowed->text);
+
+    if (strstr(allowed->text, method) == NULL) {
+        snprintf(allowed->text + used, sizeof allowed->text - used, "%s%s", used > 0 ? ", " : "",
+                 method);
+    }
+}
+
+/* The methods of a path; text is "" when the path is unknown. */
+static struct allowed allowed_methods(struct nx_slice path)
+{
+    struct allowed allowed = {.text = "", .open = true};
+
+    for (unsigned i = 0; i < nx_route_count; i++) {
+        if (path_matches(&nx_routes[i], path)) {
+            allow(&allowed, http_method_str((enum http_method)nx_routes[i].method));
+            if (nx_routes[i].method == HTTP_GET) {
+                allow(&allowed, "HEAD");
+            }
+            allowed.open = allowed.open && nx_routes[i].access == ROUTE_ACCESS_OPEN;
+        }
+    }
+    if (allowed.text[0] != '\0') {
+        allow(&allowed, "OPTIONS");
+    }
+    return allowed;
+}
+
+static const struct route *find_route(struct nx_slice path, unsigned method)
+{
+    for (unsigned i = 0; i < nx_route_count; i++) {
+        if (method_matches(&nx_routes[i], method) && path_matches(&nx_routes[i], path)) {
+            return &nx_routes[i];
+        }
+    }
+    return NULL;
+}
+
+/* Splits the target and decodes its path. False: answered. */
+static bool take_path(struct connection *connection)
+{
+    struct request *request = connection->request;
+    const uint8_t *mark = memchr(request->target.data, '?', request->target.length);
+    struct nx_slice raw = request->target;
+    int rc;
+
+    if (mark != NULL) {
+        raw.length = (size_t)(mark - raw.data);
+        request->query_raw = nx_slice_of(mark + 1, request->target.length - raw.length - 1);
+    }
+    rc = nx_percent_decode(&request->path, raw, false);
+    if (rc == -EINVAL) {
+        nx_refuse(connection, NX_ERROR_BAD_KEY,
+                  "The path has a '%%' that two hexadecimal digits don't follow; write %%25 for "
+                  "'%%'.");
+    } else if (rc < 0) {
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+    }
+    return rc == 0;
+}
+
+/* The key of a /kv/{key} path. False: answered. */
+static bool take_key(struct connection *connection, struct nx_slice path)
+{
+    struct request *request = connection->request;
+    size_t fixed = strlen(KEY_PATH);
+
+    request->key = nx_slice_of(path.data + fixed, path.length - fixed);
+    if (request->key.length > NX_MAX_KEY) {
+        nx_refuse(connection, NX_ERROR_BAD_KEY,
+                  "The key has %zu bytes; a key has 1 to %d bytes, percent-decoded.",
+                  request->key.length, NX_MAX_KEY);
+        return false;
+    }
+    return true;
+}
+
+/* Finds the route, or answers: 404, 405, OPTIONS, an empty key. */
+static bool take_route(struct connection *connection, bool unknown_method)
+{
+    struct request *request = connection->request;
+    struct nx_slice path = nx_slice_of(request->path.data, request->path.length);
+    struct allowed allowed = allowed_methods(path);
+    unsigned method = request->parser.method;
+    bool star = nx_slice_equal(path, nx_slice_text("*"));
+
+    request->route = unknown_method ? NULL : find_route(path, method);
+    if (!(allowed.text[0] != '\0' && allowed.open) && !nx_access_check(connection)) {
+        return false;
+    }
+    if (!nx_access_check_origin(connection)) {
+        return false;
+    }
+    if (request->route != NULL) {
+        return !is_key_route(request->route) || take_key(connection, path);
+    }
+    if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) && method != HTTP_OPTIONS &&
+        (method == HTTP_PUT || method == HTTP_DELETE || method == HTTP_POST)) {
+        nx_refuse(connection, NX_ERROR_BAD_KEY, "The key is empty; a key has 1 to %d bytes.",
+                  NX_MAX_KEY);
+        return false;
+    }
+    if (allowed.text[0] == '\0' && !star) {
+        nx_refuse(connection, NX_ERROR_NO_SUCH_ENDPOINT,
+                  "There is no such endpoint; GET / lists all that there are.");
+        return false;
+    }
+    if (method == HTTP_OPTIONS && !unknown_method) {
+        nx_respond(connection,
+                   &(struct response){
+                       .status = 204,
+                       .allow = star ? "GET, HEAD, PUT, POST, DELETE, OPTIONS" : allowed.text,
+                   });
+        return false;
+    }
+    struct problem problem = {.code = NX_ERROR_METHOD_NOT_ALLOWED, .allow = allowed.text};
+
+    snprintf(problem.message, sizeof problem.message, "This endpoint takes %s.", allowed.text);
+    nx_respond_problem(connection, &problem);
+    return false;
+}
+
+/* ---- body ---- */
+
+static bool check_coding(struct connection *connection)
+{
+    const struct request *request = connection->request;
+    const struct nx_slice *type = nx_request_header(request, "Content-Type");
+
+    if (nx_request_header(request, "Content-Encoding") != NULL &&
+        !nx_request_header_is(request, "Content-Encoding", "identity")) {
+        nx_refuse(connection, NX_ERROR_UNSUPPORTED_ENCODING,
+                  "Bodies are taken as they are; send it without Content-Encoding.");
+        return false;
+    }
+    if (type != NULL && type->length >= 10 &&
+        nx_equal_nocase(nx_slice_of(type->data, 10), nx_slice_text("multipart/"))) {
+        nx_refuse(connection, NX_ERROR_UNSUPPORTED_ENCODING,
+                  "A multipart form is no value; send the bytes themselves (curl: --data-binary "
+                  "@FILE, not -F).");
+        return false;
+    }
+    return true;
+}
+
+static size_t most_bytes(const struct connection *connection)
+{
+    const struct nx_config *config = connection->worker->process->config;
+
+    switch (connection->request->route->body) {
+    case ROUTE_BODY_VALUE:
+        return (size_t)config->http_max_value_size;
+    case ROUTE_BODY_BATCH:
+        return BATCH_MOST_BYTES;
+    case ROUTE_BODY_NONE:
+    case ROUTE_BODY_STREAM:
+        break;
+    }
+    return SIZE_MAX;
+}
+
+/* What can be decided about the body before any of it is read: 411, 413, 415, 503. */
+static bool check_body(struct connection *connection)
+{
+    struct request *request = connection->request;
+
+    if (request->route->body == ROUTE_BODY_NONE) {
+        request->body_use = BODY_DISCARD;
+        return true;
+    }
+    if (!request->has_body && nx_request_header(request, "Content-Length") == NULL) {
+        connection->keep_alive = false;
+        nx_refuse(connection, NX_ERROR_LENGTH_REQUIRED,
+                  "Send a body with Content-Length or Transfer-Encoding: chunked.");
+        return false;
+    }
+    if (!check_coding(connection)) {
+        return false;
+    }
+    if (request->route->body == ROUTE_BODY_STREAM) {
+        request->body_use = BODY_STREAM;
+        return true;
+    }
+    request->body_use = BODY_COLLECT;
+    request->body_most = most_bytes(connection);
+    if (!request->chunked && request->body_left > request->body_most) {
+        nx_refuse_too_large(connection);
+        return false;
+    }
+    request->body.length = 0;
+    if (!nx_connection_reserve(connection, request->chunked ? 0 : (size_t)request->body_left) ||
+        !nx_text_reserve(&request->body, NX_BODY_GAP)) {
+        nx_refuse_body_budget(connection);
+        return false;
+    }
+    request->body.length = NX_BODY_GAP;
+    return true;
+}
+
+/* 100 Continue, for a client that waits for it and whose body is wanted. */
+static void invite_body(struct connection *connection)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct evbuffer *input = bufferevent_get_input(connection->bev);
+
+    if (connection->request->has_body && connection->request->parser.http_minor > 0 &&
+        evbuffer_get_length(input) == 0 &&
+        nx_request_header_is(connection->request, "Expect", "100-continue")) {
+        nx_connection_send(connection, go_on, sizeof go_on - 1);
+    }
+}
+
+/* ---- state of the node ---- */
+
+static void min_offset_expired(struct connection *connection)
+{
+    struct problem problem = {
+        .code = NX_ERROR_MIN_OFFSET_TIMEOUT,
+        .has_offset = true,
+        .offset = nx_committed_offset(connection->worker->shm),
+        .epoch = nx_node_epoch(connection->worker->shm),
+        .retry_after = 1,
+    };
+
+    snprintf(problem.message, sizeof problem.message,
+             "This node did not reach the offset of Nexus-Min-Offset within "
+             "http.request_timeout_ms; ask again, or ask the master.");
+    nx_respond_problem(connection, &problem);
+}
+
+/* Waits for Nexus-Min-Offset. True: go on now. */
+static bool reached_min_offset(struct connection *connection)
+{
+    const struct nx_slice *header = nx_request_header(connection->request, "Nexus-Min-Offset");
+    struct nx_shm *shm = connection->worker->shm;
+    struct client_offset wanted;
+
+    if (header == NULL) {
+        return true;
+    }
+    if (nx_client_offset_parse(*header, &wanted) < 0) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Nexus-Min-Offset must be an offset N, or N@E with its epoch.");
+        return false;
+    }
+    if (!nx_node_check_epoch(connection, wanted.epoch)) {
+        return false;
+    }
+    if (wanted.offset <= nx_committed_offset(shm)) {
+        return true;
+    }
+    nx_wait_park(connection, wanted.offset,
+                 nx_now_ms() + connection->worker->process->config->http_request_timeout_ms,
+                 connection->request->route->handler, min_offset_expired);
+    return false;
+}
+
+static bool check_state(struct connection *connection)
+{
+    switch (connection->request->route->access) {
+    case ROUTE_ACCESS_OPEN:
+    case ROUTE_ACCESS_STATUS:
+        return true;
+    case ROUTE_ACCESS_READ:
+        return nx_node_check_readable(connection);
+    case ROUTE_ACCESS_WRITE:
+        return nx_node_check_writable(connection);
+    }
+    return false;
+}
+
+static bool take_query(struct connection *connection)
+{
+    struct request *request = connection->request;
+    char message[NX_MESSAGE_SIZE];
+    int rc = nx_query_parse(&request->query, request->query_raw, request->route->params, message);
+
+    if (rc == -EINVAL) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s", message);
+    } else if (rc < 0) {
+        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+    }
+    return rc == 0;
+}
+
+void nx_route(struct connection *connection, bool unknown_method)
+{
+    struct request *request = connection->request;
+
+    if (!take_path(connection) || !take_route(connection, unknown_method) ||
+        !check_body(connection) || !take_query(connection) || !check_state(connection)) {
+        return;
+    }
+    if (request->body_use == BODY_STREAM) {
+        request->route->handler(connection);
+        if (connection->request != request || request->stream == NULL) {
+            return; /* refused */
+        }
+    }
+    if (request->has_body) {
+        invite_body(connection);
+    } else if (request->body_use == BODY_STREAM) {
+        request->stream->end(connection);
+    } else {
+        nx_route_body_done(connection);
+    }
+}
+
+void nx_route_body_done(struct connection *connection)
+{
+    const struct request *request = connection->request;
+
+    if (request->route->access != ROUTE_ACCESS_READ || reached_min_offset(connection)) {
+        request->route->handler(connection);
+    }
+}

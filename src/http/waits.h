@@ -1,0 +1,29 @@
+/* Parked requests: reads that wait until this node has an offset (Nexus-Min-Offset, ?wait=). */
+#ifndef NX_HTTP_WAITS_H
+#define NX_HTTP_WAITS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct connection;
+struct http_worker;
+
+/* Parks the connection's request until the committed offset is at least `offset`: then `again` is
+ * called, or `expired` when `deadline_ms` (CLOCK_MONOTONIC) comes first. */
+void nx_wait_park(struct connection *connection, uint64_t offset, uint64_t deadline_ms,
+                  void (*again)(struct connection *connection),
+                  void (*expired)(struct connection *connection));
+
+/* Takes it off the list, if it is there. */
+void nx_wait_cancel(struct connection *connection);
+
+/* Wakes those whose offset is reached. True when there were any. */
+bool nx_waits_poll(struct http_worker *worker);
+
+/* The lowest offset that somebody waits for, or NX_WAKE_NEVER. */
+uint64_t nx_waits_lowest(const struct http_worker *worker);
+
+/* This node stops: answers all that are parked. */
+void nx_waits_end(struct http_worker *worker);
+
+#endif

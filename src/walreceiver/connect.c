@@ -1,0 +1,191 @@
+/* From replication.master_addr to a connected socket. Runs in the walreceiver. The name is resolved anew
+ * at each attempt, in glibc's helper thread, because a name server that doesn't answer must not keep this
+ * process from its other duties; a query that outlives its attempt is waited for by the next one. */
+#include "common/latch.h"
+#include "walreceiver/walreceiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define IN_TYPICAL   ((size_t)256 << 10)
+#define OUT_TYPICAL  ((size_t)8 << 10)
+#define RESOLVE_LOOK 20 /* ms between looks at a running query */
+
+/* The query under way; static, because the helper thread writes to it whenever it is done. */
+static struct query {
+    bool running;
+    char host[NX_ADDR_TEXT];
+    char port[8];
+    struct addrinfo hints;
+    struct gaicb request;
+} query;
+
+static const char *master_addr(const struct nx_walreceiver *r)
+{
+    return r->process->config->replication.master_addr;
+}
+
+/* Splits "host:port" or "[host]:port". 0 or -EINVAL. */
+static int split(const char *addr, char *host, size_t host_cap, char *port, size_t port_cap)
+{
+    const char *colon = strrchr(addr, ':');
+    const char *end = colon;
+
+    if (colon == NULL || colon == addr || strlen(colon + 1) >= port_cap) {
+        return -EINVAL;
+    }
+    if (addr[0] == '[' && end[-1] == ']') {
+        addr++;
+        end--;
+    }
+    if ((size_t)(end - addr) >= host_cap) {
+        return -EINVAL;
+    }
+    memcpy(host, addr, (size_t)(end - addr));
+    host[end - addr] = '\0';
+    memcpy(port, colon + 1, strlen(colon + 1) + 1);
+    return 0;
+}
+
+static int start_query(struct nx_walreceiver *r)
+{
+    struct gaicb *list[1] = {&query.request};
+    int rc;
+
+    query.hints = (struct addrinfo){.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    if (split(master_addr(r), query.host, sizeof query.host, query.port, sizeof query.port) < 0) {
+        return EAI_NONAME;
+    }
+    query.request =
+        (struct gaicb){.ar_name = query.host, .ar_service = query.port, .ar_request = &query.hints};
+    rc = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
+    query.running = rc == 0;
+    return rc;
+}
+
+/* Waits for the running query. An EAI code, or 0. */
+static int finish_query(struct nx_walreceiver *r)
+{
+    int rc = gai_error(&query.request);
+
+    while (rc == EAI_INPROGRESS && !nx_receiver_ended(r)) {
+        if (nx_now_ms() >= r->deadline_ms) {
+            nx_receiver_end(r, NX_CAUSE_TIMEOUT, 0,
+                            "the name of %s was not resolved within connect_timeout_ms (%llu)",
+                            master_addr(r),
+                            (unsigned long long)r->process->config->replication.connect_timeout_ms);
+            return rc;
+        }
+        nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
+        nx_receiver_sleep(r, -1, 0, RESOLVE_LOOK, NULL);
+        rc = gai_error(&query.request);
+    }
+    if (rc != EAI_INPROGRESS) {
+        query.running = false;
+    }
+    return rc;
+}
+
+/* The addresses of the master, to be freed with freeaddrinfo, or NULL when the attempt has ended. */
+static struct addrinfo *resolve(struct nx_walreceiver *r)
+{
+    int rc = query.running ? 0 : start_query(r);
+
+    if (rc == 0) {
+        rc = finish_query(r);
+    }
+    if (rc != 0) {
+        nx_receiver_end(r, NX_CAUSE_RESOLVE, (uint32_t)-rc, "can't resolve %s: %s", master_addr(r),
+                        gai_strerror(rc));
+        return NULL;
+    }
+    return query.request.ar_result;
+}
+
+/* Waits until the socket is connected, at most until `until`. 0 or -errno. */
+static int await_connection(struct nx_walreceiver *r, int fd, uint64_t until)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    short revents = 0;
+
+    while (revents == 0 && !nx_receiver_ended(r)) {
+        uint64_t now = nx_now_ms();
+
+        if (now >= until) {
+            return -ETIMEDOUT;
+        }
+        nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
+        nx_receiver_sleep(r, fd, POLLOUT, (int)(until - now), &revents);
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) {
+        return -errno;
+    }
+    return -error;
+}
+
+/* Connects to one address. A descriptor, or -errno. */
+static int connect_to(struct nx_walreceiver *r, const struct addrinfo *address, uint64_t until)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int rc;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    rc = connect(fd, address->ai_addr, address->ai_addrlen) == 0 ? 0 : -errno;
+    if (rc == -EINPROGRESS) {
+        rc = await_connection(r, fd, until);
+    }
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* Tries the addresses in turn, each with its share of the time that is left. */
+static int connect_any(struct nx_walreceiver *r, const struct addrinfo *addresses)
+{
+    uint64_t left = 0;
+    int fd = -EHOSTUNREACH;
+
+    for (const struct addrinfo *a = addresses; a != NULL; a = a->ai_next) {
+        left++;
+    }
+    for (const struct addrinfo *a = addresses; a != NULL && !nx_receiver_ended(r); a = a->ai_next) {
+        uint64_t now = nx_now_ms();
+        uint64_t time = r->deadline_ms > now ? r->deadline_ms - now : 0;
+
+        fd = connect_to(r, a, now + time / left--);
+        if (fd >= 0) {
+            return fd;
+        }
+    }
+    return fd;
+}
+
+void nx_connect(struct nx_walreceiver *r)
+{
+    struct addrinfo *addresses = resolve(r);
+    int fd;
+
+    if (addresses == NULL) {
+        return;
+    }
+    fd = connect_any(r, addresses);
+    freeaddrinfo(addresses);
+    if (fd < 0) {
+        nx_receiver_end(r, fd == -ETIMEDOUT ? NX_CAUSE_TIMEOUT : NX_CAUSE_CONNECT, (uint32_t)-fd,
+                        "can't connect to master %s: %s", master_addr(r), strerrordesc_np(-fd));
+        return;
+    }
+    nx_frame_io_open(&r->io, fd, NX_WIRE_MASTER, IN_TYPICAL, OUT_TYPICAL);
+}

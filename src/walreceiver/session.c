@@ -1,0 +1,380 @@
+/* A conversation with the master: after the handshake (welcome.c) entries one way, acknowledgments the
+ * other. Runs in the walreceiver. Everything the master sends is checked as a stranger's; while our own log has
+ * no room the socket is not read, the master's silence does not count, and our acks and Pings go on. */
+#include "common/latch.h"
+#include "walreceiver/walreceiver.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define READS      16   /* at most, before output has its turn */
+#define SYNC_LOOK  1000 /* wal.fsync = everysec: how often we look what is synced */
+#define LONGEST_MS 3600000
+#define PAUSE_MS   1000 /* waking later than this after a timeout: we were stopped ourselves */
+
+static const struct nx_config *config_of(const struct nx_walreceiver *r)
+{
+    return r->process->config;
+}
+
+static void bump(nx_atomic_u64 *counter, uint64_t by)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by,
+                          memory_order_relaxed);
+}
+
+/* ---- what others see ---- */
+
+static void publish_stage(struct nx_walreceiver *r)
+{
+    struct nx_receiver_state *state = &r->shm->receiver;
+    uint64_t master = atomic_load_explicit(&state->master_offset, memory_order_relaxed);
+    uint64_t goal = atomic_load_explicit(&state->welcome_offset, memory_order_relaxed);
+
+    if (r->durable_seen >= master) {
+        atomic_store_explicit(&state->caught_up_ms, nx_now_ms(), memory_order_relaxed);
+    }
+    if (r->durable_seen >= goal &&
+        atomic_load_explicit(&state->stage, memory_order_relaxed) == NX_RECEIVER_CATCHING_UP) {
+        atomic_store_explicit(&state->stage, NX_RECEIVER_STREAMING, memory_order_release);
+    }
+}
+
+static void publish(struct nx_walreceiver *r)
+{
+    struct nx_receiver_state *state = &r->shm->receiver;
+    uint64_t start = atomic_load_explicit(&r->shm->log.start_offset, memory_order_relaxed);
+
+    bump(&state->bytes_received, r->io.received - r->counted_received);
+    bump(&state->bytes_sent, r->io.sent - r->counted_sent);
+    r->counted_received = r->io.received;
+    r->counted_sent = r->io.sent;
+    if (!r->welcomed) {
+        return;
+    }
+    atomic_store_explicit(&state->last_frame_ms, r->heard_ms, memory_order_relaxed);
+    if (r->new_entries > 0) {
+        nx_byte_marks_add(&r->marks, r->last.offset, r->new_bytes);
+        bump(&state->entries_received, r->new_entries);
+        r->new_entries = 0;
+        r->new_bytes = 0;
+    }
+    if (r->durable_seen > start) {
+        atomic_store_explicit(&state->entries_applied, r->durable_seen - start,
+                              memory_order_relaxed);
+    }
+    atomic_store_explicit(&state->master_bytes,
+                          nx_byte_marks_total(&r->marks) -
+                              nx_byte_marks_up_to(&r->marks, r->durable_seen),
+                          memory_order_relaxed);
+    publish_stage(r);
+}
+
+static void show_title(struct nx_walreceiver *r)
+{
+    if (r->welcomed && r->titled_offset != r->durable_seen) {
+        r->titled_offset = r->durable_seen;
+        nx_process_title(r->process, "streaming %llu from %s", (unsigned long long)r->durable_seen,
+                         config_of(r)->replication.master_addr);
+    }
+}
+
+/* The master has at least this. */
+static void hear_offset(struct nx_walreceiver *r, uint64_t offset)
+{
+    nx_atomic_u64 *known = &r->shm->receiver.master_offset;
+
+    if (offset > atomic_load_explicit(known, memory_order_relaxed)) {
+        atomic_store_explicit(known, offset, memory_order_relaxed);
+    }
+}
+
+/* ---- what the master sends ---- */
+
+static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *error)
+{
+    char text[512];
+    size_t length = error->message.length < sizeof text ? error->message.length : sizeof text - 1;
+
+    for (size_t i = 0; i < length; i++) {
+        uint8_t c = error->message.data[i];
+
+        text[i] = '?';
+        if (c >= 0x20 && c != 0x7F) {
+            text[i] = (char)c;
+        }
+    }
+    text[length] = '\0';
+    nx_receiver_end(r, NX_CAUSE_ERROR, error->code, "the master says Error %u (%s): %s",
+                    error->code, nx_wire_error_text(error->code), text);
+    r->cause.slow = error->code != NX_WIRE_ERROR_SHUTTING_DOWN &&
+                    error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
+}
+
+static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
+{
+    hear_offset(r, ping->current_wal_offset);
+    if (ping->timestamp != 0) {
+        r->pong_due = true;
+        r->pong_timestamp = ping->timestamp;
+    }
+}
+
+/* Handles one frame. False: it is an entry that finds no room yet. */
+static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
+{
+    union {
+        struct nx_msg_welcome welcome;
+        struct nx_msg_ping ping;
+        struct nx_msg_pong pong;
+        struct nx_msg_error error;
+    } message;
+    int rc = -EBADMSG;
+
+    switch (frame->type) {
+    case NX_MSG_WAL_ENTRY:
+        return nx_receive_entry(r, frame);
+    case NX_MSG_WELCOME:
+        rc = nx_wire_decode_welcome(frame->payload, frame->payload_length, &message.welcome);
+        if (rc == 0) {
+            nx_welcome_take(r, &message.welcome);
+        }
+        break;
+    case NX_MSG_PING:
+        rc = nx_wire_decode_ping(frame->payload, frame->payload_length, &message.ping);
+        if (rc == 0) {
+            take_ping(r, &message.ping);
+        }
+        break;
+    case NX_MSG_PONG:
+        rc = nx_wire_decode_pong(frame->payload, frame->payload_length, &message.pong);
+        break;
+    case NX_MSG_ERROR:
+        rc = nx_wire_decode_error(frame->payload, frame->payload_length, &message.error);
+        if (rc == 0) {
+            take_error(r, &message.error);
+        }
+        break;
+    default: /* snapshots, which this version never asks for */
+        break;
+    }
+    if (rc < 0) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
+            "the master sent a %s of %zu bytes that was not asked for or can't be read",
+            nx_wire_type_name(frame->type), frame->length);
+    }
+    return true;
+}
+
+static void take_frames(struct nx_walreceiver *r)
+{
+    struct nx_frame frame;
+    char text[256];
+    int rc = 0;
+
+    while (!nx_receiver_ended(r) && (rc = nx_frame_io_next(&r->io, &frame)) == 0) {
+        if (!take(r, &frame)) {
+            break;
+        }
+        nx_frame_io_consume(&r->io);
+    }
+    if (r->welcomed && r->new_entries > 0) {
+        hear_offset(r, r->last.offset);
+    }
+    if (rc == -EBADMSG) {
+        nx_receiver_refuse(r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME, "the master sent: %s",
+                           nx_frame_fault_text(&frame, text, sizeof text));
+    }
+}
+
+static void input(struct nx_walreceiver *r)
+{
+    int rc = 0;
+
+    for (int i = 0; i < READS && rc == 0 && !r->holding && !nx_receiver_ended(r); i++) {
+        rc = nx_frame_io_receive(&r->io);
+        if (rc == 0) {
+            r->heard_ms = nx_now_ms();
+            take_frames(r);
+        }
+    }
+    if (rc == -EPIPE) {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the master closed the connection%s",
+                        nx_frame_io_partial(&r->io) ? " in the middle of a frame" : "");
+    } else if (rc < 0 && rc != -EAGAIN) {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
+                        strerrordesc_np(-rc));
+    }
+}
+
+/* ---- what it gets ---- */
+
+static void queue_ack(struct nx_walreceiver *r)
+{
+    uint64_t offset = nx_receive_ackable(r);
+    struct nx_msg_wal_ack ack = {
+        .offset = offset, .success = true, .received = r->last.offset, .applied = offset};
+
+    if (offset > r->acked_offset && nx_frame_io_put_wal_ack(&r->io, &ack) == 0) {
+        r->acked_offset = offset;
+    }
+}
+
+static void queue_heartbeat(struct nx_walreceiver *r)
+{
+    if (r->pong_due) {
+        struct nx_msg_pong pong = {.timestamp = r->pong_timestamp};
+
+        r->pong_due = nx_frame_io_put_pong(&r->io, &pong) < 0;
+    }
+    if (nx_now_ms() - r->sent_ms >= config_of(r)->replication.heartbeat_ms &&
+        nx_frame_io_pending(&r->io) == 0) {
+        struct nx_msg_ping ping = {.timestamp = nx_wall_ms(),
+                                   .current_wal_offset = r->durable_seen};
+
+        (void)nx_frame_io_put_ping(&r->io, &ping);
+    }
+}
+
+/* Acks are cumulative and one Pong answers all Pings, so with bytes still waiting nothing is added: a
+ * master that doesn't read makes nothing grow here. */
+static void output(struct nx_walreceiver *r)
+{
+    uint64_t before = r->io.sent;
+    int rc;
+
+    if (r->welcomed && nx_frame_io_pending(&r->io) == 0) {
+        queue_ack(r);
+        queue_heartbeat(r);
+    }
+    rc = nx_frame_io_flush(&r->io);
+    if (r->io.sent != before) {
+        r->sent_ms = nx_now_ms();
+    }
+    if (rc < 0 && rc != -EAGAIN) {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
+                        strerrordesc_np(-rc));
+    }
+}
+
+/* ---- the loop ---- */
+
+static uint64_t silence_limit(const struct nx_walreceiver *r)
+{
+    return r->heartbeat_ms * config_of(r)->replication.missed_heartbeats_threshold;
+}
+
+/* Judged right after the socket was read to its end. */
+static void check_silence(struct nx_walreceiver *r)
+{
+    uint64_t now = nx_now_ms();
+
+    if (!r->welcomed) {
+        if (now >= r->deadline_ms) {
+            nx_receiver_end(r, NX_CAUSE_TIMEOUT, 0,
+                            "%s answered no Welcome within connect_timeout_ms (%llu)", r->peer,
+                            (unsigned long long)config_of(r)->replication.connect_timeout_ms);
+        }
+    } else if (r->holding) {
+        r->heard_ms = now;
+    } else if (now - r->heard_ms >= silence_limit(r)) {
+        nx_receiver_end(r, NX_CAUSE_SILENCE, 0,
+                        "the master at %s appears dead: no byte for %llu ms (heartbeat_ms %llu x "
+                        "missed_heartbeats_threshold %llu)",
+                        r->peer, (unsigned long long)(now - r->heard_ms),
+                        (unsigned long long)r->heartbeat_ms,
+                        (unsigned long long)config_of(r)->replication.missed_heartbeats_threshold);
+    }
+}
+
+static int time_to_sleep(const struct nx_walreceiver *r)
+{
+    uint64_t now = nx_now_ms();
+    uint64_t next = r->welcomed ? r->heard_ms + silence_limit(r) : r->deadline_ms;
+    uint64_t ping = r->sent_ms + config_of(r)->replication.heartbeat_ms;
+
+    if (r->holding) {
+        next = UINT64_MAX;
+    }
+    if (r->welcomed && nx_frame_io_pending(&r->io) == 0 && ping < next) {
+        next = ping;
+    }
+    if (r->durable_seen > nx_receive_ackable(r) && now + SYNC_LOOK < next) {
+        next = now + SYNC_LOOK;
+    }
+    if (next <= now) {
+        return 0;
+    }
+    return next - now > LONGEST_MS ? LONGEST_MS : (int)(next - now);
+}
+
+/* Sleeps unless there is something to do after all; the second look is part of the latch's rule. */
+static void sleep_until_woken(struct nx_walreceiver *r)
+{
+    uint64_t wake = r->last.offset > r->durable_seen ? r->durable_seen + 1 : NX_WAKE_NEVER;
+    short events =
+        (short)((r->holding ? 0 : POLLIN) | (nx_frame_io_pending(&r->io) > 0 ? POLLOUT : 0));
+    int timeout = time_to_sleep(r);
+    uint64_t before = nx_now_ms();
+    short revents = 0;
+
+    nx_latch_prepare(r->shm, r->process->slot, wake);
+    if ((r->welcomed && nx_receiver_durable(r) >= wake) || nx_completion_waiting(&r->producer) ||
+        nx_receive_held(r)) {
+        nx_latch_cancel(r->shm, r->process->slot);
+        return;
+    }
+    nx_receiver_sleep(r, r->io.fd, events, timeout, &revents);
+    if (nx_now_ms() - before > (uint64_t)timeout + PAUSE_MS) {
+        r->heard_ms = nx_now_ms(); /* we were stopped: that silence was ours */
+    }
+    if (r->holding && (revents & (POLLERR | POLLHUP)) != 0) {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the connection to the master broke");
+    }
+}
+
+static void turn(struct nx_walreceiver *r)
+{
+    (void)nx_receive_held(r);
+    if (!r->holding) {
+        take_frames(r);
+        input(r);
+    }
+    nx_receive_completions(r);
+    r->durable_seen = r->welcomed ? nx_receiver_durable(r) : 0;
+    if (!nx_receiver_ended(r)) {
+        output(r);
+    }
+    publish(r);
+    if (!nx_receiver_ended(r)) {
+        check_silence(r);
+    }
+    if (!nx_receiver_ended(r)) {
+        show_title(r);
+        sleep_until_woken(r);
+    }
+}
+
+void nx_session_run(struct nx_walreceiver *r)
+{
+    r->welcomed = false;
+    r->pong_due = false;
+    r->counted_received = 0;
+    r->counted_sent = 0;
+    r->new_entries = 0;
+    r->new_bytes = 0;
+    r->heartbeat_ms = config_of(r)->replication.heartbeat_ms;
+    r->heard_ms = nx_now_ms();
+    r->sent_ms = r->heard_ms;
+    nx_welcome_ask(r);
+    while (!nx_receiver_ended(r)) {
+        turn(r);
+    }
+    if (r->cause.kind == NX_CAUSE_STOP) {
+        output(r); /* the last acknowledgment */
+    }
+    publish(r);
+    atomic_store_explicit(&r->shm->receiver.connected, 0, memory_order_release);
+    atomic_store_explicit(&r->shm->receiver.stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
+}

@@ -1,0 +1,206 @@
+/* The walreceiver: keeps a replica connected to its master and hands what comes to the walwriter. It owns
+ * the submission ring of frames and shm->receiver, and writes neither log nor files. One attempt to
+ * connect follows another, further and further apart while they fail, until the node stops; it ends on
+ * STOP after a last acknowledgment. Nothing submitted is lost when it is killed: its successor goes on
+ * where the log ends. */
+#include "walreceiver/walreceiver.h"
+
+#include "common/latch.h"
+#include "common/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define FAREWELL_MS    300
+#define RECOVERY_LOOK  100 /* ms between looks while our own log isn't recovered yet */
+#define BACKOFF_FIRST  100 /* ms; doubled with each failure */
+#define BACKOFF_MOST   5000
+#define MOST_DOUBLINGS 6 /* the next one would be more than BACKOFF_MOST */
+#define SLOW_DOUBLINGS 4
+#define REPEAT_MS      60000 /* the same cause is logged again after this long */
+#define GOOD_MS        5000 /* a session that lasted that long, or brought entries, was a good one */
+
+static void note_cause(struct nx_walreceiver *r,
+                       enum nx_cause_kind kind,
+                       uint32_t detail,
+                       const char *format,
+                       va_list args)
+{
+    r->cause = (struct nx_cause){.kind = kind, .detail = detail};
+    (void)vsnprintf(r->cause.text, sizeof r->cause.text, format, args);
+}
+
+void nx_receiver_end(struct nx_walreceiver *r,
+                     enum nx_cause_kind kind,
+                     uint32_t detail,
+                     const char *format,
+                     ...)
+{
+    va_list args;
+
+    if (!nx_receiver_ended(r)) {
+        va_start(args, format);
+        note_cause(r, kind, detail, format, args);
+        va_end(args);
+    }
+}
+
+void nx_receiver_refuse(struct nx_walreceiver *r,
+                        enum nx_cause_kind kind,
+                        enum nx_wire_error code,
+                        const char *format,
+                        ...)
+{
+    va_list args;
+
+    if (!nx_receiver_ended(r)) {
+        va_start(args, format);
+        note_cause(r, kind, code, format, args);
+        va_end(args);
+        r->cause.error_code = code;
+        r->cause.slow = kind == NX_CAUSE_REFUSED;
+    }
+}
+
+/* Reads what the postmaster says. */
+static void hear_postmaster(struct nx_walreceiver *r)
+{
+    (void)nx_process_control(r->process, NULL, 0);
+    if (nx_process_stopping(r->process)) {
+        nx_receiver_refuse(r, NX_CAUSE_STOP, NX_WIRE_ERROR_SHUTTING_DOWN,
+                           "this replica is shutting down");
+    }
+}
+
+void nx_receiver_sleep(struct nx_walreceiver *r,
+                       int fd,
+                       short events,
+                       int timeout_ms,
+                       short *ret_revents)
+{
+    struct pollfd fds[2] = {
+        {.fd = r->process->control.fd, .events = POLLIN},
+        {.fd = fd, .events = events},
+    };
+
+    (void)nx_latch_poll(r->process->slot, fds, fd < 0 ? 1 : 2, timeout_ms);
+    nx_latch_cancel(r->shm, r->process->slot);
+    if (fds[0].revents != 0) {
+        hear_postmaster(r);
+    }
+    if (ret_revents != NULL) {
+        *ret_revents = fds[1].revents;
+    }
+}
+
+/* Sleeps for a time, whatever the doorbell says. */
+static void pause_for(struct nx_walreceiver *r, uint64_t ms)
+{
+    uint64_t until = nx_now_ms() + ms;
+    uint64_t now;
+
+    while ((now = nx_now_ms()) < until && !nx_process_stopping(r->process)) {
+        nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
+        nx_receiver_sleep(r, -1, 0, (int)(until - now), NULL);
+    }
+}
+
+static bool recovered(const struct nx_walreceiver *r)
+{
+    return atomic_load_explicit(&r->shm->control.phase, memory_order_acquire) != NX_PHASE_STARTING;
+}
+
+/* One line for each change of cause; the same one again only after a while. */
+static void log_cause(struct nx_walreceiver *r)
+{
+    const struct nx_cause *cause = &r->cause;
+    uint64_t now = nx_now_ms();
+
+    if (cause->kind == r->logged_kind && cause->detail == r->logged_detail &&
+        now - r->logged_ms < REPEAT_MS) {
+        return;
+    }
+    r->logged_kind = cause->kind;
+    r->logged_detail = cause->detail;
+    r->logged_ms = now;
+    if (cause->kind == NX_CAUSE_STOP) {
+        nx_info("replication ends: %s", cause->text);
+    } else {
+        nx_warn("replication: %s; trying again%s", cause->text,
+                cause->slow ? " every few seconds" : "");
+    }
+}
+
+/* How long to wait: 100 ms doubled with each failure up to 5 s (from 1.6 s where trying again soon is no
+ * use), half of it by chance, so that the replicas of a master that comes back don't all come at once. */
+static uint64_t backoff(const struct nx_walreceiver *r)
+{
+    unsigned doublings =
+        r->cause.slow && r->failures < SLOW_DOUBLINGS ? SLOW_DOUBLINGS : r->failures;
+    uint64_t most = BACKOFF_MOST;
+    uint32_t chance = 0;
+
+    if (doublings < MOST_DOUBLINGS) {
+        most = (uint64_t)BACKOFF_FIRST << doublings;
+    }
+    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) != sizeof chance) {
+        chance = (uint32_t)nx_now_us();
+    }
+    return most / 2 + chance % (most / 2 + 1);
+}
+
+/* One attempt: from the name of the master to the end of the session. */
+static void attempt(struct nx_walreceiver *r)
+{
+    uint64_t began;
+    bool good;
+
+    r->cause = (struct nx_cause){.kind = NX_CAUSE_NONE};
+    r->welcomed = false;
+    hear_postmaster(r);
+    nx_receive_settle(r);
+    if (nx_receiver_ended(r)) {
+        return;
+    }
+    nx_process_title(r->process, "connecting to %s", r->process->config->replication.master_addr);
+    began = nx_now_ms();
+    r->deadline_ms = began + r->process->config->replication.connect_timeout_ms;
+    nx_connect(r);
+    if (!nx_receiver_ended(r)) {
+        nx_session_run(r);
+    }
+    good = r->welcomed && (r->last.offset > r->session_offset || nx_now_ms() - began >= GOOD_MS);
+    r->failures = good ? 0 : r->failures + 1;
+    log_cause(r);
+    if (r->io.fd >= 0) {
+        nx_frame_io_farewell(&r->io, r->cause.error_code, r->cause.text, FAREWELL_MS);
+    }
+}
+
+int nx_walreceiver_main(struct nx_process *process)
+{
+    static struct nx_walreceiver r;
+
+    r = (struct nx_walreceiver){.process = process, .shm = process->shm, .io = {.fd = -1}};
+    atomic_store_explicit(&r.shm->receiver.connected, 0, memory_order_release);
+    atomic_store_explicit(&r.shm->receiver.stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
+    nx_producer_attach(
+        &r.producer, r.shm, NX_PRODUCERS - 1,
+        atomic_load_explicit(&r.shm->slots[process->slot].generation, memory_order_relaxed));
+    nx_process_title(process, "starting");
+    nx_process_ready(process);
+    while (!recovered(&r) && !nx_process_stopping(process)) {
+        pause_for(&r, RECOVERY_LOOK);
+    }
+    while (!nx_process_stopping(process)) {
+        attempt(&r);
+        if (!nx_process_stopping(process)) {
+            nx_process_title(process, "waiting to reconnect to %s",
+                             process->config->replication.master_addr);
+            pause_for(&r, backoff(&r));
+        }
+    }
+    return NX_EXIT_OK;
+}

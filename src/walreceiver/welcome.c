@@ -1,0 +1,180 @@
+/* The handshake's replica side: Hello, and whether the Welcome is from a master that this node can follow.
+ * Runs in the walreceiver. A node without data adopts its master's cluster; a node with data never gives
+ * it up for a foreign, empty or older master. */
+#include "common/advertised.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/uuid_text.h"
+#include "walreceiver/walreceiver.h"
+
+#include <string.h>
+
+#define ADOPT_MS 5000 /* for the postmaster to store the cluster id */
+
+void nx_welcome_ask(struct nx_walreceiver *r)
+{
+    const struct nx_control_block *control = &r->shm->control;
+    const struct nx_config *config = r->process->config;
+    bool known = atomic_load_explicit(&control->cluster_known, memory_order_acquire) != 0;
+    char http_addr[NX_ADDR_TEXT];
+    char advertised[NX_ADDR_TEXT];
+    struct nx_msg_hello hello = {
+        .replica_id = nx_slice_text(control->node_id),
+        .last_wal_offset = r->last.offset,
+        .protocol_version = NX_WIRE_PROTOCOL_VERSION,
+        .cluster_id = nx_slice_text(known ? control->cluster_id : ""),
+        .last_epoch = r->last.epoch,
+        .last_crc = r->last.crc,
+    };
+    int rc;
+
+    nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
+    nx_advertised_own(config->replication.advertised_addr, config->replication.bind_addr,
+                      advertised);
+    hello.http_addr = nx_slice_text(http_addr);
+    hello.advertised_addr = nx_slice_text(advertised);
+    rc = nx_frame_io_put_hello(&r->io, &hello);
+    if (rc < 0) {
+        nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-rc, "no Hello: %s", strerrordesc_np(-rc));
+    }
+}
+
+/* Has the postmaster store the master's cluster id: it is ours from now on. */
+static void adopt_cluster(struct nx_walreceiver *r, struct nx_slice cluster_id)
+{
+    struct nx_control_message reply;
+    uint64_t until = nx_now_ms() + ADOPT_MS;
+    char text[NX_UUID_TEXT] = "";
+
+    memcpy(text, cluster_id.data, NX_UUID_TEXT - 1);
+    if (nx_control_send(r->process->control.fd, NX_CONTROL_ADOPT_CLUSTER, 0, 0, text) < 0) {
+        nx_receiver_end(r, NX_CAUSE_OWN, 0, "the postmaster can't be asked to adopt cluster %s",
+                        text);
+        return;
+    }
+    while (nx_now_ms() < until && !nx_process_stopping(r->process)) {
+        struct pollfd pollfd = {.fd = r->process->control.fd, .events = POLLIN};
+
+        (void)poll(&pollfd, 1, (int)(until - nx_now_ms()));
+        if (nx_process_control(r->process, &reply, 1) > 0 && reply.type == NX_CONTROL_DONE) {
+            if (reply.status < 0) {
+                nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-reply.status,
+                                "cluster %s can't be adopted: %s", text, reply.text);
+            } else {
+                nx_info("this node now belongs to cluster %s", text);
+            }
+            return;
+        }
+    }
+    nx_receiver_end(r, nx_process_stopping(r->process) ? NX_CAUSE_STOP : NX_CAUSE_OWN, 0,
+                    "the postmaster did not store the cluster id %s within %d ms", text, ADOPT_MS);
+}
+
+/* Whether this is a master that we can belong to. */
+static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    const struct nx_control_block *control = &r->shm->control;
+    bool known = atomic_load_explicit(&control->cluster_known, memory_order_acquire) != 0;
+
+    if (!nx_slice_is_uuid(welcome->master_id) || !nx_slice_is_uuid(welcome->cluster_id)) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BAD_FRAME,
+            "Welcome without a node id or cluster id: it is not a Nexus master of this "
+            "release");
+    } else if (nx_slice_equal(welcome->master_id, nx_slice_text(control->node_id))) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_NOT_A_MASTER,
+            "the master has this node's own id %s: replication.master_addr points at "
+            "the node itself, or a data directory was copied with its nexus.id",
+            control->node_id);
+    } else if (known && !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
+        nx_receiver_refuse(r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_OTHER_CLUSTER,
+                           "the master belongs to cluster %.36s, this node to %s: point "
+                           "replication.master_addr at its own master, or give this node an empty "
+                           "data directory",
+                           (const char *)welcome->cluster_id.data, control->cluster_id);
+    }
+}
+
+/* Whether its log is one that ours can go on with. */
+static void check_history(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    if (welcome->requires_full_sync) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+            "the master (offset %llu of epoch %llu) asks for a full sync of this node "
+            "(offset %llu of epoch %llu), which this version can't do yet",
+            (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
+            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
+    } else if (welcome->current_wal_offset < r->last.offset || welcome->epoch < r->last.epoch) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BEHIND_REPLICA,
+            "the master stands at offset %llu of epoch %llu, this node already at %llu "
+            "of epoch %llu: it keeps its data; was the master restored from an older "
+            "state?",
+            (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
+            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
+    }
+}
+
+/* Publishes the master that this node follows now. */
+static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    struct nx_receiver_state *state = &r->shm->receiver;
+    char http_addr[NX_ADDR_TEXT];
+
+    if (atomic_load_explicit(&state->master_known, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&state->reconnects,
+                              atomic_load_explicit(&state->reconnects, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
+    }
+    memcpy(state->master_id, welcome->master_id.data, NX_UUID_TEXT - 1);
+    if (nx_advertised_resolve(welcome->http_addr, r->peer, http_addr) == 0) {
+        memcpy(state->master_http, http_addr, sizeof http_addr);
+    }
+    atomic_store_explicit(&state->master_offset, welcome->current_wal_offset, memory_order_relaxed);
+    atomic_store_explicit(&state->welcome_offset, welcome->current_wal_offset,
+                          memory_order_relaxed);
+    atomic_store_explicit(&state->wanted_generation, r->producer.generation, memory_order_relaxed);
+    atomic_store_explicit(&state->stage, NX_RECEIVER_CATCHING_UP, memory_order_relaxed);
+    atomic_store_explicit(&state->master_known, 1, memory_order_release);
+    atomic_store_explicit(&state->connected, 1, memory_order_release);
+}
+
+static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    r->welcomed = true;
+    r->io.phase = NX_WIRE_SESSION;
+    if (welcome->heartbeat_ms > r->heartbeat_ms) {
+        r->heartbeat_ms = welcome->heartbeat_ms;
+    }
+    r->session_offset = r->last.offset;
+    r->acked_offset = r->last.offset;
+    r->durable_seen = r->last.offset;
+    r->titled_offset = UINT64_MAX;
+    nx_byte_marks_init(&r->marks, r->last.offset);
+    publish_master(r, welcome);
+    r->logged_kind = NX_CAUSE_NONE;
+    nx_info("connected to master %.36s at %s: it has offset %llu of epoch %llu, this node %llu of "
+            "epoch %llu",
+            (const char *)welcome->master_id.data, r->peer,
+            (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
+            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
+}
+
+void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    const struct nx_control_block *control = &r->shm->control;
+
+    check_master(r, welcome);
+    if (!nx_receiver_ended(r)) {
+        check_history(r, welcome);
+    }
+    if (!nx_receiver_ended(r) && r->last.offset == 0 &&
+        atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0) {
+        adopt_cluster(r, welcome->cluster_id);
+    }
+    if (!nx_receiver_ended(r)) {
+        begin_streaming(r, welcome);
+    }
+}

@@ -1,0 +1,236 @@
+/* What a master answers to a Hello: one row a rule of protocol.md, each a change to a Hello that is
+ * welcome. */
+#include "walsender/handshake.h"
+
+#include <check.h>
+
+#include <stdlib.h>
+
+#define MASTER  "550e8400-e29b-41d4-a716-446655440000"
+#define REPLICA "550e8400-e29b-41d4-a716-446655440001"
+#define CLUSTER "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+#define OTHER   "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
+
+static struct nx_hello_facts facts;
+static struct nx_msg_hello hello;
+static struct nx_verdict verdict;
+
+/* A master at 100 of epoch 3 that keeps 41 to 100, and a replica of its history at 60. */
+static void setup_welcome(void)
+{
+    facts = (struct nx_hello_facts){
+        .role = NX_NODE_MASTER,
+        .master_addr = "10.0.0.1:15475",
+        .node_id = MASTER,
+        .cluster_id = CLUSTER,
+        .token = "",
+        .position = {.epoch = 3, .offset = 100, .crc = 0xABCD},
+        .epoch = 3,
+        .oldest_kept = 41,
+        .max_log_size = 1000,
+        .replicas = 1,
+        .max_replicas = 2,
+        .frame_known = true,
+        .frame_epoch = 2,
+        .frame_crc = 0x1234,
+    };
+    hello = (struct nx_msg_hello){
+        .replica_id = nx_slice_text(REPLICA),
+        .last_wal_offset = 60,
+        .protocol_version = 1,
+        .cluster_id = nx_slice_text(CLUSTER),
+        .last_epoch = 2,
+        .last_crc = 0x1234,
+    };
+}
+
+static uint32_t judged(void)
+{
+    nx_handshake_judge(&facts, &hello, &verdict);
+    return verdict.code;
+}
+
+static void expect(uint32_t code, const char *text)
+{
+    ck_assert_uint_eq(judged(), code);
+    ck_assert_msg(strstr(verdict.text, text) != NULL, "\"%s\" in \"%s\"", text, verdict.text);
+}
+
+START_TEST(a_replica_of_this_history_is_welcome)
+{
+    ck_assert_uint_eq(judged(), 0);
+}
+END_TEST
+
+START_TEST(an_empty_replica_is_welcome_while_all_entries_are_kept)
+{
+    facts.oldest_kept = 1;
+    facts.frame_known = false;
+    hello.last_wal_offset = 0;
+    hello.last_epoch = 0;
+    hello.last_crc = 0;
+    hello.cluster_id = nx_slice_text("");
+    ck_assert_uint_eq(judged(), 0);
+}
+END_TEST
+
+START_TEST(the_oldest_kept_entry_may_still_be_asked_for)
+{
+    facts.frame_known = false; /* 40 itself is gone: the history alone decides */
+    hello.last_wal_offset = 40;
+    ck_assert_uint_eq(judged(), 0);
+    hello.last_wal_offset = 39;
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "asks for entry 40, the oldest kept here is 41");
+}
+END_TEST
+
+START_TEST(another_protocol_version)
+{
+    hello.protocol_version = 2;
+    expect(NX_WIRE_ERROR_PROTOCOL_VERSION, "version 1, the Hello version 2");
+}
+END_TEST
+
+START_TEST(no_uuid)
+{
+    hello.replica_id = nx_slice_text("550e8400-e29b-41d4-a716-44665544000\n");
+    expect(NX_WIRE_ERROR_BAD_FRAME, "not a UUID");
+}
+END_TEST
+
+START_TEST(tokens)
+{
+    static const char *const wrong[] = {"", "s", "secre", "secrets", "Secret", "secretsecret"};
+
+    facts.token = "secret";
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        hello.token = nx_slice_text(wrong[i]);
+        expect(NX_WIRE_ERROR_NOT_AUTHORISED, i == 0 ? "missing" : "wrong");
+    }
+    hello.token = nx_slice_text("secret");
+    ck_assert_uint_eq(judged(), 0);
+}
+END_TEST
+
+START_TEST(a_replica_names_its_master)
+{
+    facts.role = NX_NODE_REPLICA;
+    expect(NX_WIRE_ERROR_NOT_A_MASTER, "10.0.0.1:15475");
+}
+END_TEST
+
+START_TEST(a_node_that_stops)
+{
+    facts.draining = true;
+    expect(NX_WIRE_ERROR_SHUTTING_DOWN, "shutting down");
+}
+END_TEST
+
+START_TEST(its_own_replica)
+{
+    hello.replica_id = nx_slice_text(MASTER);
+    expect(NX_WIRE_ERROR_NOT_AUTHORISED, MASTER);
+}
+END_TEST
+
+START_TEST(another_cluster)
+{
+    hello.cluster_id = nx_slice_text(OTHER);
+    expect(NX_WIRE_ERROR_OTHER_CLUSTER, OTHER);
+    hello.cluster_id = nx_slice_text("x\n");
+    expect(NX_WIRE_ERROR_OTHER_CLUSTER, "(unreadable)");
+}
+END_TEST
+
+START_TEST(too_many)
+{
+    facts.replicas = 2;
+    expect(NX_WIRE_ERROR_TOO_MANY_REPLICAS, "max_replicas is 2");
+}
+END_TEST
+
+START_TEST(data_of_no_cluster)
+{
+    hello.cluster_id = nx_slice_text("");
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "full sync");
+}
+END_TEST
+
+START_TEST(another_history_at_the_same_offset)
+{
+    hello.last_crc = 0x1235;
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    hello.last_crc = 0x1234;
+    hello.last_epoch = 1;
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "of epoch 1 with CRC 00001234, this master's of epoch 2");
+}
+END_TEST
+
+START_TEST(an_epoch_that_cannot_be_where_the_frame_is_gone)
+{
+    facts.frame_known = false;
+    hello.last_wal_offset = 40;
+    hello.last_epoch = 4;
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    hello.last_epoch = 0;
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+}
+END_TEST
+
+START_TEST(a_replica_beyond_the_master_keeps_its_data)
+{
+    hello.last_wal_offset = 101;
+    hello.last_epoch = 3;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA,
+           "stands at offset 100 of epoch 3, the replica already at 101");
+    hello.last_epoch = 9;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "epoch 9");
+    hello.last_wal_offset = UINT64_MAX;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "18446744073709551615");
+    hello.last_epoch =
+        2; /* our epoch began at or before 100: its entry 101 is of another history */
+    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+}
+END_TEST
+
+START_TEST(an_empty_master_never_replaces_data)
+{
+    facts.position = (struct nx_position){.offset = 0};
+    facts.epoch = 1;
+    facts.oldest_kept = 1;
+    facts.frame_known = false;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "offset 0");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("handshake");
+    TCase *tcase = tcase_create("handshake");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tcase, setup_welcome, NULL);
+    tcase_add_test(tcase, a_replica_of_this_history_is_welcome);
+    tcase_add_test(tcase, an_empty_replica_is_welcome_while_all_entries_are_kept);
+    tcase_add_test(tcase, the_oldest_kept_entry_may_still_be_asked_for);
+    tcase_add_test(tcase, another_protocol_version);
+    tcase_add_test(tcase, no_uuid);
+    tcase_add_test(tcase, tokens);
+    tcase_add_test(tcase, a_replica_names_its_master);
+    tcase_add_test(tcase, a_node_that_stops);
+    tcase_add_test(tcase, its_own_replica);
+    tcase_add_test(tcase, another_cluster);
+    tcase_add_test(tcase, too_many);
+    tcase_add_test(tcase, data_of_no_cluster);
+    tcase_add_test(tcase, another_history_at_the_same_offset);
+    tcase_add_test(tcase, an_epoch_that_cannot_be_where_the_frame_is_gone);
+    tcase_add_test(tcase, a_replica_beyond_the_master_keeps_its_data);
+    tcase_add_test(tcase, an_empty_master_never_replaces_data);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
