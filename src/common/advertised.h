@@ -10,9 +10,8 @@
 /* What to send: `configured` if it isn't empty, else `bind_addr` ("10.0.0.1:15475"), else ":15475". */
 void nx_advertised_own(const char *configured, const char *bind_addr, char ret_addr[NX_ADDR_TEXT]);
 
-/* What to make of it: host and port as sent, with the host of `peer` (the socket's other end,
- * "host:port") where none or a wildcard was sent. 0, or -EINVAL: empty, or nothing that can be an
- * address ([a-zA-Z0-9.-_] or a bracketed IPv6 address, and a port from 1 to 65535). */
+/* What to make of it: the address as sent, with the host of `peer` (the socket's other end, "host:port")
+ * where none or a wildcard was sent. 0, or -EINVAL: empty, or nothing that nx_net_parse takes. */
 int nx_advertised_resolve(struct nx_slice sent, const char *peer, char ret_addr[NX_ADDR_TEXT]);
 
 #endif

@@ -123,7 +123,8 @@ int nx_config_load(struct nx_config *ret_config,
                    char **argv,
                    struct nx_config_report *ret_report);
 
-/* Reads the same sources again (`loaded` is the report of the load) and makes the configuration that
+/* Reads the same sources again (`loaded` is the report of the load; relative paths count from the same
+ * working directory) and makes the configuration that
  * is to hold from now on: `current` with all keys that a reload applies. 0, with each key's fate in
  * ret_report->changes; -EINVAL: nothing is applied, *ret_config is untouched, the errors say why. */
 int nx_config_reload(const struct nx_config *current,

@@ -25,11 +25,13 @@ enum nx_stop_mode {
     NX_STOP_SMART = 1
 };
 
+#define NX_CONTROL_TEXT 1008
+
 struct nx_control_message {
     uint32_t type;  /* enum nx_control_type */
     int32_t status; /* 0 or a negative error */
     uint64_t arg;
-    char text[496]; /* NUL-terminated */
+    char text[NX_CONTROL_TEXT]; /* NUL-terminated */
 };
 
 struct nx_control {

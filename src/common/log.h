@@ -1,6 +1,6 @@
 /* The log: a line a message, written with one write(2), so that lines of several processes never mix.
  *
- *     2026-11-24T12:00:00.123Z INFO    walwriter[1234]: message
+ *     2026-11-24T12:00:00.123Z INFO  walwriter[1234]: message
  *     {"time":"2026-11-24T12:00:00.123Z","level":"info","process":"walwriter","pid":1234,"message":"..."}
  *
  * Control characters and what isn't UTF-8 in a message come out as \xNN, so that a peer's bytes can't

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 enum nx_process_kind {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart) NX_KIND_##symbol,
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) NX_KIND_##symbol,
 #include "common/process_kinds.def"
 #undef NX_PROCESS
     NX_KIND_COUNT
@@ -73,7 +73,7 @@ _Noreturn void nx_process_fatal(struct nx_process *process, const char *format, 
     __attribute__((format(printf, 2, 3)));
 
 /* Entry functions, one a kind. */
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart) \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
     int entry(struct nx_process *process);
 #include "common/process_kinds.def"
 #undef NX_PROCESS

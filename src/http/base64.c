@@ -9,7 +9,9 @@ static const char alphabets[2][65] = {
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
 };
 
-void nx_base64_encode(struct text *out, const uint8_t *bytes, size_t n,
+void nx_base64_encode(struct text *out,
+                      const uint8_t *bytes,
+                      size_t n,
                       enum base64_alphabet alphabet)
 {
     const char *letters = alphabets[alphabet];
@@ -73,7 +75,9 @@ static int strip_padding(const char *characters, size_t *n)
     return 0;
 }
 
-int nx_base64_decode(struct text *out, const char *characters, size_t n,
+int nx_base64_decode(struct text *out,
+                     const char *characters,
+                     size_t n,
                      enum base64_alphabet alphabet)
 {
     uint32_t bits = 0;

@@ -3,21 +3,28 @@
 #ifndef NX_HTTP_BASE64_H
 #define NX_HTTP_BASE64_H
 
+#include "http/text.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-#include "http/text.h"
-
-enum base64_alphabet { BASE64_PLAIN, BASE64_URL };
+enum base64_alphabet {
+    BASE64_PLAIN,
+    BASE64_URL
+};
 
 /* Appends the encoding of n bytes; the plain one is padded, the one for URLs isn't. */
-void nx_base64_encode(struct text *out, const uint8_t *bytes, size_t n,
+void nx_base64_encode(struct text *out,
+                      const uint8_t *bytes,
+                      size_t n,
                       enum base64_alphabet alphabet);
 
 /* Appends the bytes that n characters stand for. Padding is optional, but right where it stands; no
  * white space; unused bits must be 0. 0, -EINVAL or -ENOMEM (out is
  * as before). */
-int nx_base64_decode(struct text *out, const char *characters, size_t n,
+int nx_base64_decode(struct text *out,
+                     const char *characters,
+                     size_t n,
                      enum base64_alphabet alphabet);
 
 #endif

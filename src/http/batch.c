@@ -1,12 +1,5 @@
 /* Runs in http workers. POST /batch: conditions and operations that become one log entry, all or
  * nothing. */
-#include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <json-c/json.h>
-
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/json_in.h"
@@ -16,6 +9,13 @@
 #include "http/router.h"
 #include "http/worker.h"
 #include "http/writes.h"
+
+#include <json-c/json.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #define PLACE_SIZE 40
 
@@ -42,10 +42,11 @@ static int add_op(struct batch *batch, const struct nx_op *op)
     size_t size = nx_op_encoded_size(op);
 
     if (batch->ops.length + size > NX_ENTRY_MAX_OPS_LENGTH) {
-        return nx_json_fault(&batch->fault, NX_ERROR_BATCH_TOO_LARGE,
-                             "The batch is above the 16 MiB that one log entry holds (at ops[%" PRIu32
-                             "]); send it as several.",
-                             batch->op_count);
+        return nx_json_fault(
+            &batch->fault, NX_ERROR_BATCH_TOO_LARGE,
+            "The batch is above the 16 MiB that one log entry holds (at ops[%" PRIu32
+            "]); send it as several.",
+            batch->op_count);
     }
     if (!nx_text_reserve(&batch->ops, size)) {
         return short_of_memory(batch);
@@ -63,7 +64,7 @@ static int add_op(struct batch *batch, const struct nx_op *op)
 
 static int read_put(struct batch *batch, struct json_object *put, const char *place)
 {
-    size_t max_value = (size_t)batch->connection->worker->process->config->http_max_value_size;
+    size_t max_value = (size_t)batch->connection->worker->process->config->http.max_value_size;
 
     if (nx_json_put_of(put, place, max_value, &batch->item, &batch->fault) < 0) {
         return -EINVAL;
@@ -106,7 +107,9 @@ static int read_op(struct batch *batch, struct json_object *op, size_t index)
     return read_delete(batch, what, place);
 }
 
-static int array_of(struct batch *batch, struct json_object *object, const char *name,
+static int array_of(struct batch *batch,
+                    struct json_object *object,
+                    const char *name,
                     struct json_object **ret_array)
 {
     if (!json_object_object_get_ex(object, name, ret_array)) {
@@ -146,7 +149,8 @@ static int read_condition(struct batch *batch, struct json_object *condition, si
     struct tag_list list = {.any = false, .count = 1};
 
     snprintf(place, sizeof place, "if[%zu]", index);
-    if (nx_json_key_of(condition, "key key_base64 offset", place, &batch->item, &batch->fault) < 0 ||
+    if (nx_json_key_of(condition, "key key_base64 offset", place, &batch->item, &batch->fault) <
+            0 ||
         nx_json_offset_of(condition, "offset", place, &list.tags[0], &batch->fault) < 0) {
         return -EINVAL;
     }
@@ -192,8 +196,11 @@ static int read_batch(struct batch *batch)
 
 /* ---- answers ---- */
 
-static void respond_batch(struct connection *connection, uint64_t offset, uint64_t epoch,
-                          uint64_t puts, uint64_t deletes)
+static void respond_batch(struct connection *connection,
+                          uint64_t offset,
+                          uint64_t epoch,
+                          uint64_t puts,
+                          uint64_t deletes)
 {
     struct text *text = &connection->worker->json;
     struct json json = nx_json_of(text);
@@ -211,8 +218,10 @@ static void respond_batch(struct connection *connection, uint64_t offset, uint64
 
 /* Reads the version of a condition's key and adds it to `json` if it isn't the expected one. 1: added;
  * 0: it holds; or a negative error. */
-static int judge(struct connection *connection, struct json *json,
-                 const struct nx_condition *condition, uint64_t *ret_read_offset)
+static int judge(struct connection *connection,
+                 struct json *json,
+                 const struct nx_condition *condition,
+                 uint64_t *ret_read_offset)
 {
     struct nx_item item = {.offset = 0};
     uint64_t expected = nx_load_u64(condition->versions);
@@ -262,7 +271,8 @@ static int list_failed(struct connection *connection, struct text *text, uint64_
 }
 
 /* The walwriter's own finding, for when the key has changed once more since. */
-static void list_first_failed(struct connection *connection, struct text *text,
+static void list_first_failed(struct connection *connection,
+                              struct text *text,
                               const struct nx_completion *completion)
 {
     const struct request *request = connection->request;
@@ -287,8 +297,10 @@ static void list_first_failed(struct connection *connection, struct text *text,
     nx_json_close(&json, ']');
 }
 
-static void respond_failed(struct connection *connection, const struct text *failed,
-                           uint64_t offset, uint64_t epoch)
+static void respond_failed(struct connection *connection,
+                           const struct text *failed,
+                           uint64_t offset,
+                           uint64_t epoch)
 {
     struct problem problem = {
         .code = NX_ERROR_PRECONDITION_FAILED,
@@ -303,7 +315,8 @@ static void respond_failed(struct connection *connection, const struct text *fai
     nx_respond_problem(connection, &problem);
 }
 
-static void batch_done(struct connection *connection, const struct nx_completion *completion,
+static void batch_done(struct connection *connection,
+                       const struct nx_completion *completion,
                        uint64_t argument)
 {
     const struct request *request = connection->request;
@@ -363,7 +376,7 @@ static void submit(struct batch *batch)
 
     /* The conditions are needed again to say which ones failed, so the submission gets a copy. */
     if (!nx_text_add(&kept, request->conditions.data, request->conditions.length)) {
-        nx_refuse_retry(batch->connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(batch->connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     nx_write_submit(batch->connection, &(struct write_request){

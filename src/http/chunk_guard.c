@@ -74,7 +74,8 @@ static int printable(struct chunk_guard *guard, uint8_t c, const char *why)
 
 static int extension_byte(struct chunk_guard *guard, uint8_t c)
 {
-    return c == '\r' ? go(guard, SIZE_LF) : printable(guard, c, "a control byte in a chunk extension");
+    return c == '\r' ? go(guard, SIZE_LF)
+                     : printable(guard, c, "a control byte in a chunk extension");
 }
 
 static int size_lf_byte(struct chunk_guard *guard, uint8_t c)

@@ -1,10 +1,10 @@
 /* Runs in http workers. Pure functions; see conditions.h. */
 #include "http/conditions.h"
 
+#include "http/query.h"
+
 #include <errno.h>
 #include <string.h>
-
-#include "http/query.h"
 
 int nx_client_offset_parse(struct nx_slice text, struct client_offset *ret_offset)
 {
@@ -126,7 +126,9 @@ uint64_t nx_tags_epoch(const struct tag_list *list)
     return epoch;
 }
 
-bool nx_tags_condition(struct text *out, struct nx_slice key, const struct tag_list *list,
+bool nx_tags_condition(struct text *out,
+                       struct nx_slice key,
+                       const struct tag_list *list,
                        bool none_match)
 {
     uint8_t versions[NX_MAX_TAGS * 8];

@@ -4,13 +4,13 @@
 #ifndef NX_HTTP_CONDITIONS_H
 #define NX_HTTP_CONDITIONS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/bytes.h"
 #include "common/submit.h"
 #include "http/text.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #define NX_MAX_TAGS 64
 
@@ -43,7 +43,9 @@ uint64_t nx_tags_epoch(const struct tag_list *list);
 
 /* Appends the condition that `key` is (If-Match) or isn't (none_match: If-None-Match) of the list, as
  * the walwriter judges it. False when memory is short. */
-bool nx_tags_condition(struct text *out, struct nx_slice key, const struct tag_list *list,
+bool nx_tags_condition(struct text *out,
+                       struct nx_slice key,
+                       const struct tag_list *list,
                        bool none_match);
 
 #endif

@@ -3,16 +3,6 @@
  * endpoint. See connection.h for a connection's life. */
 #include "http/connection.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/event.h>
-
 #include "common/latch.h"
 #include "common/log.h"
 #include "http/response.h"
@@ -20,16 +10,27 @@
 #include "http/waits.h"
 #include "http/worker.h"
 
-#define READ_HIGH       (64u << 10)  /* bytes read ahead, and at once */
-#define BODY_PIECE      (16u << 10)  /* of a body, given to the handler at once */
-#define BACKLOG_HIGH    (256u << 10) /* no further request is begun above this many unsent bytes */
-#define WRITE_STALL_S   10           /* a client that takes nothing for so long is cut */
-#define READ_PAST       (64u << 10)  /* rest of a body that is read past to keep a connection */
-#define LINGER_MS       5000
-#define LINGER_BYTES    (64u << 20)
-#define OUT_KEEP        (256u << 10)
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define READ_HIGH     (64u << 10)  /* bytes read ahead, and at once */
+#define BODY_PIECE    (16u << 10)  /* of a body, given to the handler at once */
+#define BACKLOG_HIGH  (256u << 10) /* no further request is begun above this many unsent bytes */
+#define WRITE_STALL_S 10           /* a client that takes nothing for so long is cut */
+#define READ_PAST     (64u << 10)  /* rest of a body that is read past to keep a connection */
+#define LINGER_MS     5000
+#define LINGER_BYTES  (64u << 20)
+#define OUT_KEEP      (256u << 10)
 
 static void on_timer(evutil_socket_t fd, short what, void *arg);
+static void end_request(struct connection *connection);
 
 /* ---- output ---- */
 
@@ -107,7 +108,7 @@ void nx_connection_timer(struct connection *connection, uint64_t milliseconds)
 
 static uint64_t request_timeout(const struct connection *connection)
 {
-    return connection->worker->process->config->http_request_timeout_ms;
+    return connection->worker->process->config->http.request_timeout_ms;
 }
 
 /* A client has request_timeout_ms for a whole head, and for each pause within a body. A pause that we
@@ -120,7 +121,8 @@ static void settle_timer(struct connection *connection)
         set_timer(connection, request_timeout(connection));
     }
     if (connection->state == CONN_BODY && !connection->held &&
-        (!connection->timed || nx_now_ms() - connection->timer_ms > request_timeout(connection) / 16)) {
+        (!connection->timed ||
+         nx_now_ms() - connection->timer_ms > request_timeout(connection) / 16)) {
         set_timer(connection, request_timeout(connection));
     }
     if ((connection->state == CONN_HEAD && !begun) ||
@@ -551,8 +553,8 @@ static bool step(struct connection *connection)
 /* After the client's end-of-file nothing more can come: what is not whole by now never will be. */
 static void judge_eof(struct connection *connection)
 {
-    if (connection->eof && (connection->state == CONN_HEAD ||
-                            (connection->state == CONN_BODY && !connection->held)) &&
+    if (connection->eof &&
+        (connection->state == CONN_HEAD || (connection->state == CONN_BODY && !connection->held)) &&
         nx_connection_backlog(connection) <= BACKLOG_HIGH) {
         connection->state = CONN_FLUSH;
         drop_request(connection);

@@ -12,15 +12,15 @@
 #ifndef NX_HTTP_CONNECTION_H
 #define NX_HTTP_CONNECTION_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/queue.h>
-
 #include "common/bytes.h"
 #include "http/access.h"
 #include "http/head_scan.h"
 #include "http/request.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
 
 struct bufferevent;
 struct event;
@@ -40,26 +40,26 @@ struct connection {
     LIST_ENTRY(connection) wait_link; /* in worker->waits, while goal is not 0 */
     struct http_worker *worker;
     struct bufferevent *bev;
-    struct event *timer;      /* made when first needed */
-    struct request *request;  /* NULL between requests */
+    struct event *timer;     /* made when first needed */
+    struct request *request; /* NULL between requests */
     enum connection_state state;
     enum peer_class peer;
     struct head_scan scan;
-    bool counted;     /* in http.max_connections */
-    bool running;     /* nx_connection_run is under way */
-    bool answering;   /* the head of the answer is out, its body still comes (export) */
-    bool parsing;     /* the parser runs: the request can't be given back yet */
-    bool ending;      /* ... and is to be as soon as the parser returns */
-    bool early;       /* answered before its body came, which is read past */
-    bool keep_alive;  /* after this answer */
-    bool eof;         /* the client sends no more */
-    bool dead;        /* goes away at the end of nx_connection_run */
-    bool timed;       /* the timer runs */
-    bool held;        /* the stream wants no more of the body now */
-    bool waiting;     /* in worker->waits */
-    uint64_t timer_ms;  /* when it was last set */
-    uint64_t lingered;  /* bytes read past */
-    unsigned open;      /* submissions without a completion */
+    bool counted;      /* in http.max_connections */
+    bool running;      /* nx_connection_run is under way */
+    bool answering;    /* the head of the answer is out, its body still comes (export) */
+    bool parsing;      /* the parser runs: the request can't be given back yet */
+    bool ending;       /* ... and is to be as soon as the parser returns */
+    bool early;        /* answered before its body came, which is read past */
+    bool keep_alive;   /* after this answer */
+    bool eof;          /* the client sends no more */
+    bool dead;         /* goes away at the end of nx_connection_run */
+    bool timed;        /* the timer runs */
+    bool held;         /* the stream wants no more of the body now */
+    bool waiting;      /* in worker->waits */
+    uint64_t timer_ms; /* when it was last set */
+    uint64_t lingered; /* bytes read past */
+    unsigned open;     /* submissions without a completion */
     LIST_HEAD(, submission) submissions;
 
     /* A parked request (waits.h). */

@@ -4,27 +4,30 @@
  * transaction of a handle of its own, so that the short ones of other requests go on beside it. A long
  * read transaction pins old pages: at most 4 exports run on a node, and one whose client takes nothing
  * for 10 s is cut (the connection's write timeout). A cut stream lacks the final chunk. */
+#include "http/export.h"
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "http/connection.h"
+#include "http/json_out.h"
+#include "http/node.h"
+#include "http/response.h"
+#include "http/router.h"
+#include "http/worker.h"
+#include "storage/file_io.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/latch.h"
-#include "common/log.h"
-#include "http/connection.h"
-#include "http/export.h"
-#include "http/json_out.h"
-#include "http/node.h"
-#include "http/response.h"
-#include "http/router.h"
-#include "http/worker.h"
+#define MAX_EXPORTS      4
+#define PIECE_BYTES      (64u << 10) /* a chunk ends with the first line above this */
+#define MERGE_TIMEOUT_MS 60000       /* without progress of the checkpointer */
 
-#define MAX_EXPORTS     4
-#define PIECE_BYTES     (64u << 10) /* a chunk ends with the first line above this */
-#define MERGE_TIMEOUT_MS 60000      /* without progress of the checkpointer */
-
-struct export {
+struct export
+{
     uint64_t wanted; /* offset to be merged first */
     uint64_t merged; /* how far it was when last seen */
     struct nx_state *state;
@@ -84,10 +87,9 @@ static bool has_prefix(const struct export *export, const struct nx_record *reco
 static int next_record(struct export *export, struct nx_record *ret_record)
 {
     struct nx_record record;
-    int rc = export->started
-                 ? nx_state_cursor_next(export->cursor, &record)
-                 : nx_state_cursor_seek(export->cursor, export->prefix, export->prefix_length,
-                                        &record);
+    int rc = export->started ? nx_state_cursor_next(export->cursor, &record)
+                             : nx_state_cursor_seek(export->cursor, export->prefix,
+                                                    export->prefix_length, &record);
 
     export->started = true;
     if (rc == 0 && !has_prefix(export, &record)) {
@@ -129,7 +131,7 @@ static void send_piece(struct connection *connection)
         }
     }
     if (text->failed || (rc < 0 && rc != -ENOENT)) {
-        nx_error("an export is cut: %s", text->failed ? "memory is short" : strerror(-rc));
+        nx_error("an export is cut: %s", text->failed ? "memory is short" : nx_errno_text(rc));
         nx_connection_close(connection);
         return;
     }
@@ -180,9 +182,9 @@ static void begin(struct connection *connection)
 
 static void merge_expired(struct connection *connection)
 {
-    nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 10,
-                    "The checkpointer did not bring the state to the committed offset; see this "
-                    "node's log.");
+    nx_refuse(connection, NX_ERROR_OVERLOADED,
+              "The checkpointer did not bring the state to the committed offset; see this "
+              "node's log.");
 }
 
 /* Shared memory may have changed: begins when the state has come so far. */
@@ -240,9 +242,9 @@ void nx_handle_export(struct connection *connection)
     export = calloc(1, sizeof *export);
     if (export == NULL || !take_place(worker)) {
         free(export);
-        nx_refuse_retry(connection, NX_ERROR_TOO_MANY_REQUESTS, 5,
-                        "%d exports run on this node, which is the most; try again when one is done.",
-                        MAX_EXPORTS);
+        nx_refuse(connection, NX_ERROR_TOO_MANY_REQUESTS,
+                  "%d exports run on this node, which is the most; try again when one is done.",
+                  MAX_EXPORTS);
         return;
     }
     if (prefix != NULL && prefix->length > 0) {

@@ -78,8 +78,9 @@ static enum head_verdict version_byte(struct head_scan *scan, unsigned char c)
     if (c == '\r' && scan->part == sizeof version) {
         return go(scan, LINE_LF);
     }
-    if (scan->part < sizeof version - 1 ? c != (unsigned char)version[scan->part]
-                                        : scan->part > sizeof version - 1 || (c != '0' && c != '1')) {
+    if (scan->part < sizeof version - 1
+            ? c != (unsigned char)version[scan->part]
+            : scan->part > sizeof version - 1 || (c != '0' && c != '1')) {
         return bad(scan, "the request line must end in HTTP/1.1 or HTTP/1.0 and CRLF");
     }
     scan->part++;
@@ -111,7 +112,8 @@ static enum head_verdict name_byte(struct head_scan *scan, unsigned char c)
     if (c == ' ' || c == '\t') {
         return bad(scan, "a space before the colon of a header line");
     }
-    return is_token(c) ? HEAD_MORE : bad(scan, "a header line without a colon, or a bad byte in a name");
+    return is_token(c) ? HEAD_MORE
+                       : bad(scan, "a header line without a colon, or a bad byte in a name");
 }
 
 static enum head_verdict value_byte(struct head_scan *scan, unsigned char c)
@@ -173,7 +175,7 @@ enum head_verdict nx_head_scan(struct head_scan *scan, const char *bytes, size_t
         verdict = step(scan, (unsigned char)bytes[scan->length]);
         scan->length++;
         if (scan->fields_from > 0 && scan->length - scan->fields_from > NX_HEAD_MAX_HEADERS &&
-            verdict == HEAD_MORE) {
+            verdict != HEAD_BAD) {
             verdict = HEAD_TOO_LARGE;
         }
     }

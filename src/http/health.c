@@ -1,13 +1,14 @@
 /* Runs in http workers. /health, /ready, /primary, /replica and the list of endpoints at /: open to
  * everybody, answered from shared memory alone. */
-#include <string.h>
-
 #include "http/connection.h"
 #include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
+#include "nexus_version.h"
+
+#include <string.h>
 
 #define MAX_REASONS 8
 
@@ -81,7 +82,7 @@ static bool take_max_lag(struct connection *connection, const char *name, uint64
 {
     char message[NX_MESSAGE_SIZE];
 
-    *ret_max_lag = connection->worker->process->config->replication_max_ready_lag;
+    *ret_max_lag = connection->worker->process->config->replication.max_ready_lag;
     if (nx_query_u64(&connection->request->query, name, 0, UINT64_MAX, ret_max_lag, message) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s", message);
         return false;
@@ -140,12 +141,10 @@ void nx_handle_root(struct connection *connection)
     nx_json_string(&json, "role", nx_node_role_name(nx_node_role(worker->shm)));
     nx_json_open(&json, "endpoints", '[');
     for (unsigned i = 0; i < nx_route_count; i++) {
-        if (nx_routes[i].method != HTTP_OPTIONS) {
-            nx_json_open(&json, NULL, '{');
-            nx_json_string(&json, "method", http_method_str((enum http_method)nx_routes[i].method));
-            nx_json_string(&json, "path", nx_routes[i].path);
-            nx_json_close(&json, '}');
-        }
+        nx_json_open(&json, NULL, '{');
+        nx_json_string(&json, "method", http_method_str((enum http_method)nx_routes[i].method));
+        nx_json_string(&json, "path", nx_routes[i].path);
+        nx_json_close(&json, '}');
     }
     nx_json_close(&json, ']');
     nx_json_close(&json, '}');

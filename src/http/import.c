@@ -4,14 +4,6 @@
  * The answer comes when nothing is under way any more. Of several entries that fail the first in the
  * client's order counts: `imported` lines are stored without a gap, `line` is the first that may not
  * be; entries behind it may be stored too, and importing them again does no harm. */
-#include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <json-c/json.h>
-
 #include "http/connection.h"
 #include "http/json_in.h"
 #include "http/json_out.h"
@@ -21,13 +13,21 @@
 #include "http/worker.h"
 #include "http/writes.h"
 
-#define ENTRY_LINES  1000
-#define ENTRY_BYTES  (1u << 20)
-#define MAX_ENTRIES  4 /* under way at one time */
-#define PLACE_SIZE   40
-#define LINE_KEEP    (256u << 10)
+#include <json-c/json.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENTRY_LINES 1000
+#define ENTRY_BYTES (1u << 20)
+#define MAX_ENTRIES 4 /* under way at one time */
+#define PLACE_SIZE  40
+#define LINE_KEEP   (256u << 10)
 /* A byte of a value takes at most six of JSON ("\u0001"); names, key and base64 take less. */
-#define LINE_FACTOR  6
+#define LINE_FACTOR   6
 #define LINE_OVERHEAD (8u << 10)
 
 /* One piece of the body completes at most one entry, its end and a bad line one more. */
@@ -42,8 +42,8 @@ struct under_way {
 };
 
 struct import {
-    struct text line;    /* the line that is not whole yet */
-    struct text ops;     /* of the entry being gathered */
+    struct text line; /* the line that is not whole yet */
+    struct text ops;  /* of the entry being gathered */
     struct json_put item;
     uint64_t line_number; /* lines seen, blank ones too */
     uint64_t gathered;    /* lines in ops */
@@ -142,7 +142,6 @@ static void fail_memory(struct import *import, uint64_t line)
          &(struct problem){
              .code = NX_ERROR_OVERLOADED,
              .message = "Memory is short on this node.",
-             .retry_after = 1,
          });
 }
 
@@ -168,7 +167,8 @@ static void count_settled(struct import *import)
     }
 }
 
-static void entry_done(struct connection *connection, const struct nx_completion *completion,
+static void entry_done(struct connection *connection,
+                       const struct nx_completion *completion,
                        uint64_t number)
 {
     struct import *import = import_of(connection);
@@ -207,7 +207,7 @@ static void submit(struct connection *connection, struct import *import)
                                             .done = entry_done,
                                             .argument = import->begun,
                                         });
-    nx_text_reset(&import->ops, 2 * ENTRY_BYTES);
+    nx_text_reset(&import->ops, (size_t)2 * ENTRY_BYTES);
     import->gathered = 0;
     if (rc < 0) {
         fail_memory(import, entry->first_line);
@@ -262,7 +262,7 @@ static bool is_blank(struct nx_slice line)
 /* One whole line, without its LF. */
 static void take_line(struct connection *connection, struct import *import, struct nx_slice line)
 {
-    size_t max_value = (size_t)connection->worker->process->config->http_max_value_size;
+    size_t max_value = (size_t)connection->worker->process->config->http.max_value_size;
     struct json_object *object = NULL;
     struct json_fault fault;
     char place[PLACE_SIZE];
@@ -290,7 +290,7 @@ static void take_line(struct connection *connection, struct import *import, stru
 /* Keeps the beginning of a line whose end has not come yet. */
 static void keep_part(struct connection *connection, struct import *import, struct nx_slice part)
 {
-    size_t most = (size_t)connection->worker->process->config->http_max_value_size * LINE_FACTOR +
+    size_t most = (size_t)connection->worker->process->config->http.max_value_size * LINE_FACTOR +
                   LINE_OVERHEAD;
 
     if (import->line.length + part.length > most) {
@@ -373,7 +373,7 @@ void nx_handle_import(struct connection *connection)
     struct import *import = calloc(1, sizeof *import);
 
     if (import == NULL) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     import->offset = nx_node_durable(shm);

@@ -1,17 +1,17 @@
 /* Runs in http workers. See json_in.h. */
 #include "http/json_in.h"
 
+#include "common/entry.h"
+#include "http/base64.h"
+#include "http/json_scan.h"
+
+#include <json-c/json.h>
+
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <json-c/json.h>
-
-#include "common/entry.h"
-#include "http/base64.h"
-#include "http/json_scan.h"
 
 struct json_tokener *nx_json_tokener(void)
 {
@@ -34,8 +34,10 @@ int nx_json_fault(struct json_fault *fault, enum nx_error code, const char *form
     return -EINVAL;
 }
 
-int nx_json_parse(struct json_tokener *tokener, struct nx_slice text,
-                  struct json_object **ret_object, struct json_fault *fault)
+int nx_json_parse(struct json_tokener *tokener,
+                  struct nx_slice text,
+                  struct json_object **ret_object,
+                  struct json_fault *fault)
 {
     struct json_object *object;
     enum json_tokener_error error;
@@ -82,46 +84,56 @@ static bool is_one_of(const char *name, const char *known)
     return false;
 }
 
-int nx_json_only(struct json_object *object, const char *known, const char *place,
+int nx_json_only(struct json_object *object,
+                 const char *known,
+                 const char *place,
                  struct json_fault *fault)
 {
     json_object_object_foreach(object, name, value)
     {
         (void)value;
         if (!is_one_of(name, known)) {
-            return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s has an unknown member \"%.40s\"; known: %s.",
-                                 place, name, known);
+            return nx_json_fault(fault, NX_ERROR_BAD_JSON,
+                                 "%s has an unknown member \"%.40s\"; known: %s.", place, name,
+                                 known);
         }
     }
     return 0;
 }
 
-static int string_of(struct json_object *value, const char *name, const char *place,
-                     struct nx_slice *ret_bytes, struct json_fault *fault)
+static int string_of(struct json_object *value,
+                     const char *name,
+                     const char *place,
+                     struct nx_slice *ret_bytes,
+                     struct json_fault *fault)
 {
     if (!json_object_is_type(value, json_type_string)) {
         return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" must be a string.", place, name);
     }
-    *ret_bytes = nx_slice_of(json_object_get_string(value),
-                             (size_t)json_object_get_string_len(value));
+    *ret_bytes =
+        nx_slice_of(json_object_get_string(value), (size_t)json_object_get_string_len(value));
     return 0;
 }
 
-int nx_json_bytes_of(struct json_object *object, const char *name, const char *place,
-                     struct text *decoded, struct nx_slice *ret_bytes, struct json_fault *fault)
+int nx_json_bytes_of(struct json_object *object,
+                     const char *name,
+                     const char *place,
+                     struct text *decoded,
+                     struct nx_slice *ret_bytes,
+                     struct json_fault *fault)
 {
     char base64_name[32];
     struct json_object *plain = NULL;
     struct json_object *base64 = NULL;
-    struct nx_slice coded;
+    struct nx_slice coded = {NULL, 0};
 
     snprintf(base64_name, sizeof base64_name, "%s_base64", name);
     bool has_plain = json_object_object_get_ex(object, name, &plain);
     bool has_base64 = json_object_object_get_ex(object, base64_name, &base64);
 
     if (has_plain == has_base64) {
-        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s must have either \"%s\" or \"%s\"%s.", place,
-                             name, base64_name, has_plain ? ", not both" : "");
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s must have either \"%s\" or \"%s\"%s.",
+                             place, name, base64_name, has_plain ? ", not both" : "");
     }
     if (has_plain) {
         return string_of(plain, name, place, ret_bytes, fault);
@@ -131,15 +143,18 @@ int nx_json_bytes_of(struct json_object *object, const char *name, const char *p
     }
     nx_text_reset(decoded, SIZE_MAX);
     if (nx_base64_decode(decoded, (const char *)coded.data, coded.length, BASE64_PLAIN) < 0) {
-        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" is not base64 (RFC 4648).", place,
-                             base64_name);
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" is not base64 (RFC 4648).",
+                             place, base64_name);
     }
     *ret_bytes = nx_slice_of(decoded->data, decoded->length);
     return 0;
 }
 
-int nx_json_offset_of(struct json_object *object, const char *name, const char *place,
-                      struct client_offset *ret_offset, struct json_fault *fault)
+int nx_json_offset_of(struct json_object *object,
+                      const char *name,
+                      const char *place,
+                      struct client_offset *ret_offset,
+                      struct json_fault *fault)
 {
     struct json_object *value = NULL;
     struct nx_slice text;
@@ -149,19 +164,23 @@ int nx_json_offset_of(struct json_object *object, const char *name, const char *
             *ret_offset = (struct client_offset){json_object_get_uint64(value), 0};
             return 0;
         }
-        text = nx_slice_of(json_object_get_string(value), (size_t)json_object_get_string_len(value));
+        text =
+            nx_slice_of(json_object_get_string(value), (size_t)json_object_get_string_len(value));
         if (json_object_is_type(value, json_type_string) &&
             nx_client_offset_parse(text, ret_offset) == 0) {
             return 0;
         }
     }
     return nx_json_fault(fault, NX_ERROR_BAD_JSON,
-                         "%s must have \"%s\": an offset as a number, or \"N@E\" with its epoch.", place,
-                         name);
+                         "%s must have \"%s\": an offset as a number, or \"N@E\" with its epoch.",
+                         place, name);
 }
 
-int nx_json_key_of(struct json_object *object, const char *known, const char *place,
-                   struct json_put *put, struct json_fault *fault)
+int nx_json_key_of(struct json_object *object,
+                   const char *known,
+                   const char *place,
+                   struct json_put *put,
+                   struct json_fault *fault)
 {
     if (!json_object_is_type(object, json_type_object)) {
         return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s must be an object.", place);
@@ -171,17 +190,21 @@ int nx_json_key_of(struct json_object *object, const char *known, const char *pl
         return -EINVAL;
     }
     if (put->key.length == 0 || put->key.length > NX_MAX_KEY) {
-        return nx_json_fault(fault, NX_ERROR_BAD_KEY, "%s: the key has %zu bytes; a key has 1 to %d.",
-                             place, put->key.length, NX_MAX_KEY);
+        return nx_json_fault(fault, NX_ERROR_BAD_KEY,
+                             "%s: the key has %zu bytes; a key has 1 to %d.", place,
+                             put->key.length, NX_MAX_KEY);
     }
     return 0;
 }
 
-int nx_json_put_of(struct json_object *object, const char *place, size_t max_value,
-                   struct json_put *put, struct json_fault *fault)
+int nx_json_put_of(struct json_object *object,
+                   const char *place,
+                   size_t max_value,
+                   struct json_put *put,
+                   struct json_fault *fault)
 {
-    if (nx_json_key_of(object, "key key_base64 value value_base64 ttl expires_at", place, put, fault) <
-            0 ||
+    if (nx_json_key_of(object, "key key_base64 value value_base64 ttl expires_at", place, put,
+                       fault) < 0 ||
         nx_json_bytes_of(object, "value", place, &put->value_decoded, &put->value, fault) < 0) {
         return -EINVAL;
     }
@@ -193,7 +216,8 @@ int nx_json_put_of(struct json_object *object, const char *place, size_t max_val
     if (json_object_object_get_ex(object, "ttl", NULL) ||
         json_object_object_get_ex(object, "expires_at", NULL)) {
         return nx_json_fault(fault, NX_ERROR_BAD_PARAMETER,
-                             "%s: expiry (ttl, expires_at) is not built yet in this version.", place);
+                             "%s: expiry (ttl, expires_at) is not built yet in this version.",
+                             place);
     }
     return 0;
 }

@@ -3,15 +3,15 @@
 #ifndef NX_HTTP_JSON_IN_H
 #define NX_HTTP_JSON_IN_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/bytes.h"
 #include "common/error_codes.h"
 #include "http/conditions.h"
 #include "http/query.h"
 #include "http/text.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct json_object;
 struct json_tokener;
@@ -30,21 +30,32 @@ int nx_json_fault(struct json_fault *fault, enum nx_error code, const char *form
     __attribute__((format(printf, 3, 4)));
 
 /* Parses one JSON object. 0 and *ret_object (free it with json_object_put), or -EINVAL and a fault. */
-int nx_json_parse(struct json_tokener *tokener, struct nx_slice text,
-                  struct json_object **ret_object, struct json_fault *fault);
+int nx_json_parse(struct json_tokener *tokener,
+                  struct nx_slice text,
+                  struct json_object **ret_object,
+                  struct json_fault *fault);
 
 /* Refuses members that `known` (names separated by spaces) doesn't hold. `place` begins the sentence. */
-int nx_json_only(struct json_object *object, const char *known, const char *place,
+int nx_json_only(struct json_object *object,
+                 const char *known,
+                 const char *place,
                  struct json_fault *fault);
 
 /* The bytes of member `name`, or of `name`_base64, of which exactly one must be there. base64 is
  * decoded into `decoded`; the slice points there or into the object. */
-int nx_json_bytes_of(struct json_object *object, const char *name, const char *place,
-                     struct text *decoded, struct nx_slice *ret_bytes, struct json_fault *fault);
+int nx_json_bytes_of(struct json_object *object,
+                     const char *name,
+                     const char *place,
+                     struct text *decoded,
+                     struct nx_slice *ret_bytes,
+                     struct json_fault *fault);
 
 /* An offset: a number, or a string N or N@E. */
-int nx_json_offset_of(struct json_object *object, const char *name, const char *place,
-                      struct client_offset *ret_offset, struct json_fault *fault);
+int nx_json_offset_of(struct json_object *object,
+                      const char *name,
+                      const char *place,
+                      struct client_offset *ret_offset,
+                      struct json_fault *fault);
 
 /* A put as /batch and /import have it, checked: key and value lengths, ttl refused. */
 struct json_put {
@@ -54,11 +65,17 @@ struct json_put {
     struct text value_decoded;
 };
 
-int nx_json_put_of(struct json_object *object, const char *place, size_t max_value,
-                   struct json_put *put, struct json_fault *fault);
+int nx_json_put_of(struct json_object *object,
+                   const char *place,
+                   size_t max_value,
+                   struct json_put *put,
+                   struct json_fault *fault);
 /* A key alone ({"key"} of a delete or a condition); `known` as in nx_json_only. */
-int nx_json_key_of(struct json_object *object, const char *known, const char *place,
-                   struct json_put *put, struct json_fault *fault);
+int nx_json_key_of(struct json_object *object,
+                   const char *known,
+                   const char *place,
+                   struct json_put *put,
+                   struct json_fault *fault);
 void nx_json_put_free(struct json_put *put);
 
 #endif

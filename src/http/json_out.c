@@ -1,9 +1,9 @@
 /* Runs in http workers. Pure functions over a text; see json_out.h. */
 #include "http/json_out.h"
 
-#include <string.h>
-
 #include "http/base64.h"
+
+#include <string.h>
 
 struct json nx_json_of(struct text *out)
 {
@@ -172,9 +172,9 @@ void nx_json_string(struct json *json, const char *name, const char *value)
     }
     put_char(json->out, '"');
     for (size_t i = 0; i < bytes.length; i++) {
-        uint8_t c = bytes.data[i];
+        char c = value[i];
 
-        put_char(json->out, c >= ' ' && c < 0x7f && c != '"' && c != '\\' ? (char)c : '?');
+        put_char(json->out, c >= ' ' && c < 0x7f && c != '"' && c != '\\' ? c : '?');
     }
     put_char(json->out, '"');
 }

@@ -10,12 +10,12 @@
 #ifndef NX_HTTP_JSON_OUT_H
 #define NX_HTTP_JSON_OUT_H
 
+#include "common/bytes.h"
+#include "http/text.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/bytes.h"
-#include "http/text.h"
 
 struct json {
     struct text *out;

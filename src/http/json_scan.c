@@ -1,12 +1,12 @@
 /* Runs in http workers. Pure; one pass, no allocation. See json_scan.h. */
 #include "http/json_scan.h"
 
+#include "http/json_out.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "http/json_out.h"
 
 struct level {
     bool object;
@@ -162,12 +162,38 @@ static int open_level(struct scan *scan, bool object)
     return 0;
 }
 
+/* A number or a word. json-c also takes NaN, Infinity and names in single quotes. */
+static int scan_scalar(struct scan *scan)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    size_t left = (size_t)(scan->end - scan->p);
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        size_t length = strlen(words[i]);
+
+        if (left >= length && memcmp(scan->p, words[i], length) == 0) {
+            scan->p += length;
+            return 0;
+        }
+    }
+    if (*scan->p != '-' && (*scan->p < '0' || *scan->p > '9')) {
+        return bad(scan, "neither a string, a number, an object, an array, true, false nor null");
+    }
+    while (scan->p < scan->end && *scan->p != 0 && strchr("0123456789+-.eE", *scan->p) != NULL) {
+        scan->p++;
+    }
+    return 0;
+}
+
 static int scan_token(struct scan *scan)
 {
     uint8_t c = *scan->p;
 
     if (c == '"') {
         return scan_token_string(scan);
+    }
+    if (c == 0 || strchr("{}[],: \t\r\n", c) == NULL) {
+        return scan_scalar(scan);
     }
     if (c == '{' || c == '[') {
         return open_level(scan, c == '{');
@@ -179,8 +205,6 @@ static int scan_token(struct scan *scan)
         scan->depth--;
     } else if (c == ',' && scan->depth > 0) {
         scan->levels[scan->depth - 1].want_name = scan->levels[scan->depth - 1].object;
-    } else if (c < ' ' && c != '\t' && c != '\n' && c != '\r') {
-        return bad(scan, "a control byte");
     }
     scan->p++;
     return 0;

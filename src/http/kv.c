@@ -1,8 +1,4 @@
 /* Runs in http workers. One key: GET, HEAD, PUT, DELETE /kv/{key}. */
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "common/latch.h"
 #include "http/conditions.h"
 #include "http/connection.h"
@@ -13,6 +9,10 @@
 #include "http/waits.h"
 #include "http/worker.h"
 #include "http/writes.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #define MAX_WAIT_S 300
 
@@ -28,7 +28,9 @@ struct read_conditions {
     struct tag_list none_match;
 };
 
-static bool read_condition(struct connection *connection, const char *name, bool *ret_given,
+static bool read_condition(struct connection *connection,
+                           const char *name,
+                           bool *ret_given,
                            struct tag_list *ret_list)
 {
     const struct nx_slice *value = nx_request_header(connection->request, name);
@@ -40,8 +42,8 @@ static bool read_condition(struct connection *connection, const char *name, bool
     if (nx_request_header_count(connection->request, name) > 1 ||
         nx_tags_parse(*value, ret_list) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "%s must be given once, as \"N\", N, N@E, a list of at most %d of them, or *.", name,
-                  NX_MAX_TAGS);
+                  "%s must be given once, as \"N\", N, N@E, a list of at most %d of them, or *.",
+                  name, NX_MAX_TAGS);
         return false;
     }
     return nx_node_check_epoch(connection, nx_tags_epoch(ret_list));
@@ -70,13 +72,16 @@ static void respond_mismatch(struct connection *connection, uint64_t version, ui
     };
 
     snprintf(problem.message, sizeof problem.message, "%s",
-             version == 0 ? "The condition does not hold: the key is absent (offset 0)."
-                          : "The condition does not hold: the key's version is the offset given here.");
+             version == 0
+                 ? "The condition does not hold: the key is absent (offset 0)."
+                 : "The condition does not hold: the key's version is the offset given here.");
     nx_respond_problem(connection, &problem);
 }
 
-static void respond_value(struct connection *connection, const struct nx_item *item,
-                          uint64_t read_offset, bool modified)
+static void respond_value(struct connection *connection,
+                          const struct nx_item *item,
+                          uint64_t read_offset,
+                          bool modified)
 {
     nx_respond(connection, &(struct response){
                                .status = modified ? 200 : 304,
@@ -112,11 +117,14 @@ static bool parked(struct connection *connection, uint64_t wait_s, uint64_t read
     return true;
 }
 
-static void answer_read(struct connection *connection, const struct read_conditions *conditions,
-                        const struct nx_item *item, uint64_t read_offset)
+static void answer_read(struct connection *connection,
+                        const struct read_conditions *conditions,
+                        const struct nx_item *item,
+                        uint64_t read_offset)
 {
     uint64_t version = item == NULL ? 0 : item->offset;
-    bool unchanged = conditions->none_match_given && nx_tags_match(&conditions->none_match, version);
+    bool unchanged =
+        conditions->none_match_given && nx_tags_match(&conditions->none_match, version);
     uint64_t wait_s = 0;
     char message[NX_MESSAGE_SIZE];
 
@@ -167,7 +175,8 @@ void nx_handle_kv_get(struct connection *connection)
 
 /* ---- writing ---- */
 
-static void respond_offset(struct connection *connection, const struct nx_completion *completion,
+static void respond_offset(struct connection *connection,
+                           const struct nx_completion *completion,
                            unsigned status)
 {
     struct text *text = &connection->worker->json;
@@ -193,7 +202,8 @@ static void respond_refused(struct connection *connection, const struct nx_compl
     nx_respond_problem(connection, &problem);
 }
 
-static void put_done(struct connection *connection, const struct nx_completion *completion,
+static void put_done(struct connection *connection,
+                     const struct nx_completion *completion,
                      uint64_t argument)
 {
     (void)argument;
@@ -224,7 +234,7 @@ static int wrap_value(struct request *request, size_t *ret_from)
 void nx_handle_kv_put(struct connection *connection)
 {
     struct request *request = connection->request;
-    size_t from;
+    size_t from = 0;
 
     if (nx_query_find(&request->query, "ttl") != NULL) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
@@ -249,7 +259,8 @@ void nx_handle_kv_put(struct connection *connection)
                                 });
 }
 
-static void delete_done(struct connection *connection, const struct nx_completion *completion,
+static void delete_done(struct connection *connection,
+                        const struct nx_completion *completion,
                         uint64_t argument)
 {
     struct text *text = &connection->worker->json;
@@ -281,7 +292,7 @@ void nx_handle_kv_delete(struct connection *connection)
     }
     nx_text_reset(&request->body, SIZE_MAX);
     if (!nx_text_reserve(&request->body, size)) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     writer = nx_writer_of(request->body.data, size);

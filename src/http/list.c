@@ -1,7 +1,4 @@
 /* Runs in http workers. GET /kv: a page of keys in byte order, all at one offset. */
-#include <errno.h>
-#include <string.h>
-
 #include "common/entry.h"
 #include "http/base64.h"
 #include "http/connection.h"
@@ -10,6 +7,9 @@
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
+
+#include <errno.h>
+#include <string.h>
 
 #define DEFAULT_LIMIT 100
 #define MAX_LIMIT     10000
@@ -103,15 +103,16 @@ static void lower_end_to_prefix(struct bounds *bounds, struct nx_slice prefix)
 }
 
 /* A parameter that is a key or part of one. False: answered. */
-static bool take_key_param(struct connection *connection, const char *name,
+static bool take_key_param(struct connection *connection,
+                           const char *name,
                            struct nx_slice *ret_value)
 {
     const struct nx_slice *given = nx_query_find(&connection->request->query, name);
 
     *ret_value = given == NULL ? nx_slice_of(NULL, 0) : *given;
     if (ret_value->length > NX_MAX_KEY) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "Parameter '%s' is longer than a key (%d bytes).",
-                  name, NX_MAX_KEY);
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Parameter '%s' is longer than a key (%d bytes).", name, NX_MAX_KEY);
         return false;
     }
     return true;
@@ -200,7 +201,9 @@ static void end_page(struct page *page, struct text *scratch)
 }
 
 /* Reads the page; begins anew when generations were recycled under it. */
-static int read_page(struct http_worker *worker, const struct bounds *bounds, struct page *page,
+static int read_page(struct http_worker *worker,
+                     const struct bounds *bounds,
+                     struct page *page,
                      uint64_t *ret_read_offset)
 {
     struct nx_range range = {
@@ -237,7 +240,7 @@ void nx_handle_list(struct connection *connection)
     }
     end_page(&page, &worker->scratch);
     if (worker->json.failed) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     nx_respond(connection, &(struct response){

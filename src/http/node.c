@@ -2,15 +2,15 @@
  * See node.h. */
 #include "http/node.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "common/latch.h"
 #include "http/connection.h"
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 enum nx_node_role nx_node_role(struct nx_shm *shm)
 {
@@ -79,8 +79,8 @@ bool nx_node_connected(struct nx_shm *shm)
 
 uint64_t nx_node_silence_limit(const struct nx_config *config)
 {
-    return (uint64_t)config->replication_heartbeat_ms *
-           config->replication_missed_heartbeats_threshold;
+    return (uint64_t)config->replication.heartbeat_ms *
+           config->replication.missed_heartbeats_threshold;
 }
 
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
@@ -106,8 +106,8 @@ static bool check_started(struct connection *connection)
     if (nx_node_phase(connection->worker->shm) != NX_PHASE_STARTING) {
         return true;
     }
-    nx_refuse_retry(connection, NX_ERROR_ROLE_CHANGE, 1,
-                    "This node is starting (it reads its log); try again in a moment.");
+    nx_refuse(connection, NX_ERROR_ROLE_CHANGE,
+              "This node is starting (it reads its log); try again in a moment.");
     return false;
 }
 
@@ -157,9 +157,9 @@ bool nx_node_check_readable(struct connection *connection)
         return false;
     }
     if (nx_node_not_synced(worker->shm)) {
-        nx_refuse_retry(connection, NX_ERROR_NOT_SYNCED, 1,
-                        "This replica has not received its master's data yet; try again, or ask "
-                        "another node.");
+        nx_refuse(connection, NX_ERROR_NOT_SYNCED,
+                  "This replica has not received its master's data yet; try again, or ask "
+                  "another node.");
         return false;
     }
     rc = nx_worker_open_view(worker);
@@ -202,8 +202,8 @@ bool nx_node_check_writable(struct connection *connection)
         return false;
     }
     if (nx_node_phase(shm) == NX_PHASE_DRAINING) {
-        nx_refuse_retry(connection, NX_ERROR_ROLE_CHANGE, 1,
-                        "This node is stopping and takes no more writes.");
+        nx_refuse(connection, NX_ERROR_ROLE_CHANGE,
+                  "This node is stopping and takes no more writes.");
         return false;
     }
     return check_durability(connection);

@@ -3,12 +3,12 @@
 #ifndef NX_HTTP_NODE_H
 #define NX_HTTP_NODE_H
 
+#include "common/config.h"
+#include "common/shm_layout.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/config.h"
-#include "common/shm_layout.h"
 
 struct connection;
 

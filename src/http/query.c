@@ -1,12 +1,14 @@
 /* Runs in http workers. Pure functions; see query.h. */
 #include "http/query.h"
 
+#include "common/edit_distance.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_NAME 32 /* longest parameter name that is compared with the known ones */
+#define MAX_NAME 32 /* of a parameter that is compared with the known ones, NUL included */
 
 static int hex_digit(uint8_t c)
 {
@@ -45,27 +47,22 @@ int nx_percent_decode(struct text *out, struct nx_slice raw, bool plus_is_space)
     return 0;
 }
 
-/* Levenshtein distance of two short names. */
-static unsigned distance(struct nx_slice a, const char *b, size_t b_length)
+/* A name as a C string, cut where it is longer than any that is known. */
+static void copy_name(char name[MAX_NAME], const void *bytes, size_t length)
 {
-    unsigned row[MAX_NAME + 1];
+    length = length < MAX_NAME - 1 ? length : MAX_NAME - 1;
+    memcpy(name, bytes, length);
+    name[length] = '\0';
+}
 
-    for (size_t j = 0; j <= b_length; j++) {
-        row[j] = (unsigned)j;
-    }
-    for (size_t i = 1; i <= a.length; i++) {
-        unsigned diagonal = row[0];
+/* The next of the known names, which moves on; empty at the end. */
+static struct nx_slice next_known(const char **known)
+{
+    struct nx_slice name = nx_slice_of(*known, strcspn(*known, " "));
 
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= b_length; j++) {
-            unsigned change = diagonal + (a.data[i - 1] == (uint8_t)b[j - 1] ? 0 : 1);
-            unsigned insert = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-
-            diagonal = row[j];
-            row[j] = change < insert ? change : insert;
-        }
-    }
-    return row[b_length];
+    *known += name.length;
+    *known += strspn(*known, " ");
+    return name;
 }
 
 /* The known name that is nearest, as a slice of `known`; empty when there is none. */
@@ -73,28 +70,35 @@ static struct nx_slice nearest(struct nx_slice name, const char *known)
 {
     struct nx_slice best = {NULL, 0};
     unsigned best_distance = UINT32_MAX;
+    char given[MAX_NAME];
+    char candidate[MAX_NAME];
 
-    if (name.length > MAX_NAME) {
-        name.length = MAX_NAME;
-    }
-    while (*known != '\0') {
-        size_t length = strcspn(known, " ");
-        unsigned d = distance(name, known, length);
+    copy_name(given, name.data, name.length);
+    for (;;) {
+        struct nx_slice next = next_known(&known);
 
-        if (d < best_distance) {
-            best_distance = d;
-            best = nx_slice_of(known, length);
+        if (next.length == 0) {
+            return best;
         }
-        known += length + (known[length] == ' ' ? 1 : 0);
+        copy_name(candidate, next.data, next.length);
+        if (nx_edit_distance(given, candidate) < best_distance) {
+            best_distance = nx_edit_distance(given, candidate);
+            best = next;
+        }
     }
-    return best;
 }
 
 static bool is_known(struct nx_slice name, const char *known)
 {
-    struct nx_slice best = nearest(name, known);
+    struct nx_slice next;
 
-    return best.length > 0 && nx_slice_equal(name, best);
+    do {
+        next = next_known(&known);
+        if (next.length > 0 && nx_slice_equal(name, next)) {
+            return true;
+        }
+    } while (next.length > 0);
+    return false;
 }
 
 /* What of a client's text can stand in a message. */
@@ -116,14 +120,16 @@ static int refuse_unknown(struct nx_slice name, const char *known, char message[
         snprintf(message, NX_MESSAGE_SIZE, "Unknown parameter '%.*s': this endpoint takes none.",
                  shown(name), (const char *)name.data);
     } else {
-        snprintf(message, NX_MESSAGE_SIZE, "Unknown parameter '%.*s'; did you mean '%.*s'? Known: %s.",
-                 shown(name), (const char *)name.data, (int)best.length, (const char *)best.data,
-                 known);
+        snprintf(message, NX_MESSAGE_SIZE,
+                 "Unknown parameter '%.*s'; did you mean '%.*s'? Known: %s.", shown(name),
+                 (const char *)name.data, (int)best.length, (const char *)best.data, known);
     }
     return -EINVAL;
 }
 
-static int take_param(struct query *query, const struct query_param *param, const char *known,
+static int take_param(struct query *query,
+                      const struct query_param *param,
+                      const char *known,
                       char message[NX_MESSAGE_SIZE])
 {
     if (!is_known(param->name, known)) {
@@ -140,15 +146,18 @@ static int take_param(struct query *query, const struct query_param *param, cons
     return 0;
 }
 
-static int decode_part(struct query *query, struct nx_slice raw, struct nx_slice *ret_decoded,
+static int decode_part(struct query *query,
+                       struct nx_slice raw,
+                       struct nx_slice *ret_decoded,
                        char message[NX_MESSAGE_SIZE])
 {
     size_t before = query->bytes.length;
     int rc = nx_percent_decode(&query->bytes, raw, true);
 
     if (rc == -EINVAL) {
-        snprintf(message, NX_MESSAGE_SIZE,
-                 "The query has a '%%' that two hexadecimal digits don't follow; write %%25 for '%%'.");
+        snprintf(
+            message, NX_MESSAGE_SIZE,
+            "The query has a '%%' that two hexadecimal digits don't follow; write %%25 for '%%'.");
     }
     if (rc == 0) {
         *ret_decoded = nx_slice_of(query->bytes.data + before, query->bytes.length - before);
@@ -156,7 +165,9 @@ static int decode_part(struct query *query, struct nx_slice raw, struct nx_slice
     return rc;
 }
 
-int nx_query_parse(struct query *query, struct nx_slice raw, const char *known,
+int nx_query_parse(struct query *query,
+                   struct nx_slice raw,
+                   const char *known,
                    char message[NX_MESSAGE_SIZE])
 {
     query->count = 0;
@@ -219,8 +230,12 @@ int nx_parse_u64(struct nx_slice digits, uint64_t *ret_value)
     return 0;
 }
 
-int nx_query_u64(const struct query *query, const char *name, uint64_t min, uint64_t max,
-                 uint64_t *ret_value, char message[NX_MESSAGE_SIZE])
+int nx_query_u64(const struct query *query,
+                 const char *name,
+                 uint64_t min,
+                 uint64_t max,
+                 uint64_t *ret_value,
+                 char message[NX_MESSAGE_SIZE])
 {
     const struct nx_slice *given = nx_query_find(query, name);
     uint64_t value;
@@ -230,15 +245,17 @@ int nx_query_u64(const struct query *query, const char *name, uint64_t min, uint
     }
     if (nx_parse_u64(*given, &value) < 0 || value < min || value > max) {
         snprintf(message, NX_MESSAGE_SIZE,
-                 "Parameter '%s' must be a whole number from %" PRIu64 " to %" PRIu64 ".", name, min,
-                 max);
+                 "Parameter '%s' must be a whole number from %" PRIu64 " to %" PRIu64 ".", name,
+                 min, max);
         return -EINVAL;
     }
     *ret_value = value;
     return 0;
 }
 
-int nx_query_bool(const struct query *query, const char *name, bool *ret_value,
+int nx_query_bool(const struct query *query,
+                  const char *name,
+                  bool *ret_value,
                   char message[NX_MESSAGE_SIZE])
 {
     const struct nx_slice *given = nx_query_find(query, name);
@@ -246,8 +263,8 @@ int nx_query_bool(const struct query *query, const char *name, bool *ret_value,
     if (given == NULL) {
         return 0;
     }
-    bool yes = nx_slice_equal(*given, nx_slice_text("1")) ||
-               nx_slice_equal(*given, nx_slice_text("true"));
+    bool yes =
+        nx_slice_equal(*given, nx_slice_text("1")) || nx_slice_equal(*given, nx_slice_text("true"));
 
     if (!yes && !nx_slice_equal(*given, nx_slice_text("0")) &&
         !nx_slice_equal(*given, nx_slice_text("false"))) {

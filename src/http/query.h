@@ -2,12 +2,12 @@
 #ifndef NX_HTTP_QUERY_H
 #define NX_HTTP_QUERY_H
 
+#include "common/bytes.h"
+#include "http/text.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "common/bytes.h"
-#include "http/text.h"
 
 #define NX_QUERY_MAX_PARAMS 16
 #define NX_MESSAGE_SIZE     512 /* of a problem's message, NUL included */
@@ -30,7 +30,9 @@ struct query {
 /* Takes `raw` (what follows the '?') apart. `known` names the parameters that the endpoint takes,
  * separated by spaces. 0, -ENOMEM, or -EINVAL and a sentence in message: an unknown parameter (it
  * names the nearest known one), a repeated one, a bad '%'. */
-int nx_query_parse(struct query *query, struct nx_slice raw, const char *known,
+int nx_query_parse(struct query *query,
+                   struct nx_slice raw,
+                   const char *known,
                    char message[NX_MESSAGE_SIZE]);
 
 /* The value of a parameter, or NULL when it wasn't given. */
@@ -38,11 +40,17 @@ const struct nx_slice *nx_query_find(const struct query *query, const char *name
 
 /* A number from min to max; *ret_value stays as it is when the parameter wasn't given. 0 or -EINVAL
  * and a sentence. */
-int nx_query_u64(const struct query *query, const char *name, uint64_t min, uint64_t max,
-                 uint64_t *ret_value, char message[NX_MESSAGE_SIZE]);
+int nx_query_u64(const struct query *query,
+                 const char *name,
+                 uint64_t min,
+                 uint64_t max,
+                 uint64_t *ret_value,
+                 char message[NX_MESSAGE_SIZE]);
 
 /* A boolean (1, 0, true, false); as above. */
-int nx_query_bool(const struct query *query, const char *name, bool *ret_value,
+int nx_query_bool(const struct query *query,
+                  const char *name,
+                  bool *ret_value,
                   char message[NX_MESSAGE_SIZE]);
 
 /* Digits only, no sign, no overflow. 0 or -EINVAL. */

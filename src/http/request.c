@@ -2,12 +2,12 @@
  * (RFC 9112, section 6): a request whose length can be understood in two ways is refused. */
 #include "http/request.h"
 
+#include "http/connection.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "http/connection.h"
 
 #define KEEP_BYTES (64u << 10) /* of each buffer, for the next request */
 
@@ -200,8 +200,7 @@ int nx_request_parse_head(struct request *request)
 
     http_parser_init(parser, HTTP_REQUEST);
     parser->data = request;
-    http_parser_execute(parser, &callbacks, (const char *)request->head.data,
-                        request->head.length);
+    http_parser_execute(parser, &callbacks, (const char *)request->head.data, request->head.length);
     error = HTTP_PARSER_ERRNO(parser);
     if (error == HPE_INVALID_METHOD) {
         return -ENOTSUP;

@@ -3,18 +3,18 @@
 #ifndef NX_HTTP_REQUEST_H
 #define NX_HTTP_REQUEST_H
 
-#include <http_parser.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/queue.h>
-
 #include "common/bytes.h"
 #include "common/entry.h"
 #include "http/chunk_guard.h"
 #include "http/head_scan.h"
 #include "http/query.h"
 #include "http/text.h"
+
+#include <http_parser.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
 
 struct connection;
 struct route;
@@ -38,7 +38,7 @@ enum body_use {
 /* A handler that outlives the call which started it (import, export). Any function may be NULL. */
 struct stream {
     void (*data)(struct connection *connection, struct nx_slice bytes); /* of the request's body */
-    void (*end)(struct connection *connection);     /* the body is whole */
+    void (*end)(struct connection *connection);                         /* the body is whole */
     void (*drained)(struct connection *connection); /* the client took what was sent */
     void (*wake)(struct connection *connection);    /* shared memory may have changed */
     void (*closed)(struct connection *connection);  /* the connection goes away: free `state` */
@@ -61,8 +61,8 @@ struct request {
 
     /* Where it goes. */
     const struct route *route;
-    struct text path;     /* decoded once */
-    struct nx_slice key;  /* the part of the path that stands for {key} */
+    struct text path;    /* decoded once */
+    struct nx_slice key; /* the part of the path that stands for {key} */
     struct query query;
 
     /* The body. */
@@ -81,7 +81,7 @@ struct request {
     void *state;            /* of the stream */
     struct text conditions; /* encoded, for the submission */
     uint32_t condition_count;
-    uint32_t puts; /* of a batch */
+    uint32_t puts;        /* of a batch */
     uint64_t deadline_ms; /* of ?wait=; 0: none yet */
     bool wait_over;       /* it has passed */
 };

@@ -1,18 +1,19 @@
 /* Runs in http workers. Writes the heads of answers and the problems; see response.h. */
 #include "http/response.h"
 
+#include "common/log.h"
+#include "http/connection.h"
+#include "http/json_out.h"
+#include "http/router.h"
+#include "http/worker.h"
+#include "storage/file_io.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-#include "common/log.h"
-#include "http/connection.h"
-#include "http/json_out.h"
-#include "http/router.h"
-#include "http/worker.h"
 
 /* ---- heads ---- */
 
@@ -123,7 +124,7 @@ void nx_respond(struct connection *connection, const struct response *response)
 void nx_respond_json(struct connection *connection, const struct text *text)
 {
     if (text->failed) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     nx_respond(connection, &(struct response){
@@ -209,7 +210,7 @@ static void put_problem(struct text *text, const struct problem *problem)
     if (problem->has_progress) {
         put_progress(&json, problem);
     }
-    if (problem->retry_after > 0) {
+    if (nx_error_retryable(problem->code)) {
         nx_json_bool(&json, "retryable", true);
     }
     if (problem->master != NULL) {
@@ -220,6 +221,13 @@ static void put_problem(struct text *text, const struct problem *problem)
     }
     nx_json_close(&json, '}');
     nx_text_puts(text, "\n");
+}
+
+/* Seconds after which trying again makes sense; 0: it doesn't. */
+static unsigned retry_after(const struct problem *problem)
+{
+    return problem->retry_after == 0 && nx_error_retryable(problem->code) ? 1
+                                                                          : problem->retry_after;
 }
 
 void nx_respond_problem(struct connection *connection, const struct problem *problem)
@@ -240,25 +248,13 @@ void nx_respond_problem(struct connection *connection, const struct problem *pro
                                .offset = problem->offset,
                                .epoch = problem->epoch,
                                .allow = problem->allow,
-                               .retry_after = problem->retry_after,
+                               .retry_after = retry_after(problem),
                            });
 }
 
 void nx_refuse(struct connection *connection, enum nx_error code, const char *format, ...)
 {
     struct problem problem = {.code = code};
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(problem.message, sizeof problem.message, format, args);
-    va_end(args);
-    nx_respond_problem(connection, &problem);
-}
-
-void nx_refuse_retry(struct connection *connection, enum nx_error code, unsigned seconds,
-                     const char *format, ...)
-{
-    struct problem problem = {.code = code, .retry_after = seconds};
     va_list args;
 
     va_start(args, format);
@@ -284,20 +280,20 @@ void nx_refuse_too_large(struct connection *connection)
 
 void nx_refuse_body_budget(struct connection *connection)
 {
-    nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1,
-                    "This node is receiving too many large bodies at once; try again.");
+    nx_refuse(connection, NX_ERROR_OVERLOADED,
+              "This node is receiving too many large bodies at once; try again.");
 }
 
 void nx_refuse_read(struct connection *connection, int error)
 {
     switch (error) {
     case -EAGAIN:
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1,
-                        "What was read was overtaken by writes too often; try again.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED,
+                  "What was read was overtaken by writes too often; try again.");
         break;
     case -ESTALE:
-        nx_refuse_retry(connection, NX_ERROR_QUORUM_UNAVAILABLE, 1,
-                        "The committed state is not known yet; try again when the quorum is back.");
+        nx_refuse(connection, NX_ERROR_QUORUM_UNAVAILABLE,
+                  "The committed state is not known yet; try again when the quorum is back.");
         break;
     case -EBADMSG:
         nx_error("a damaged record was found in the state while reading; restore this node from a "
@@ -306,9 +302,9 @@ void nx_refuse_read(struct connection *connection, int error)
                   "A stored record is damaged (its checksum is wrong); see this node's log.");
         break;
     default:
-        nx_error("reading the state failed: %s", strerror(-error));
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Reading the state failed: %s.",
-                        strerror(-error));
+        nx_error("reading the state failed: %s", nx_errno_text(error));
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Reading the state failed: %s.",
+                  nx_errno_text(error));
         break;
     }
 }

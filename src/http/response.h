@@ -3,15 +3,15 @@
 #ifndef NX_HTTP_RESPONSE_H
 #define NX_HTTP_RESPONSE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "common/bytes.h"
 #include "common/error_codes.h"
 #include "common/shm_layout.h"
 #include "http/query.h"
 #include "http/text.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct connection;
 
@@ -24,7 +24,7 @@ struct response {
     uint64_t epoch;
     bool has_etag;
     uint64_t etag;
-    const char *allow; /* NULL: no Allow header */
+    const char *allow;    /* NULL: no Allow header */
     unsigned retry_after; /* seconds; 0: no Retry-After header */
 };
 
@@ -53,10 +53,10 @@ struct problem {
     uint64_t line;     /* 0: no line is to blame */
     uint64_t imported;
     uint64_t entries;
-    unsigned retry_after; /* seconds; 0: trying again is no help */
+    unsigned retry_after; /* seconds; 0: one where the code is a retryable one, else none */
     const char *allow;
-    const char *master;         /* absolute URL, NULL: not known */
-    const struct text *failed;  /* a JSON array, NULL: none */
+    const char *master;        /* absolute URL, NULL: not known */
+    const struct text *failed; /* a JSON array, NULL: none */
 };
 
 void nx_respond_problem(struct connection *connection, const struct problem *problem);
@@ -64,10 +64,6 @@ void nx_respond_problem(struct connection *connection, const struct problem *pro
 /* A problem that needs nothing but its code and a sentence. */
 void nx_refuse(struct connection *connection, enum nx_error code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-
-/* The same for what a client may try again after a moment. */
-void nx_refuse_retry(struct connection *connection, enum nx_error code, unsigned seconds,
-                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* 413 for the endpoint's bound; 503 when this worker gathers too many bodies at once. */
 void nx_refuse_too_large(struct connection *connection);

@@ -2,13 +2,6 @@
  * in this order: path, access, method, framing of the body, query, state of the node. See routes.def. */
 #include "http/router.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
-
 #include "common/latch.h"
 #include "http/access.h"
 #include "http/conditions.h"
@@ -18,19 +11,27 @@
 #include "http/waits.h"
 #include "http/worker.h"
 
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
 #define KEY_PATH         "/kv/"
 #define KEY_MARK         "{key}"
+#define SLASH_MARK       "[/]"
 #define BATCH_MOST_BYTES (64u << 20) /* of JSON; 16 MiB decoded is what counts */
 
 const struct route nx_routes[] = {
-#define NX_ROUTE(verb, path_text, name, body_use, access_class, query_names)                       \
-    {                                                                                              \
-        .method = HTTP_##verb,                                                                     \
-        .path = (path_text),                                                                       \
-        .handler = nx_handle_##name,                                                               \
-        .body = ROUTE_BODY_##body_use,                                                             \
-        .access = ROUTE_ACCESS_##access_class,                                                     \
-        .params = (query_names),                                                                   \
+#define NX_ROUTE(verb, path_text, name, body_use, access_class, query_names) \
+    {                                                                        \
+        .method = HTTP_##verb,                                               \
+        .path = (path_text),                                                 \
+        .handler = nx_handle_##name,                                         \
+        .body = ROUTE_BODY_##body_use,                                       \
+        .access = ROUTE_ACCESS_##access_class,                               \
+        .params = (query_names),                                             \
     },
 #include "http/routes.def"
 #undef NX_ROUTE
@@ -40,12 +41,16 @@ const unsigned nx_route_count = sizeof nx_routes / sizeof *nx_routes;
 
 /* ---- path ---- */
 
-static bool is_key_route(const struct route *route)
+static bool ends_in(const struct route *route, const char *mark)
 {
     size_t length = strlen(route->path);
 
-    return length > strlen(KEY_MARK) &&
-           strcmp(route->path + length - strlen(KEY_MARK), KEY_MARK) == 0;
+    return length > strlen(mark) && strcmp(route->path + length - strlen(mark), mark) == 0;
+}
+
+static bool is_key_route(const struct route *route)
+{
+    return ends_in(route, KEY_MARK);
 }
 
 static bool path_matches(const struct route *route, struct nx_slice path)
@@ -55,13 +60,20 @@ static bool path_matches(const struct route *route, struct nx_slice path)
 
         return path.length > fixed && memcmp(path.data, route->path, fixed) == 0;
     }
+    if (ends_in(route, SLASH_MARK)) {
+        struct nx_slice fixed = nx_slice_of(route->path, strlen(route->path) - strlen(SLASH_MARK));
+
+        path.length -= path.length == fixed.length + 1 && path.data[fixed.length] == '/' ? 1 : 0;
+        return nx_slice_equal(path, fixed);
+    }
     return nx_slice_equal(path, nx_slice_text(route->path));
 }
 
 /* HEAD is served by the row of GET. */
 static bool method_matches(const struct route *route, unsigned method)
 {
-    return route->method == method || (method == HTTP_HEAD && route->method == HTTP_GET);
+    return route->method == method || (method == HTTP_HEAD && route->method == HTTP_GET) ||
+           (method == HTTP_OPTIONS && route->access == ROUTE_ACCESS_PROBE);
 }
 
 struct allowed {
@@ -90,7 +102,8 @@ static struct allowed allowed_methods(struct nx_slice path)
             if (nx_routes[i].method == HTTP_GET) {
                 allow(&allowed, "HEAD");
             }
-            allowed.open = allowed.open && nx_routes[i].access == ROUTE_ACCESS_OPEN;
+            allowed.open = allowed.open && (nx_routes[i].access == ROUTE_ACCESS_OPEN ||
+                                            nx_routes[i].access == ROUTE_ACCESS_PROBE);
         }
     }
     if (allowed.text[0] != '\0') {
@@ -127,7 +140,7 @@ static bool take_path(struct connection *connection)
                   "The path has a '%%' that two hexadecimal digits don't follow; write %%25 for "
                   "'%%'.");
     } else if (rc < 0) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
     }
     return rc == 0;
 }
@@ -222,7 +235,7 @@ static size_t most_bytes(const struct connection *connection)
 
     switch (connection->request->route->body) {
     case ROUTE_BODY_VALUE:
-        return (size_t)config->http_max_value_size;
+        return (size_t)config->http.max_value_size;
     case ROUTE_BODY_BATCH:
         return BATCH_MOST_BYTES;
     case ROUTE_BODY_NONE:
@@ -292,7 +305,6 @@ static void min_offset_expired(struct connection *connection)
         .has_offset = true,
         .offset = nx_committed_offset(connection->worker->shm),
         .epoch = nx_node_epoch(connection->worker->shm),
-        .retry_after = 1,
     };
 
     snprintf(problem.message, sizeof problem.message,
@@ -323,7 +335,7 @@ static bool reached_min_offset(struct connection *connection)
         return true;
     }
     nx_wait_park(connection, wanted.offset,
-                 nx_now_ms() + connection->worker->process->config->http_request_timeout_ms,
+                 nx_now_ms() + connection->worker->process->config->http.request_timeout_ms,
                  connection->request->route->handler, min_offset_expired);
     return false;
 }
@@ -332,6 +344,7 @@ static bool check_state(struct connection *connection)
 {
     switch (connection->request->route->access) {
     case ROUTE_ACCESS_OPEN:
+    case ROUTE_ACCESS_PROBE:
     case ROUTE_ACCESS_STATUS:
         return true;
     case ROUTE_ACCESS_READ:
@@ -351,7 +364,7 @@ static bool take_query(struct connection *connection)
     if (rc == -EINVAL) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s", message);
     } else if (rc < 0) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
     }
     return rc == 0;
 }

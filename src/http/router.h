@@ -2,14 +2,25 @@
 #ifndef NX_HTTP_ROUTER_H
 #define NX_HTTP_ROUTER_H
 
-#include <stdbool.h>
-
 #include "common/bytes.h"
+
+#include <stdbool.h>
 
 struct connection;
 
-enum route_body { ROUTE_BODY_NONE, ROUTE_BODY_VALUE, ROUTE_BODY_BATCH, ROUTE_BODY_STREAM };
-enum route_access { ROUTE_ACCESS_OPEN, ROUTE_ACCESS_STATUS, ROUTE_ACCESS_READ, ROUTE_ACCESS_WRITE };
+enum route_body {
+    ROUTE_BODY_NONE,
+    ROUTE_BODY_VALUE,
+    ROUTE_BODY_BATCH,
+    ROUTE_BODY_STREAM
+};
+enum route_access {
+    ROUTE_ACCESS_OPEN,
+    ROUTE_ACCESS_PROBE,
+    ROUTE_ACCESS_STATUS,
+    ROUTE_ACCESS_READ,
+    ROUTE_ACCESS_WRITE
+};
 
 struct route {
     unsigned method; /* enum http_method */
@@ -30,7 +41,7 @@ void nx_route(struct connection *connection, bool unknown_method);
 /* The body is whole: calls the handler. */
 void nx_route_body_done(struct connection *connection);
 
-#define NX_ROUTE(method, path, handler, body, access, params)                                      \
+#define NX_ROUTE(method, path, handler, body, access, params) \
     void nx_handle_##handler(struct connection *connection);
 #include "http/routes.def"
 #undef NX_ROUTE

@@ -1,13 +1,13 @@
 /* Runs in http workers; the only place that touches the worker's submission and completion rings. */
 #include "http/submissions.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
 #include "common/entry.h"
 #include "common/log.h"
 #include "http/connection.h"
 #include "http/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
 
 #define KEEP_BYTES (64u << 10) /* of each buffer, for the next submission */
 
@@ -32,7 +32,7 @@ void nx_submissions_free(struct submissions *submissions)
 static bool grow(struct submissions *submissions)
 {
     uint32_t cap = submissions->cap == 0 ? 64 : submissions->cap * 2;
-    struct submission **table = realloc(submissions->table, cap * sizeof *table);
+    struct submission **table = realloc(submissions->table, cap * sizeof(struct submission *));
 
     if (table == NULL) {
         return false;
@@ -104,9 +104,9 @@ static void fill(struct submission *submission, const struct write_request *writ
     };
 }
 
-static void disown(struct submission *submission)
+static void disown(struct connection *connection, struct submission *submission)
 {
-    submission->owner->open--;
+    connection->open--;
     LIST_REMOVE(submission, owned);
     submission->owner = NULL;
 }
@@ -138,7 +138,7 @@ int nx_submissions_put(struct connection *connection, const struct write_request
         return 0;
     }
     if (rc < 0) {
-        disown(submission);
+        disown(connection, submission);
         give_back(submissions, submission);
     }
     return rc;
@@ -161,8 +161,8 @@ static void complete(struct http_worker *worker, const struct nx_completion *com
     struct submission *submission = find(&worker->submissions, completion->ticket);
 
     if (submission == NULL) {
-        nx_warning("a completion came for ticket %llu, which no request holds; it is dropped",
-                   (unsigned long long)completion->ticket);
+        nx_warn("a completion came for ticket %llu, which no request holds; it is dropped",
+                (unsigned long long)completion->ticket);
         return;
     }
     struct connection *connection = submission->owner;
@@ -170,7 +170,7 @@ static void complete(struct http_worker *worker, const struct nx_completion *com
     uint64_t argument = submission->argument;
 
     if (connection != NULL) {
-        disown(submission);
+        disown(connection, submission);
     }
     give_back(&worker->submissions, submission);
     if (connection != NULL) {
@@ -224,6 +224,6 @@ void nx_submissions_disown(struct connection *connection)
     struct submission *submission;
 
     while ((submission = LIST_FIRST(&connection->submissions)) != NULL) {
-        disown(submission);
+        disown(connection, submission);
     }
 }

@@ -4,19 +4,20 @@
 #ifndef NX_HTTP_SUBMISSIONS_H
 #define NX_HTTP_SUBMISSIONS_H
 
+#include "common/submit.h"
+#include "http/text.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
-#include "common/submit.h"
-#include "http/text.h"
-
 struct connection;
 struct http_worker;
 
 typedef void (*submission_done)(struct connection *connection,
-                                const struct nx_completion *completion, uint64_t argument);
+                                const struct nx_completion *completion,
+                                uint64_t argument);
 
 struct submission {
     LIST_ENTRY(submission) owned;  /* in owner->submissions */
@@ -25,11 +26,11 @@ struct submission {
     submission_done done;
     uint64_t argument;
     struct nx_submission what;
-    struct text body;       /* owned bytes that `what` points into */
+    struct text body; /* owned bytes that `what` points into */
     struct text conditions;
-    size_t progress;        /* of nx_submit */
-    uint32_t index;         /* in submissions->table: lower half of the ticket */
-    uint32_t sequence;      /* upper half: a late completion never finds the wrong one */
+    size_t progress;   /* of nx_submit */
+    uint32_t index;    /* in submissions->table: lower half of the ticket */
+    uint32_t sequence; /* upper half: a late completion never finds the wrong one */
 };
 
 STAILQ_HEAD(submission_queue, submission);

@@ -7,7 +7,9 @@
 #include "http/response.h"
 #include "http/worker.h"
 
-void nx_wait_park(struct connection *connection, uint64_t offset, uint64_t deadline_ms,
+void nx_wait_park(struct connection *connection,
+                  uint64_t offset,
+                  uint64_t deadline_ms,
                   void (*again)(struct connection *connection),
                   void (*expired)(struct connection *connection))
 {
@@ -38,8 +40,7 @@ static struct connection *next_ready(const struct http_worker *worker, uint64_t 
 {
     struct connection *connection;
 
-    LIST_FOREACH(connection, &worker->waits, wait_link)
-    {
+    LIST_FOREACH(connection, &worker->waits, wait_link) {
         if (connection->wait_offset <= committed) {
             return connection;
         }
@@ -74,8 +75,7 @@ uint64_t nx_waits_lowest(const struct http_worker *worker)
     const struct connection *connection;
     uint64_t lowest = NX_WAKE_NEVER;
 
-    LIST_FOREACH(connection, &worker->waits, wait_link)
-    {
+    LIST_FOREACH(connection, &worker->waits, wait_link) {
         lowest = connection->wait_offset < lowest ? connection->wait_offset : lowest;
     }
     return lowest;
@@ -87,8 +87,7 @@ void nx_waits_end(struct http_worker *worker)
 
     while ((connection = LIST_FIRST(&worker->waits)) != NULL) {
         nx_wait_cancel(connection);
-        nx_refuse_retry(connection, NX_ERROR_ROLE_CHANGE, 1,
-                        "This node is stopping; ask another one.");
+        nx_refuse(connection, NX_ERROR_ROLE_CHANGE, "This node is stopping; ask another one.");
         nx_connection_run(connection);
     }
 }

@@ -10,7 +10,9 @@ struct http_worker;
 
 /* Parks the connection's request until the committed offset is at least `offset`: then `again` is
  * called, or `expired` when `deadline_ms` (CLOCK_MONOTONIC) comes first. */
-void nx_wait_park(struct connection *connection, uint64_t offset, uint64_t deadline_ms,
+void nx_wait_park(struct connection *connection,
+                  uint64_t offset,
+                  uint64_t deadline_ms,
                   void (*again)(struct connection *connection),
                   void (*expired)(struct connection *connection));
 

@@ -3,11 +3,6 @@
 #ifndef NX_HTTP_WORKER_H
 #define NX_HTTP_WORKER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/queue.h>
-
 #include "common/process.h"
 #include "common/submit.h"
 #include "http/connection.h"
@@ -16,6 +11,11 @@
 #include "http/text.h"
 #include "storage/state.h"
 #include "storage/view.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
 
 struct event;
 struct event_base;
@@ -45,9 +45,9 @@ struct http_worker {
     struct connection_list exports;
     SLIST_HEAD(, request) free_requests;
     unsigned free_request_count;
-    size_t body_bytes;  /* reserved of NX_BODY_BUDGET */
-    struct text out;    /* answers of the connection that runs now */
-    struct text json;   /* scratch for JSON answers */
+    size_t body_bytes; /* reserved of NX_BODY_BUDGET */
+    struct text out;   /* answers of the connection that runs now */
+    struct text json;  /* scratch for JSON answers */
     struct text scratch;
     struct json_tokener *tokener;
     char host_name[256];

@@ -1,14 +1,14 @@
 /* Runs in http workers. See writes.h. */
 #include "http/writes.h"
 
-#include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/node.h"
 #include "http/worker.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 /* One of the two headers. 1: there and added; 0: not there; -1: answered. */
 static int add_condition(struct connection *connection, const char *name, bool none_match)
@@ -22,15 +22,15 @@ static int add_condition(struct connection *connection, const char *name, bool n
     }
     if (nx_request_header_count(request, name) > 1 || nx_tags_parse(*value, &list) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "%s must be given once, as \"N\", N, N@E, a list of at most %d of them, or *.", name,
-                  NX_MAX_TAGS);
+                  "%s must be given once, as \"N\", N, N@E, a list of at most %d of them, or *.",
+                  name, NX_MAX_TAGS);
         return -1;
     }
     if (!nx_node_check_epoch(connection, nx_tags_epoch(&list))) {
         return -1;
     }
     if (!nx_tags_condition(&request->conditions, request->key, &list, none_match)) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1, "Memory is short on this node.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return -1;
     }
     return 1;
@@ -56,27 +56,26 @@ void nx_write_submit(struct connection *connection, const struct write_request *
         nx_refuse(connection, NX_ERROR_BATCH_TOO_LARGE,
                   "The write is above the 16 MiB that one log entry holds; nothing was written.");
     } else if (rc < 0) {
-        nx_refuse_retry(connection, NX_ERROR_OVERLOADED, 1,
-                        "Memory is short on this node; nothing was written.");
+        nx_refuse(connection, NX_ERROR_OVERLOADED,
+                  "Memory is short on this node; nothing was written.");
     }
 }
 
 static const struct refusal {
     enum nx_submit_status status;
     enum nx_error code;
-    unsigned retry_after;
     const char *message;
 } refusals[] = {
-    {NX_SUBMIT_OVERLOADED, NX_ERROR_OVERLOADED, 1,
+    {NX_SUBMIT_OVERLOADED, NX_ERROR_OVERLOADED,
      "The log has no room at the moment; nothing was written, try again."},
-    {NX_SUBMIT_DISK_FULL, NX_ERROR_DISK_FULL, 0,
+    {NX_SUBMIT_DISK_FULL, NX_ERROR_DISK_FULL,
      "The disk is almost full; nothing was written. Free space, or delete keys (deletes still work)."},
-    {NX_SUBMIT_MAP_FULL, NX_ERROR_MAP_FULL, 0,
+    {NX_SUBMIT_MAP_FULL, NX_ERROR_MAP_FULL,
      "The state has reached state.map_size; nothing was written. Raise it and restart, or delete "
      "keys."},
-    {NX_SUBMIT_READ_ONLY, NX_ERROR_READ_ONLY_REPLICA, 0,
+    {NX_SUBMIT_READ_ONLY, NX_ERROR_READ_ONLY_REPLICA,
      "This node is a replica and takes no writes; send it to the master."},
-    {NX_SUBMIT_TOO_LARGE, NX_ERROR_BATCH_TOO_LARGE, 0,
+    {NX_SUBMIT_TOO_LARGE, NX_ERROR_BATCH_TOO_LARGE,
      "The write is above the 16 MiB that one log entry holds; nothing was written."},
 };
 
@@ -90,12 +89,13 @@ void nx_write_problem(const struct nx_completion *completion, struct problem *re
         }
     }
     ret_problem->code = refusal->code;
-    ret_problem->retry_after = refusal->retry_after;
     snprintf(ret_problem->message, sizeof ret_problem->message, "%s", refusal->message);
 }
 
-void nx_write_respond(struct connection *connection, const struct nx_completion *completion,
-                      unsigned status, bool etag)
+void nx_write_respond(struct connection *connection,
+                      const struct nx_completion *completion,
+                      unsigned status,
+                      bool etag)
 {
     struct text *json = &connection->worker->json;
 

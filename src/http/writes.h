@@ -3,11 +3,11 @@
 #ifndef NX_HTTP_WRITES_H
 #define NX_HTTP_WRITES_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "common/submit.h"
 #include "http/response.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 
 struct connection;
 struct json;
@@ -24,7 +24,9 @@ void nx_write_submit(struct connection *connection, const struct write_request *
 void nx_write_problem(const struct nx_completion *completion, struct problem *ret_problem);
 
 /* 200 or 201 with the JSON in worker->json, whose last member is still open, at the entry's offset. */
-void nx_write_respond(struct connection *connection, const struct nx_completion *completion,
-                      unsigned status, bool etag);
+void nx_write_respond(struct connection *connection,
+                      const struct nx_completion *completion,
+                      unsigned status,
+                      bool etag);
 
 #endif

@@ -66,8 +66,8 @@ static int resolve(struct nx_data_opening *o, const char *path)
     if (length + NX_DATA_ROOT_SIZE >= sizeof o->dir.path) {
         free(absolute);
         return nx_data_fail(o, -ENAMETOOLONG,
-                            "data directory %s: the path is too long; at most %zu bytes", path,
-                            sizeof o->dir.path - NX_DATA_ROOT_SIZE - 1);
+                            "the path of the data directory is too long, at most %zu bytes: %s",
+                            sizeof o->dir.path - NX_DATA_ROOT_SIZE - 1, path);
     }
     memcpy(o->dir.path, absolute, length + 1);
     free(absolute);

@@ -1,11 +1,14 @@
 /* The state: every live key as of one position, in LMDB (architecture.md, "What is on disk").
  *
  *     kv     key -> offset u64, flags u8, [expires_at u64, op u32], value, crc32 u32 over key+record
- *     expiry expires_at u64, offset u64, op u32 (big-endian) -> key, crc32
- *     meta   "position", "epochs", "clock", "format"
+ *     expiry expires_at u64, offset u64, op u32 (big-endian, to sort) -> key, crc32 over key+record
+ *     meta   "position", "epochs", "clock", "format"; each ends with a crc32 over key+record
  *
  * LMDB's laws: an environment is opened after the fork, once a process, and never carried across
- * one; read transactions are short; only the checkpointer writes. */
+ * one; read transactions are short; only the checkpointer writes.
+ *
+ * A damaged record is found by its CRC at each read. Errors of all functions: -EBADMSG damaged,
+ * -ENOSPC map or disk full, -EAGAIN too many readers, else -errno. */
 #ifndef NX_STORAGE_STATE_H
 #define NX_STORAGE_STATE_H
 
@@ -23,38 +26,44 @@ struct nx_record {
     size_t key_length;
     uint64_t offset;     /* version */
     uint64_t expires_at; /* Unix ms, 0: never */
-    uint32_t op_index;   /* of the put in its entry */
+    uint32_t op_index;   /* of the put in its entry; kept only where expires_at is */
     const uint8_t *value;
     size_t value_length;
 };
 
+/* Read transactions at a time, of all processes together; the most that are kept room for. */
+#define NX_STATE_READERS 1024
+
 struct nx_state_options {
-    uint64_t map_size; /* bytes */
-    unsigned max_readers;
-    bool writer; /* the checkpointer */
+    uint64_t map_size;    /* bytes */
+    unsigned max_readers; /* at least; the first process to open decides for all */
+    bool writer;          /* the checkpointer */
 };
 
-/* Opens (the writer: creates and clears stale readers) the state in `dir`. On failure *error says why
- * in a sentence. 0, -EBADMSG (damaged, newer format), or -errno. */
+/* Opens the state in the directory `dir`. The writer makes it, durably, if there is none; for a reader
+ * it is empty at position 0 until then. A second handle on the same directory shares the environment
+ * of the first: each has its own read transaction. On failure *error says why in a sentence and what
+ * to do. 0, -EBADMSG (damaged, newer format), or -errno. */
 int nx_state_open(const char *dir,
                   const struct nx_state_options *options,
                   struct nx_state **ret_state,
                   char *error,
                   size_t cap);
+/* Ends what is open of its transactions. NULL is fine. */
 void nx_state_close(struct nx_state *state);
 
-/* ---- reading: one read transaction at a time a state handle (MDB_NOTLS, renewed, not reopened) ---- */
+/* ---- reading: one read transaction at a time a handle (renewed, not begun anew) ---- */
 int nx_state_read_begin(struct nx_state *state, struct nx_position *ret_base);
 void nx_state_read_end(struct nx_state *state);
 /* 0; -ENOENT; -EBADMSG (CRC: the message is the caller's). Pointers are into the map, valid until
- * read_end. */
+ * read_end; key is the caller's. */
 int nx_state_get(struct nx_state *state,
                  const uint8_t *key,
                  size_t key_length,
                  struct nx_record *ret_record);
-/* A cursor inside the running read transaction. */
+/* A cursor inside the running read transaction, closed before read_end. */
 int nx_state_cursor_open(struct nx_state *state, struct nx_state_cursor **ret_cursor);
-void nx_state_cursor_close(struct nx_state_cursor *cursor);
+void nx_state_cursor_close(struct nx_state_cursor *cursor); /* NULL is fine */
 /* First record at or after key (length 0: the first of all); then the following ones. 0, -ENOENT at
  * the end, -EBADMSG. */
 int nx_state_cursor_seek(struct nx_state_cursor *cursor,
@@ -63,21 +72,24 @@ int nx_state_cursor_seek(struct nx_state_cursor *cursor,
                          struct nx_record *ret_record);
 int nx_state_cursor_next(struct nx_state_cursor *cursor, struct nx_record *ret_record);
 
-/* ---- writing: the checkpointer ---- */
+/* ---- writing: the checkpointer, with a writer's handle ---- */
 int nx_state_write_begin(struct nx_state *state);
-/* In ascending key order they are cheapest. record->key is the key. -ENOSPC: map full. */
+/* In ascending key order they are cheapest. record->key is the key, 1 to 511 bytes. After an error the
+ * transaction can only be aborted. */
 int nx_state_put(struct nx_state *state, const struct nx_record *record);
 int nx_state_delete(struct nx_state *state,
                     const uint8_t *key,
                     size_t key_length); /* 0 also if absent */
-/* Stores the position and commits durably (fdatasync). After any error the transaction is gone and the
- * process must exit (a failed sync leaves pages that look written). */
+/* Stores the position and commits durably (fdatasync). After any error the transaction is gone, and so
+ * is the trust in what this process sees of the file (a failed sync leaves pages that look written):
+ * close the handle, open and confirm anew. */
 int nx_state_write_commit(struct nx_state *state, const struct nx_position *position);
 void nx_state_write_abort(struct nx_state *state);
 /* One durable transaction that rewrites the position found, so that what was read at start is disk and
- * not page cache. */
-int nx_state_confirm(struct nx_state *state);
-/* Bytes still free in the map (estimated low), and entries. */
+ * not page cache. Errors as of a commit. */
+int nx_state_confirm(struct nx_state *state, struct nx_position *ret_position);
+/* Bytes that new data may still take in the map, estimated low: free pages and those never used, less
+ * what two transactions like the largest of late take to replace pages. 0 when it can't be told. */
 uint64_t nx_state_map_free(struct nx_state *state);
 /* Frees reader slots of dead processes; run whenever a child died. */
 void nx_state_clear_dead_readers(struct nx_state *state);

@@ -2,26 +2,24 @@
  * at each attempt, in glibc's helper thread, because a name server that doesn't answer must not keep this
  * process from its other duties; a query that outlives its attempt is waited for by the next one. */
 #include "common/latch.h"
+#include "common/net.h"
 #include "walreceiver/walreceiver.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define IN_TYPICAL   ((size_t)256 << 10)
 #define OUT_TYPICAL  ((size_t)8 << 10)
+#define LONGEST_MS   3600000
 #define RESOLVE_LOOK 20 /* ms between looks at a running query */
 
 /* The query under way; static, because the helper thread writes to it whenever it is done. */
 static struct query {
     bool running;
-    char host[NX_ADDR_TEXT];
+    struct nx_net_addr master;
     char port[8];
     struct addrinfo hints;
     struct gaicb request;
@@ -32,39 +30,21 @@ static const char *master_addr(const struct nx_walreceiver *r)
     return r->process->config->replication.master_addr;
 }
 
-/* Splits "host:port" or "[host]:port". 0 or -EINVAL. */
-static int split(const char *addr, char *host, size_t host_cap, char *port, size_t port_cap)
-{
-    const char *colon = strrchr(addr, ':');
-    const char *end = colon;
-
-    if (colon == NULL || colon == addr || strlen(colon + 1) >= port_cap) {
-        return -EINVAL;
-    }
-    if (addr[0] == '[' && end[-1] == ']') {
-        addr++;
-        end--;
-    }
-    if ((size_t)(end - addr) >= host_cap) {
-        return -EINVAL;
-    }
-    memcpy(host, addr, (size_t)(end - addr));
-    host[end - addr] = '\0';
-    memcpy(port, colon + 1, strlen(colon + 1) + 1);
-    return 0;
-}
-
 static int start_query(struct nx_walreceiver *r)
 {
     struct gaicb *list[1] = {&query.request};
     int rc;
 
     query.hints = (struct addrinfo){.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    if (split(master_addr(r), query.host, sizeof query.host, query.port, sizeof query.port) < 0) {
+    if (nx_net_parse(master_addr(r), &query.master) < 0) {
         return EAI_NONAME;
     }
-    query.request =
-        (struct gaicb){.ar_name = query.host, .ar_service = query.port, .ar_request = &query.hints};
+    (void)snprintf(query.port, sizeof query.port, "%u", (unsigned)query.master.port);
+    query.request = (struct gaicb){
+        .ar_name = query.master.host,
+        .ar_service = query.port,
+        .ar_request = &query.hints,
+    };
     rc = getaddrinfo_a(GAI_NOWAIT, list, 1, NULL);
     query.running = rc == 0;
     return rc;
@@ -116,10 +96,10 @@ static int await_connection(struct nx_walreceiver *r, int fd, uint64_t until)
     socklen_t size = sizeof error;
     short revents = 0;
 
-    while (revents == 0 && !nx_receiver_ended(r)) {
+    while (revents == 0) {
         uint64_t now = nx_now_ms();
 
-        if (now >= until) {
+        if (now >= until || nx_receiver_ended(r)) {
             return -ETIMEDOUT;
         }
         nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
@@ -174,6 +154,9 @@ static int connect_any(struct nx_walreceiver *r, const struct addrinfo *addresse
 
 void nx_connect(struct nx_walreceiver *r)
 {
+    const struct nx_config *config = r->process->config;
+    uint64_t silence =
+        config->replication.heartbeat_ms * config->replication.missed_heartbeats_threshold;
     struct addrinfo *addresses = resolve(r);
     int fd;
 
@@ -187,5 +170,8 @@ void nx_connect(struct nx_walreceiver *r)
                         "can't connect to master %s: %s", master_addr(r), strerrordesc_np(-fd));
         return;
     }
+    (void)nx_net_nodelay(fd);
+    (void)nx_net_detect_dead(fd, (unsigned)(silence < LONGEST_MS ? silence : LONGEST_MS));
+    nx_net_peer(fd, r->peer);
     nx_frame_io_open(&r->io, fd, NX_WIRE_MASTER, IN_TYPICAL, OUT_TYPICAL);
 }

@@ -7,10 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
-#define READS      16   /* at most, before output has its turn */
-#define SYNC_LOOK  1000 /* wal.fsync = everysec: how often we look what is synced */
-#define LONGEST_MS 3600000
-#define PAUSE_MS   1000 /* waking later than this after a timeout: we were stopped ourselves */
+#define READS       16   /* at most, before output has its turn */
+#define SYNC_LOOK   1000 /* wal.fsync = everysec: how often we look what is synced */
+#define MESSAGE_MAX 512  /* bytes of an Error that are logged */
+#define LONGEST_MS  3600000
+#define PAUSE_MS    1000 /* waking later than this after a timeout: we were stopped ourselves */
 
 static const struct nx_config *config_of(const struct nx_walreceiver *r)
 {
@@ -93,20 +94,11 @@ static void hear_offset(struct nx_walreceiver *r, uint64_t offset)
 
 static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *error)
 {
-    char text[512];
-    size_t length = error->message.length < sizeof text ? error->message.length : sizeof text - 1;
+    int length = error->message.length < MESSAGE_MAX ? (int)error->message.length : MESSAGE_MAX;
 
-    for (size_t i = 0; i < length; i++) {
-        uint8_t c = error->message.data[i];
-
-        text[i] = '?';
-        if (c >= 0x20 && c != 0x7F) {
-            text[i] = (char)c;
-        }
-    }
-    text[length] = '\0';
-    nx_receiver_end(r, NX_CAUSE_ERROR, error->code, "the master says Error %u (%s): %s",
-                    error->code, nx_wire_error_text(error->code), text);
+    nx_receiver_end(r, NX_CAUSE_ERROR, error->code, "the master says Error %u (%s): %.*s",
+                    error->code, nx_wire_error_text(error->code), length,
+                    (const char *)error->message.data);
     r->cause.slow = error->code != NX_WIRE_ERROR_SHUTTING_DOWN &&
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }

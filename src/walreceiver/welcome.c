@@ -128,8 +128,12 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
                               atomic_load_explicit(&state->reconnects, memory_order_relaxed) + 1,
                               memory_order_relaxed);
     }
-    memcpy(state->master_id, welcome->master_id.data, NX_UUID_TEXT - 1);
-    if (nx_advertised_resolve(welcome->http_addr, r->peer, http_addr) == 0) {
+    /* Others may be reading them: written only when they are others. */
+    if (memcmp(state->master_id, welcome->master_id.data, NX_UUID_TEXT - 1) != 0) {
+        memcpy(state->master_id, welcome->master_id.data, NX_UUID_TEXT - 1);
+    }
+    if (nx_advertised_resolve(welcome->http_addr, r->peer, http_addr) == 0 &&
+        strcmp(state->master_http, http_addr) != 0) {
         memcpy(state->master_http, http_addr, sizeof http_addr);
     }
     atomic_store_explicit(&state->master_offset, welcome->current_wal_offset, memory_order_relaxed);

@@ -22,18 +22,6 @@ __attribute__((format(printf, 3, 4))) static bool refuse(struct nx_verdict *verd
     return true;
 }
 
-/* Compares without telling by its time how much was right. */
-static bool secrets_equal(struct nx_slice sent, const char *wanted)
-{
-    size_t length = strlen(wanted);
-    size_t different = sent.length ^ length;
-
-    for (size_t i = 0; i < sent.length && length > 0; i++) {
-        different |= (size_t)(sent.data[i] ^ (uint8_t)wanted[i % length]);
-    }
-    return different == 0;
-}
-
 /* Who asks, and of whom. */
 static bool refuse_peer(const struct nx_hello_facts *facts,
                         const struct nx_msg_hello *hello,
@@ -47,12 +35,6 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
     }
     if (!nx_slice_is_uuid(hello->replica_id)) {
         return refuse(verdict, NX_WIRE_ERROR_BAD_FRAME, "Hello: replica_id is not a UUID");
-    }
-    if (facts->token[0] != '\0' && !secrets_equal(hello->token, facts->token)) {
-        return refuse(verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
-                      "the replication token is %s: put the master's token into the replica's "
-                      "replication.token_file",
-                      hello->token.length == 0 ? "missing" : "wrong");
     }
     if (facts->role != NX_NODE_MASTER) {
         return refuse(verdict, NX_WIRE_ERROR_NOT_A_MASTER,

@@ -17,7 +17,6 @@ struct nx_hello_facts {
     const char *master_addr; /* of a replica: where its master is */
     const char *node_id;
     const char *cluster_id;
-    const char *token;           /* "" when none is asked for */
     struct nx_position position; /* ours, durable */
     uint64_t epoch;              /* in force here */
     uint64_t oldest_kept;

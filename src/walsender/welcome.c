@@ -16,7 +16,19 @@
 
 void nx_welcome_check_peer(struct nx_walsender *ws)
 {
-    (void)ws;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof address;
+
+    nx_net_peer(ws->io.fd, ws->peer);
+    if (getpeername(ws->io.fd, (struct sockaddr *)&address, &length) != 0) {
+        nx_walsender_end(ws, NX_ENDING_QUIET, 0, "it was gone before it was accepted");
+    } else if (!nx_net_is_allowed((struct sockaddr *)&address,
+                                  ws->process->config->replication.allow_without_token)) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_NOT_AUTHORISED,
+                         "peers at %s are not served without a token "
+                         "(replication.allow_without_token)",
+                         ws->peer);
+    }
 }
 
 /* Connected replicas with another id. */
@@ -74,7 +86,6 @@ static void gather(struct nx_walsender *ws,
         .master_addr = config->replication.master_addr,
         .node_id = control->node_id,
         .cluster_id = known ? control->cluster_id : "",
-        .token = "",
         .max_log_size = config->replication.max_log_size,
         .oldest_kept = nx_stream_oldest_kept(ws->shm, config->replication.max_log_size),
         .replicas = nx_slice_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,

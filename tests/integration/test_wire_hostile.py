@@ -506,7 +506,7 @@ class HostileMasters(NexusTestCase):
             peer, _ = self.hello()
             peer.send(wire.build_error(5, "my master is\n10.1.1.1:15475"))
             peer.recv_end()
-        self.replica.wait_log(r"Error 5 \(not a master\): my master is\?10\.1\.1\.1:15475")
+        self.replica.wait_log(r"Error 5 \(not a master\): my master is\\x0[aA]10\.1\.1\.1:15475")
         self.assertEqual(self.replica.log().count("Error 5"), 1)
 
 

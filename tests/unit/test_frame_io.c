@@ -329,7 +329,7 @@ START_TEST(the_last_words_arrive_although_input_was_left_unread)
     peer_writes(bytes, ping_bytes(1, bytes, sizeof bytes));
     nx_frame_io_farewell(&io, 6, "because", 50);
     ck_assert_int_eq(io.fd, -1);
-    nx_frame_io_open(&peer, dup(peer_fd), NX_WIRE_MASTER, TYPICAL, TYPICAL);
+    nx_frame_io_open(&peer, fcntl(peer_fd, F_DUPFD_CLOEXEC, 0), NX_WIRE_MASTER, TYPICAL, TYPICAL);
     ck_assert_int_eq(nx_frame_io_receive(&peer), 0);
     ck_assert_int_eq(nx_frame_io_next(&peer, &frame), 0);
     ck_assert_int_eq(nx_wire_decode_error(frame.payload, frame.payload_length, &error), 0);

@@ -23,7 +23,6 @@ static void setup_welcome(void)
         .master_addr = "10.0.0.1:15475",
         .node_id = MASTER,
         .cluster_id = CLUSTER,
-        .token = "",
         .position = {.epoch = 3, .offset = 100, .crc = 0xABCD},
         .epoch = 3,
         .oldest_kept = 41,
@@ -95,20 +94,6 @@ START_TEST(no_uuid)
 {
     hello.replica_id = nx_slice_text("550e8400-e29b-41d4-a716-44665544000\n");
     expect(NX_WIRE_ERROR_BAD_FRAME, "not a UUID");
-}
-END_TEST
-
-START_TEST(tokens)
-{
-    static const char *const wrong[] = {"", "s", "secre", "secrets", "Secret", "secretsecret"};
-
-    facts.token = "secret";
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        hello.token = nx_slice_text(wrong[i]);
-        expect(NX_WIRE_ERROR_NOT_AUTHORISED, i == 0 ? "missing" : "wrong");
-    }
-    hello.token = nx_slice_text("secret");
-    ck_assert_uint_eq(judged(), 0);
 }
 END_TEST
 
@@ -216,7 +201,6 @@ int main(void)
     tcase_add_test(tcase, the_oldest_kept_entry_may_still_be_asked_for);
     tcase_add_test(tcase, another_protocol_version);
     tcase_add_test(tcase, no_uuid);
-    tcase_add_test(tcase, tokens);
     tcase_add_test(tcase, a_replica_names_its_master);
     tcase_add_test(tcase, a_node_that_stops);
     tcase_add_test(tcase, its_own_replica);

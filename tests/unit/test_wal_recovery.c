@@ -353,7 +353,7 @@ START_TEST(a_page_of_zeros_before_the_rest_of_a_group_ends_the_log)
     static const uint8_t zeros[4096];
 
     good_log();
-    wal_append(&wal, next_header(&wal), 2 * 4096);
+    wal_append(&wal, next_header(&wal), 8192);
     wal_append_n(&wal, 20);
     wal_put_raw(&wal, zeros, sizeof zeros, 4096);
     assert_cut_to(&good_end, good_at);

@@ -34,7 +34,7 @@ struct wal {
 static inline void wal_open(struct wal *wal)
 {
     *wal = (struct wal){.fd = -1, .segment_size = SEGMENT_SIZE};
-    strcpy(wal->path, "/tmp/nexus-wal-XXXXXX");
+    memcpy(wal->path, "/tmp/nexus-wal-XXXXXX", sizeof "/tmp/nexus-wal-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(wal->path));
     wal->dir_fd = open(wal->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     ck_assert_int_ge(wal->dir_fd, 0);

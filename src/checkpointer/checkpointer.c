@@ -1,0 +1,397 @@
+/* The checkpointer: moves sealed generations of the log into LMDB, each in one durable transaction with
+ * its position, and keeps the WAL directory. It alone writes the state and shm->checkpoint, makes
+ * free-<n> files and removes old segments; it never touches the segment being written, the log or the
+ * skip lists. It asks the walwriter to seal or to sync and is rung back.
+ *
+ * A position found at a start may be page cache, not disk: nothing is freed by it before one durable
+ * transaction has rewritten it. A full map or disk lets it begin again through that door, each second;
+ * any other error of the state ends it, and the postmaster starts it again. On STOP it finishes the
+ * merge at hand: what is not merged is in the log. */
+#include "checkpointer/merge.h"
+#include "checkpointer/segments.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/process.h"
+#include "storage/state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_MS 1000
+
+struct checkpointer {
+    struct nx_process *process;
+    struct nx_shm *shm;
+    struct nx_checkpoint_state *published; /* in shm; ours */
+    struct nx_segments segments;
+    struct nx_state *state;        /* NULL: to be opened */
+    bool confirmed;                /* its position is known to be on disk */
+    struct nx_position position;   /* of the state */
+    uint64_t retry_ms;             /* map or disk was full: not before this time, monotonic */
+    uint64_t unmerged_since_ms;    /* 0: the log holds nothing that the state lacks */
+};
+
+static uint64_t load(const nx_atomic_u64 *field)
+{
+    return atomic_load_explicit(field, memory_order_acquire);
+}
+
+static void publish(nx_atomic_u64 *field, uint64_t value)
+{
+    atomic_store_explicit(field, value, memory_order_release);
+}
+
+static void ring_walwriter(struct checkpointer *c)
+{
+    nx_latch_ring(c->shm, nx_process_slot(NX_KIND_WALWRITER, 0));
+}
+
+/* ---- the state's beginning ---- */
+
+static int open_state(struct checkpointer *c)
+{
+    char dir[NX_PATH_SIZE + sizeof "/state"];
+    char error[1024];
+    struct nx_state_options options = {.map_size = c->process->config->state.map_size,
+                                       .writer = true};
+    int rc;
+
+    (void)snprintf(dir, sizeof dir, "%s/state", c->process->state_root);
+    rc = nx_state_open(dir, &options, &c->state, error, sizeof error);
+    if (rc == -EBADMSG) {
+        nx_process_fatal(c->process, "%s", error);
+    }
+    if (rc < 0 && rc != -ENOSPC) {
+        nx_error("%s", error);
+    }
+    return rc;
+}
+
+static void publish_position(struct checkpointer *c)
+{
+    publish(&c->published->map_free, nx_state_map_free(c->state));
+    publish(&c->published->checkpoint_offset, c->position.offset);
+    publish(&c->published->failures, 0);
+}
+
+/* What failed for want of space is tried again from the beginning, later. Says so once. */
+static int space_is_short(struct checkpointer *c)
+{
+    if (load(&c->published->failures) == 0) {
+        nx_error("the state in %s/state can't take more: its map of %" PRIu64
+                 " bytes or its disk is full; writes but deletes are refused (507) until it can. Free "
+                 "disk space, or raise state.map_size and restart",
+                 c->process->state_root, c->process->config->state.map_size);
+    }
+    publish(&c->published->failures, load(&c->published->failures) + 1);
+    publish(&c->published->map_free, 0);
+    nx_state_close(c->state);
+    c->state = NULL;
+    c->confirmed = false;
+    c->retry_ms = nx_now_ms() + RETRY_MS;
+    nx_process_title(c->process, "waiting for space at %" PRIu64, c->position.offset);
+    return 0;
+}
+
+static int confirm(struct checkpointer *c)
+{
+    bool again = load(&c->published->failures) > 0;
+    int rc = c->state == NULL ? open_state(c) : 0;
+
+    rc = rc < 0 ? rc : nx_state_confirm(c->state, &c->position);
+    if (rc == -ENOSPC) {
+        return space_is_short(c);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    c->confirmed = true;
+    /* After a failure the walwriter hears of space only when a merge has shown that there is some. */
+    if (!again) {
+        publish_position(c);
+    }
+    nx_process_title(c->process, "idle at %" PRIu64, c->position.offset);
+    return 0;
+}
+
+/* ---- merging ---- */
+
+/* The oldest generation that isn't merged, if it is sealed. */
+static bool sealed_generation(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
+{
+    uint64_t number = load(&c->published->merged_generation) + 1;
+    const struct nx_generation *generation = &c->shm->generations[number % NX_GENERATIONS];
+
+    if (load(&generation->number) != number) {
+        return false;
+    }
+    *ret_number = number;
+    *ret_last = load(&generation->last_offset);
+    return *ret_last != 0;
+}
+
+static bool retrying(const struct checkpointer *c)
+{
+    return c->retry_ms != 0 && nx_now_ms() < c->retry_ms;
+}
+
+static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
+{
+    return c->confirmed && !retrying(c) && sealed_generation(c, ret_number, ret_last) &&
+           *ret_last <= load(&c->shm->log.synced_offset);
+}
+
+/* Wakes the http workers that waited for this offset, and the walwriter, which may wait for room. */
+static void ring_waiters(struct checkpointer *c, uint64_t before)
+{
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        uint64_t wanted = load(&c->shm->http[i].merge_wanted);
+
+        if (wanted > before && wanted <= c->position.offset) {
+            nx_latch_ring(c->shm, nx_process_slot(NX_KIND_HTTP, i));
+        }
+    }
+    ring_walwriter(c);
+}
+
+/* Merges one generation; one that an earlier life merged and didn't get to publish is only published. */
+static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
+{
+    struct nx_merge_result result = {.position = c->position};
+    uint64_t before = load(&c->published->checkpoint_offset);
+    uint64_t began_us = nx_now_us();
+    int rc = 0;
+
+    nx_process_title(c->process, "merging generation %" PRIu64, number);
+    nx_state_clear_dead_readers(c->state);
+    if (last > c->position.offset) {
+        rc = nx_merge_generation(c->shm, c->state, number, &result);
+    }
+    if (rc == -ENOSPC) {
+        return space_is_short(c);
+    }
+    if (rc < 0) {
+        nx_error("merging generation %" PRIu64 " (entries up to %" PRIu64
+                 ") into %s/state at %" PRIu64 " failed: %s; the log keeps them",
+                 number, last, c->process->state_root, c->position.offset, strerrordesc_np(-rc));
+        return rc;
+    }
+    if (load(&c->published->failures) > 0) {
+        nx_info("the state in %s/state takes entries again", c->process->state_root);
+    }
+    c->position = result.position;
+    c->retry_ms = 0;
+    c->unmerged_since_ms = 0;
+    publish_position(c);
+    publish(&c->published->merged_generation, number);
+    ring_waiters(c, before);
+    nx_debug("merged generation %" PRIu64 " up to %" PRIu64 ": %" PRIu64 " keys of %" PRIu64
+             " versions in %" PRIu64 " us",
+             number, c->position.offset, result.keys, result.versions, nx_now_us() - began_us);
+    nx_process_title(c->process, "idle at %" PRIu64, c->position.offset);
+    return 0;
+}
+
+/* ---- asking the walwriter ---- */
+
+/* The highest offset that an http worker wants in the state. */
+static uint64_t merge_wanted(const struct checkpointer *c)
+{
+    uint64_t wanted = 0;
+
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        uint64_t offset = load(&c->shm->http[i].merge_wanted);
+
+        wanted = offset > wanted ? offset : wanted;
+    }
+    return wanted;
+}
+
+/* Milliseconds until the checkpoint interval is over, or -1: nothing to merge, or on its way. */
+static int interval_wait(const struct checkpointer *c)
+{
+    uint64_t interval_ms = c->process->config->state.checkpoint_interval * 1000;
+    uint64_t now = nx_now_ms();
+
+    if (c->unmerged_since_ms == 0) {
+        return -1;
+    }
+    return now - c->unmerged_since_ms >= interval_ms
+               ? 0
+               : (int)(c->unmerged_since_ms + interval_ms - now);
+}
+
+/* What must be sealed for what is wanted; 0: nothing. */
+static uint64_t seal_needed(const struct checkpointer *c, bool sealed_waits)
+{
+    uint64_t durable = load(&c->shm->log.durable_offset);
+    uint64_t wanted = merge_wanted(c);
+
+    if (interval_wait(c) == 0 && !sealed_waits) {
+        wanted = durable;
+    }
+    wanted = wanted < durable ? wanted : durable;
+    return wanted > c->position.offset && wanted > load(&c->published->seal_wanted) ? wanted : 0;
+}
+
+static uint64_t sync_needed(const struct checkpointer *c, bool sealed_waits, uint64_t last)
+{
+    bool needed = sealed_waits && last > load(&c->shm->log.synced_offset) &&
+                  last > load(&c->published->sync_wanted);
+
+    return needed ? last : 0;
+}
+
+/* The interval runs from the first entry on that the state lacks. */
+static void watch_interval(struct checkpointer *c)
+{
+    bool unmerged = load(&c->shm->log.durable_offset) > c->position.offset;
+
+    if (!unmerged) {
+        c->unmerged_since_ms = 0;
+    } else if (c->unmerged_since_ms == 0 || interval_wait(c) == 0) {
+        c->unmerged_since_ms = nx_now_ms();
+    }
+}
+
+static void ask_walwriter(struct checkpointer *c)
+{
+    uint64_t number;
+    uint64_t last = 0;
+    bool sealed_waits = sealed_generation(c, &number, &last);
+    uint64_t seal = seal_needed(c, sealed_waits);
+    uint64_t sync = sync_needed(c, sealed_waits, last);
+
+    if (seal > 0) {
+        publish(&c->published->seal_wanted, seal);
+    }
+    if (sync > 0) {
+        publish(&c->published->sync_wanted, sync);
+    }
+    if (seal > 0 || sync > 0) {
+        ring_walwriter(c);
+    }
+}
+
+/* ---- the loop ---- */
+
+/* One turn. *ret_more: there is more to do at once. */
+static int turn(struct checkpointer *c, bool *ret_more)
+{
+    uint64_t number;
+    uint64_t last;
+    int rc = 0;
+
+    if (!c->confirmed) {
+        rc = retrying(c) ? 0 : confirm(c);
+    } else if (merge_possible(c, &number, &last)) {
+        rc = merge(c, number, last);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    if (c->confirmed) {
+        ask_walwriter(c);
+        watch_interval(c);
+        *ret_more = nx_segments_tend(&c->segments, c->position.offset);
+    }
+    return 0;
+}
+
+/* Whether a turn would do something. */
+static bool work_waits(struct checkpointer *c)
+{
+    uint64_t number;
+    uint64_t last = 0;
+    bool sealed_waits;
+
+    if (!c->confirmed) {
+        return !retrying(c);
+    }
+    sealed_waits = sealed_generation(c, &number, &last);
+    return merge_possible(c, &number, &last) || seal_needed(c, sealed_waits) > 0 ||
+           sync_needed(c, sealed_waits, last) > 0 || nx_segments_due(&c->segments) ||
+           (c->unmerged_since_ms == 0 && load(&c->shm->log.durable_offset) > c->position.offset);
+}
+
+static int smaller_wait(int a, int b)
+{
+    if (a < 0 || b < 0) {
+        return a < 0 ? b : a;
+    }
+    return a < b ? a : b;
+}
+
+static int retry_wait(const struct checkpointer *c)
+{
+    uint64_t now = nx_now_ms();
+
+    if (c->retry_ms == 0) {
+        return -1;
+    }
+    return now >= c->retry_ms ? 0 : (int)(c->retry_ms - now);
+}
+
+/* Nothing wakes it while there is nothing to merge, but the first entry. */
+static void sleep_until_rung(struct checkpointer *c)
+{
+    struct pollfd control = {.fd = c->process->control.fd, .events = POLLIN};
+    bool nothing = c->confirmed && c->unmerged_since_ms == 0;
+    int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
+
+    timeout = smaller_wait(timeout, interval_wait(c));
+    nx_latch_prepare(c->shm, c->process->slot, nothing ? c->position.offset + 1 : NX_WAKE_NEVER);
+    if (!work_waits(c)) {
+        (void)nx_latch_poll(c->process->slot, &control, 1, timeout);
+    }
+    nx_latch_cancel(c->shm, c->process->slot);
+    if (control.revents != 0) {
+        (void)nx_process_control(c->process, NULL, 0);
+    }
+}
+
+static int run(struct checkpointer *c)
+{
+    while (!nx_process_stopping(c->process)) {
+        bool more = false;
+        int rc = turn(c, &more);
+
+        if (rc < 0) {
+            return rc;
+        }
+        if (!more) {
+            sleep_until_rung(c);
+        }
+    }
+    return 0;
+}
+
+int nx_checkpointer_main(struct nx_process *process)
+{
+    struct checkpointer c = {
+        .process = process, .shm = process->shm, .published = &process->shm->checkpoint};
+    int rc = nx_segments_open(&c.segments, process);
+
+    if (rc < 0) {
+        nx_error("%s/wal can't be opened: %s", process->state_root, strerrordesc_np(-rc));
+        return NX_EXIT_FAILURE;
+    }
+    nx_process_title(process, "starting");
+    rc = confirm(&c);
+    if (rc == 0) {
+        nx_process_ready(process);
+        rc = run(&c);
+    }
+    nx_state_close(c.state);
+    nx_segments_close(&c.segments);
+    if (rc < 0) {
+        publish(&c.published->failures, load(&c.published->failures) + 1);
+        nx_error("the checkpointer ends: the state in %s/state can't be written: %s",
+                 process->state_root, strerrordesc_np(-rc));
+        return NX_EXIT_FAILURE;
+    }
+    return NX_EXIT_OK;
+}

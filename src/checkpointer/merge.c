@@ -1,0 +1,102 @@
+/* Merges a generation. Runs in the checkpointer, which alone writes the state. What it reads of shared
+ * memory stands still: the walwriter frees a generation only after it is published as merged. */
+#include "checkpointer/merge.h"
+
+#include "common/entry.h"
+#include "common/shared_log.h"
+#include "common/skip_list.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+/* The position of an entry, from its frame in the arena. */
+static int position_of(struct nx_shm *shm, uint64_t offset, struct nx_position *ret_position)
+{
+    struct nx_entry_header header;
+    struct iovec runs[2];
+
+    if (nx_log_runs(shm, offset, offset, runs) != 1 ||
+        nx_entry_decode(runs[0].iov_base, runs[0].iov_len, true, &header) < 0 ||
+        header.offset != offset) {
+        return -EFAULT;
+    }
+    *ret_position = (struct nx_position){header.epoch, header.offset, header.crc};
+    return 0;
+}
+
+static int merge_version(struct nx_state *state,
+                         const struct nx_skip_node *node,
+                         const struct nx_op *op)
+{
+    struct nx_record record = {
+        .key = op->key.data,
+        .key_length = op->key.length,
+        .offset = node->offset,
+        .expires_at = op->expires_at,
+        .op_index = node->op_index,
+        .value = op->value.data,
+        .value_length = op->value.length,
+    };
+
+    return op->kind == NX_OP_PUT ? nx_state_put(state, &record)
+                                 : nx_state_delete(state, op->key.data, op->key.length);
+}
+
+/* The first version of a key is its newest; the others are passed. */
+static int merge_list(struct nx_shm *shm,
+                      struct nx_state *state,
+                      uint64_t number,
+                      struct nx_merge_result *result)
+{
+    struct nx_skip_pool *pool = nx_skip_pool(shm, number);
+    struct nx_slice last = {NULL, 0};
+
+    for (const struct nx_skip_node *node = nx_skip_first(shm, pool); node != NULL;
+         node = nx_skip_next(shm, pool, node)) {
+        struct nx_op op;
+        size_t max;
+        const uint8_t *at = nx_skip_op(shm, node, &max);
+
+        if (nx_op_decode_at(at, max, &op) < 0 || op.kind == NX_OP_EPOCH) {
+            return -EFAULT;
+        }
+        result->versions++;
+        if (nx_slice_equal(op.key, last)) {
+            continue;
+        }
+        last = op.key;
+        result->keys++;
+        int rc = merge_version(state, node, &op);
+
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+int nx_merge_generation(struct nx_shm *shm,
+                        struct nx_state *state,
+                        uint64_t number,
+                        struct nx_merge_result *ret_result)
+{
+    const struct nx_generation *generation = &shm->generations[number % NX_GENERATIONS];
+    struct nx_merge_result result = {.keys = 0};
+    int rc = position_of(shm, atomic_load_explicit(&generation->last_offset, memory_order_acquire),
+                         &result.position);
+
+    rc = rc < 0 ? rc : nx_state_write_begin(state);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = merge_list(shm, state, number, &result);
+    if (rc < 0) {
+        nx_state_write_abort(state);
+        return rc;
+    }
+    rc = nx_state_write_commit(state, &result.position);
+    if (rc == 0) {
+        *ret_result = result;
+    }
+    return rc;
+}

@@ -1,0 +1,132 @@
+/* Runs wherever a configuration is read. What no single value shows. */
+#include "common/config_table.h"
+#include "common/net.h"
+#include "common/shm_layout.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+/* The limits in config_options.def are literals, because the documentation shows them. */
+static_assert(NX_MAX_REPLICAS == 128, "replication.max_replicas");
+static_assert(NX_MAX_HTTP_WORKERS == 8, "http.workers");
+static_assert(NX_ADDR_TEXT == NX_ADDR_SIZE, "addresses");
+
+static bool is_loopback_host(const char *host)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+
+    if (inet_pton(AF_INET, host, &in.sin_addr) == 1) {
+        return nx_net_is_loopback((const struct sockaddr *)&in);
+    }
+    if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
+        return nx_net_is_loopback((const struct sockaddr *)&in6);
+    }
+    return strcasecmp(host, "localhost") == 0;
+}
+
+/* Where it is plainly visible: the same host and port, or this machine by another name. */
+static bool is_own_address(const struct nx_config *config)
+{
+    struct nx_net_addr master;
+    struct nx_net_addr own;
+
+    if (nx_net_parse(config->replication.master_addr, &master) < 0 ||
+        nx_net_parse(config->replication.bind_addr, &own) < 0) {
+        return false;
+    }
+    if (strcasecmp(config->replication.master_addr, config->replication.advertised_addr) == 0) {
+        return true;
+    }
+    return master.port == own.port && (strcasecmp(master.host, own.host) == 0 ||
+                                       (is_loopback_host(master.host) &&
+                                        (nx_net_is_wildcard(&own) || is_loopback_host(own.host))));
+}
+
+static void check_role(const struct nx_config *config, struct nx_config_report *report)
+{
+    if (config->replication.role != NX_ROLE_REPLICA) {
+        return;
+    }
+    if (config->replication.master_addr[0] == '\0') {
+        nx_config_error(report, "replication.role = replica needs replication.master_addr: the "
+                                "master's host:port, such as 10.0.0.1:15475");
+    } else if (is_own_address(config)) {
+        nx_config_error(report,
+                        "replication.master_addr = %s is this node's own replication address; name "
+                        "the master's",
+                        config->replication.master_addr);
+    }
+}
+
+static void check_quorum(const struct nx_config *config, struct nx_config_report *report)
+{
+    if (config->replication.mode == NX_MODE_SYNC && config->wal.fsync != NX_FSYNC_ALWAYS) {
+        nx_config_error(report, "replication.mode = sync needs wal.fsync = always: what isn't on "
+                                "disk can't be promised");
+    }
+    if (config->replication.sync_quorum > config->replication.max_replicas) {
+        nx_config_error(report,
+                        "replication.sync_quorum = %llu is above replication.max_replicas = %llu: "
+                        "so many replicas can never confirm",
+                        (unsigned long long)config->replication.sync_quorum,
+                        (unsigned long long)config->replication.max_replicas);
+    }
+}
+
+static void check_listening(const struct nx_config *config, struct nx_config_report *report)
+{
+    struct nx_net_addr http;
+    struct nx_net_addr replication;
+
+    if (nx_net_parse(config->http.bind_addr, &http) == 0 &&
+        nx_net_parse(config->replication.bind_addr, &replication) == 0 &&
+        nx_net_overlap(&http, &replication)) {
+        nx_config_error(report,
+                        "http.bind_addr = %s and replication.bind_addr = %s overlap: give them "
+                        "different ports",
+                        config->http.bind_addr, config->replication.bind_addr);
+    }
+}
+
+static void check_log(const struct nx_config *config, struct nx_config_report *report)
+{
+    if (config->wal.max_size < 2 * config->wal.segment_size) {
+        nx_config_error(report,
+                        "wal.max_size (%llu bytes) must be at least two times wal.segment_size "
+                        "(%llu bytes)",
+                        (unsigned long long)config->wal.max_size,
+                        (unsigned long long)config->wal.segment_size);
+    }
+}
+
+static void check_later(const struct nx_config *config, struct nx_config_report *report)
+{
+    char where[NX_PATH_SIZE + 32];
+    char text[NX_PATH_SIZE];
+    const char *instead;
+
+    for (size_t i = 0; i < NX_CONFIG_KEYS; i++) {
+        const struct nx_option *option = &nx_options[i];
+
+        if (!nx_option_is_later(option, config, &instead)) {
+            continue;
+        }
+        nx_config_where(report, i, where, sizeof where);
+        (void)nx_option_format(option, config, text, sizeof text);
+        nx_config_error(report, "%s: %s.%s = %.80s is not built yet in this version; %s%s", where,
+                        option->section, option->key, text,
+                        instead[0] == '\0' ? "leave it empty" : "use ", instead);
+    }
+}
+
+void nx_config_check(const struct nx_config *config, struct nx_config_report *report)
+{
+    check_role(config, report);
+    check_quorum(config, report);
+    check_listening(config, report);
+    check_log(config, report);
+    check_later(config, report);
+}

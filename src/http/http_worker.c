@@ -1,0 +1,451 @@
+/* The http worker: one of http.workers processes that share the listening sockets. It owns its
+ * connections, its pair of rings and its row of shm->http[]; it touches no file but LMDB, for reading.
+ *
+ * Its loop hands out completions, wakes what waits, and sleeps on its doorbell and its sockets; an idle
+ * worker has no timers. It ends when the postmaster asks (fast: at once, but for writes in flight, whose
+ * answers are owed; smart: when all open requests are answered) or is gone. */
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/net.h"
+#include "http/export.h"
+#include "http/json_in.h"
+#include "http/response.h"
+#include "http/waits.h"
+#include "http/worker.h"
+#include "storage/file_io.h"
+
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <json-c/json_tokener.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SPIN_US         30 /* a hop over a doorbell costs as much (architecture.md) */
+#define SPIN_MOST_OPEN  4  /* with more in flight there is other work, or a group under way */
+#define MAX_FREE        64 /* requests kept for use */
+#define FAST_STOP_MS    2000
+#define RETRY_ACCEPT_US 100000
+#define KEEP_SCRATCH    (1u << 20)
+#define OVER_LIMIT_MOST \
+    64 /* connections beyond the limit that are told so; others are just closed */
+#define DEAD_PEER_MS 120000
+
+/* ---- pool ---- */
+
+struct request *nx_worker_take_request(struct http_worker *worker)
+{
+    struct request *request = SLIST_FIRST(&worker->free_requests);
+
+    if (request != NULL) {
+        SLIST_REMOVE_HEAD(&worker->free_requests, free);
+        worker->free_request_count--;
+        return request;
+    }
+    return calloc(1, sizeof *request);
+}
+
+void nx_worker_give_request(struct http_worker *worker, struct request *request)
+{
+    worker->body_bytes -= request->reserved;
+    if (worker->free_request_count >= MAX_FREE) {
+        nx_request_free(request);
+        return;
+    }
+    nx_request_reset(request);
+    SLIST_INSERT_HEAD(&worker->free_requests, request, free);
+    worker->free_request_count++;
+}
+
+struct nx_http_request_state *nx_worker_row(struct http_worker *worker)
+{
+    return &worker->shm->http[worker->process->instance];
+}
+
+/* ---- state ---- */
+
+int nx_worker_open_state(struct http_worker *worker, struct nx_state **ret_state)
+{
+    static struct nx_log_limit limit;
+    struct nx_state_options options = {
+        .map_size = worker->process->config->state.map_size,
+        .max_readers = NX_MAX_SLOTS,
+    };
+    char path[NX_PATH_SIZE + 8];
+    char error[256] = "";
+    int rc;
+
+    snprintf(path, sizeof path, "%s/state", worker->process->state_root);
+    rc = nx_state_open(path, &options, ret_state, error, sizeof error);
+    if (rc < 0) {
+        nx_log_limited(&limit, NX_LOG_ERROR, "the state can't be opened for reading: %s", error);
+    }
+    return rc;
+}
+
+int nx_worker_open_view(struct http_worker *worker)
+{
+    int rc;
+
+    if (worker->view != NULL) {
+        return 0;
+    }
+    if (worker->state == NULL) {
+        rc = nx_worker_open_state(worker, &worker->state);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return nx_view_create(worker->shm, worker->state, &worker->view);
+}
+
+/* ---- accepting ---- */
+
+static void on_retry_accept(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_worker *worker = arg;
+
+    (void)fd;
+    (void)what;
+    if (!worker->stopping) {
+        event_add(worker->listen_tcp, NULL);
+        event_add(worker->listen_unix, NULL);
+    }
+}
+
+/* Without descriptors or memory the listener would stay readable and spin: look again a bit later. */
+static void pause_accepting(struct http_worker *worker, int error)
+{
+    static struct nx_log_limit limit;
+    struct timeval wait = {.tv_sec = 0, .tv_usec = RETRY_ACCEPT_US};
+
+    nx_log_limited(&limit, NX_LOG_ERROR, "no further connections can be accepted for now: %s",
+                   nx_errno_text(error));
+    event_del(worker->listen_tcp);
+    event_del(worker->listen_unix);
+    evtimer_add(worker->retry_accept, &wait);
+}
+
+static uint64_t count_connections(const struct http_worker *worker)
+{
+    uint64_t count = 0;
+
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        count += atomic_load_explicit(&worker->shm->http[i].connections, memory_order_relaxed);
+    }
+    return count;
+}
+
+static void take_tcp(struct http_worker *worker, int fd, const struct sockaddr *address)
+{
+    uint64_t most = worker->process->config->http.max_connections;
+    uint64_t count = count_connections(worker);
+
+    nx_net_nodelay(fd);
+    nx_net_detect_dead(fd, DEAD_PEER_MS);
+    if (count >= most + OVER_LIMIT_MOST) {
+        close(fd);
+        return;
+    }
+    if (nx_connection_open(worker, fd, nx_access_classify(address)) == 0 && count >= most) {
+        struct connection *connection = LIST_FIRST(&worker->connections);
+
+        nx_refuse(connection, NX_ERROR_OVERLOADED,
+                  "This node has http.max_connections connections; try again.");
+        nx_connection_run(connection);
+    }
+}
+
+static void on_accept(evutil_socket_t listener, short what, void *arg)
+{
+    struct http_worker *worker = arg;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof address;
+    int fd = accept4(listener, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    (void)what;
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            pause_accepting(worker, errno);
+        }
+        return; /* another worker was faster, or the client is gone again */
+    }
+    if (listener == worker->process->http_unix_fd) {
+        nx_connection_open(worker, fd, PEER_UNIX);
+    } else {
+        take_tcp(worker, fd, (const struct sockaddr *)&address);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void on_nothing(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd; /* the doorbell: that the loop turns is all that is wanted */
+    (void)what;
+    (void)arg;
+}
+
+static void on_control(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_worker *worker = arg;
+    struct nx_control_message ignored;
+
+    (void)fd;
+    (void)what;
+    nx_process_control(worker->process, &ignored, 1);
+}
+
+static bool work(struct http_worker *worker)
+{
+    bool any = nx_submissions_poll(worker);
+
+    any = nx_waits_poll(worker) || any;
+    any = nx_exports_poll(worker) || any;
+    nx_text_reset(&worker->json, KEEP_SCRATCH);
+    nx_text_reset(&worker->scratch, KEEP_SCRATCH);
+    return any;
+}
+
+/* With few writes in flight their completions come within moments: look for them before sleeping. */
+static void spin(const struct http_worker *worker)
+{
+    uint64_t until;
+
+    if (!worker->many_cores || worker->producer.open == 0 ||
+        worker->producer.open > SPIN_MOST_OPEN) {
+        return;
+    }
+    until = nx_now_us() + SPIN_US;
+    while (!nx_completion_waiting(&worker->producer) && nx_now_us() < until) {
+    }
+}
+
+static bool work_waits(struct http_worker *worker)
+{
+    uint64_t lowest = nx_waits_lowest(worker);
+
+    return nx_completion_waiting(&worker->producer) ||
+           (lowest != NX_WAKE_NEVER && lowest <= nx_committed_offset(worker->shm));
+}
+
+static void turn(struct http_worker *worker)
+{
+    unsigned slot = worker->process->slot;
+
+    if (work(worker)) {
+        event_base_loop(worker->base, EVLOOP_NONBLOCK);
+        return;
+    }
+    spin(worker);
+    nx_latch_prepare(worker->shm, slot, nx_waits_lowest(worker));
+    event_base_loop(worker->base, work_waits(worker) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+    nx_latch_cancel(worker->shm, slot);
+}
+
+/* ---- stopping ---- */
+
+static void retire_all(struct http_worker *worker)
+{
+    struct connection *connection = LIST_FIRST(&worker->connections);
+
+    while (connection != NULL) {
+        struct connection *next = LIST_NEXT(connection, link);
+
+        nx_connection_retire(connection);
+        connection = next;
+    }
+}
+
+static void begin_stop(struct http_worker *worker)
+{
+    bool fast = worker->process->control.stop_mode != NX_STOP_SMART;
+
+    worker->stopping = true;
+    worker->stop_deadline_ms = fast ? nx_now_ms() + FAST_STOP_MS : UINT64_MAX;
+    event_del(worker->listen_tcp);
+    event_del(worker->listen_unix);
+    evtimer_del(worker->retry_accept);
+    if (fast) {
+        nx_waits_end(worker);
+    }
+    retire_all(worker);
+}
+
+/* A fast stop owes answers only to writes in flight. */
+static bool all_settled(const struct http_worker *worker)
+{
+    const struct connection *connection;
+    bool fast = worker->process->control.stop_mode != NX_STOP_SMART;
+
+    LIST_FOREACH(connection, &worker->connections, link) {
+        if (!fast || connection->open > 0 || nx_connection_backlog(connection) > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_stop_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    (void)arg;
+}
+
+static void drain(struct http_worker *worker)
+{
+    struct timeval tick = {.tv_sec = 0, .tv_usec = 20000};
+    struct event *timer = event_new(worker->base, -1, EV_PERSIST, on_stop_timer, NULL);
+
+    if (timer != NULL) {
+        event_add(timer, &tick);
+    }
+    while (timer != NULL && !all_settled(worker) && nx_now_ms() < worker->stop_deadline_ms) {
+        turn(worker);
+        retire_all(worker);
+    }
+    if (timer != NULL) {
+        event_free(timer);
+    }
+}
+
+/* ---- beginning and end ---- */
+
+/* As many descriptors as the system lets us have: one a connection. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static struct event *listen_on(struct http_worker *worker,
+                               evutil_socket_t fd,
+                               event_callback_fn call)
+{
+    struct event *event = event_new(worker->base, fd, EV_READ | EV_PERSIST, call, worker);
+
+    if (event != NULL && event_add(event, NULL) < 0) {
+        event_free(event);
+        event = NULL;
+    }
+    return event;
+}
+
+static bool open_loop(struct http_worker *worker)
+{
+    struct nx_process *process = worker->process;
+
+    worker->base = event_base_new();
+    if (worker->base == NULL) {
+        return false;
+    }
+    worker->doorbell = listen_on(worker, nx_latch_fd(process->slot), on_nothing);
+    worker->control = listen_on(worker, process->control.fd, on_control);
+    worker->listen_tcp = listen_on(worker, process->http_fd, on_accept);
+    worker->listen_unix = listen_on(worker, process->http_unix_fd, on_accept);
+    worker->retry_accept = evtimer_new(worker->base, on_retry_accept, worker);
+    return worker->doorbell != NULL && worker->control != NULL && worker->listen_tcp != NULL &&
+           worker->listen_unix != NULL && worker->retry_accept != NULL;
+}
+
+static void reset_row(struct http_worker *worker)
+{
+    struct nx_http_request_state *row = nx_worker_row(worker);
+
+    /* What a predecessor that was killed has left. */
+    atomic_store_explicit(&row->exports, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->connections, 0, memory_order_relaxed);
+}
+
+static bool begin(struct http_worker *worker)
+{
+    struct nx_process *process = worker->process;
+
+    worker->shm = process->shm;
+    LIST_INIT(&worker->connections);
+    LIST_INIT(&worker->waits);
+    LIST_INIT(&worker->exports);
+    SLIST_INIT(&worker->free_requests);
+    nx_submissions_init(&worker->submissions);
+    reset_row(worker);
+    raise_descriptor_limit();
+    nx_producer_attach(
+        &worker->producer, worker->shm, process->instance,
+        atomic_load_explicit(&worker->shm->slots[process->slot].generation, memory_order_relaxed));
+    if (gethostname(worker->host_name, sizeof worker->host_name - 1) < 0) {
+        worker->host_name[0] = '\0';
+    }
+    worker->many_cores = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+    worker->tokener = nx_json_tokener();
+    return worker->tokener != NULL && open_loop(worker);
+}
+
+static void free_event(struct event *event)
+{
+    if (event != NULL) {
+        event_free(event);
+    }
+}
+
+static void end(struct http_worker *worker)
+{
+    struct connection *connection;
+    struct request *request;
+
+    while ((connection = LIST_FIRST(&worker->connections)) != NULL) {
+        nx_connection_close(connection);
+        nx_connection_run(connection);
+    }
+    while ((request = SLIST_FIRST(&worker->free_requests)) != NULL) {
+        SLIST_REMOVE_HEAD(&worker->free_requests, free);
+        nx_request_free(request);
+    }
+    nx_submissions_free(&worker->submissions);
+    nx_view_destroy(worker->view);
+    nx_state_close(worker->state);
+    nx_text_free(&worker->out);
+    nx_text_free(&worker->json);
+    nx_text_free(&worker->scratch);
+    if (worker->tokener != NULL) {
+        json_tokener_free(worker->tokener);
+    }
+    free_event(worker->doorbell);
+    free_event(worker->control);
+    free_event(worker->listen_tcp);
+    free_event(worker->listen_unix);
+    free_event(worker->retry_accept);
+    if (worker->base != NULL) {
+        event_base_free(worker->base);
+    }
+}
+
+int nx_http_main(struct nx_process *process)
+{
+    struct http_worker worker = {.process = process};
+    int status = NX_EXIT_FAILURE;
+
+    if (begin(&worker)) {
+        nx_process_title(process, "serving");
+        nx_process_ready(process);
+        while (!nx_process_stopping(process)) {
+            turn(&worker);
+        }
+        begin_stop(&worker);
+        drain(&worker);
+        status = NX_EXIT_OK;
+    } else {
+        nx_error("an http worker can't begin: %s", nx_errno_text(errno));
+    }
+    end(&worker);
+    return status;
+}

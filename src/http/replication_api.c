@@ -1,0 +1,413 @@
+/* Runs in http workers. /replication/status, .../master/stats, .../replica/stats, .../replicas: each
+ * figure is read from shared memory, where the process that counts it wrote it. */
+#include "common/advertised.h"
+#include "common/latch.h"
+#include "common/shared_log.h"
+#include "http/connection.h"
+#include "http/json_out.h"
+#include "http/node.h"
+#include "http/response.h"
+#include "http/router.h"
+#include "http/worker.h"
+#include "nexus_version.h"
+
+#include <event2/bufferevent.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+static uint64_t load(const nx_atomic_u64 *field)
+{
+    return atomic_load_explicit(field, memory_order_relaxed);
+}
+
+static uint64_t since_ms(uint64_t then)
+{
+    uint64_t now = nx_now_ms();
+
+    return then > 0 && now > then ? now - then : 0;
+}
+
+/* A copy of a string that another process writes: never without its end. */
+static void copy_string(char *out, const char *from, size_t size)
+{
+    memcpy(out, from, size);
+    out[size - 1] = '\0';
+}
+
+/* ---- replicas, as the master sees them ---- */
+
+static bool is_connected(const struct nx_replica_slot *replica)
+{
+    return atomic_load_explicit(&replica->state, memory_order_acquire) != NX_REPLICA_NONE;
+}
+
+static bool is_healthy(struct http_worker *worker, const struct nx_replica_slot *replica)
+{
+    return is_connected(replica) &&
+           since_ms(load(&replica->heard_ms)) <= nx_node_silence_limit(worker->process->config);
+}
+
+struct totals {
+    uint64_t connected;
+    uint64_t healthy;
+    uint64_t bytes_sent;
+    uint64_t sync_acks;
+    uint64_t snapshot_transfers;
+};
+
+static struct totals count_replicas(struct http_worker *worker)
+{
+    const struct nx_shm *shm = worker->shm;
+    struct totals totals = {
+        .bytes_sent = load(&shm->control.ended_bytes_sent),
+        .sync_acks = load(&shm->control.ended_sync_acks),
+        .snapshot_transfers = load(&shm->control.ended_snapshot_transfers),
+    };
+
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        const struct nx_replica_slot *replica = &shm->replicas[i];
+
+        totals.connected += is_connected(replica) ? 1 : 0;
+        totals.healthy += is_healthy(worker, replica) ? 1 : 0;
+        totals.bytes_sent += load(&replica->bytes_sent);
+        totals.sync_acks += load(&replica->sync_acks);
+        totals.snapshot_transfers += load(&replica->snapshot_transfers);
+    }
+    return totals;
+}
+
+/* ---- status ---- */
+
+static bool enabled(struct nx_shm *shm)
+{
+    return nx_node_role(shm) != NX_NODE_STANDALONE;
+}
+
+static bool connected(struct nx_shm *shm)
+{
+    switch (nx_node_role(shm)) {
+    case NX_NODE_MASTER:
+        return nx_node_phase(shm) != NX_PHASE_STARTING; /* it listens */
+    case NX_NODE_REPLICA:
+        return nx_node_connected(shm);
+    case NX_NODE_STANDALONE:
+        break;
+    }
+    return false;
+}
+
+static const char *state_name(struct nx_shm *shm)
+{
+    if (nx_node_phase(shm) == NX_PHASE_STARTING) {
+        return "starting";
+    }
+    if (!enabled(shm)) {
+        return "stopped";
+    }
+    if (nx_node_role(shm) == NX_NODE_MASTER) {
+        return "streaming";
+    }
+    switch (
+        (enum nx_receiver_stage)atomic_load_explicit(&shm->receiver.stage, memory_order_relaxed)) {
+    case NX_RECEIVER_CATCHING_UP:
+        return "catching_up";
+    case NX_RECEIVER_STREAMING:
+        return "streaming";
+    case NX_RECEIVER_CONNECTING:
+        break;
+    }
+    return "connecting";
+}
+
+/* The replica's judgment of its master: heard from within the silence limit. */
+static bool master_alive(struct http_worker *worker)
+{
+    struct nx_shm *shm = worker->shm;
+    uint64_t last = load(&shm->receiver.last_frame_ms);
+
+    return nx_node_role(shm) == NX_NODE_REPLICA && last > 0 &&
+           since_ms(last) <= nx_node_silence_limit(worker->process->config);
+}
+
+static bool promotable(struct http_worker *worker)
+{
+    struct nx_shm *shm = worker->shm;
+
+    return nx_node_role(shm) == NX_NODE_REPLICA &&
+           worker->process->config->replication.auto_failover &&
+           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_node_not_synced(shm) &&
+           !master_alive(worker);
+}
+
+/* How a process ended last: "", "exit 1", "signal 9". */
+static void put_last_exit(struct json *json, int status)
+{
+    char text[32] = "";
+
+    if (status != 0 && WIFSIGNALED(status)) {
+        snprintf(text, sizeof text, "signal %d", WTERMSIG(status));
+    } else if (status != 0) {
+        snprintf(text, sizeof text, "exit %d", WEXITSTATUS(status));
+    }
+    nx_json_string(json, "last_exit", text);
+}
+
+static void put_processes(struct json *json, struct nx_shm *shm)
+{
+    nx_json_open(json, "processes", '[');
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        const struct nx_slot *slot = &shm->slots[i];
+        int pid = atomic_load_explicit(&slot->pid, memory_order_relaxed);
+        uint32_t restarts = atomic_load_explicit(&slot->restarts, memory_order_relaxed);
+        unsigned instance;
+
+        if (pid == 0 && restarts == 0) {
+            continue;
+        }
+        nx_json_open(json, NULL, '{');
+        nx_json_string(json, "kind", nx_process_kind_title(nx_process_slot_kind(i, &instance)));
+        nx_json_i64(json, "pid", pid);
+        nx_json_u64(json, "restarts", restarts);
+        put_last_exit(json, atomic_load_explicit(&slot->last_exit, memory_order_relaxed));
+        nx_json_close(json, '}');
+    }
+    nx_json_close(json, ']');
+}
+
+/* The replication address: as configured, with the host by which this client sees us where that is a
+ * wildcard. */
+static void put_replication_addr(struct json *json, struct connection *connection)
+{
+    const struct nx_config *config = connection->worker->process->config;
+    char own[NX_ADDR_TEXT] = "";
+    char seen[NX_ADDR_TEXT] = "127.0.0.1:0";
+    char resolved[NX_ADDR_TEXT] = "";
+
+    if (enabled(connection->worker->shm)) {
+        nx_advertised_own(config->replication.advertised_addr, config->replication.bind_addr, own);
+        nx_access_local_address(connection, seen, sizeof seen);
+        if (nx_advertised_resolve(nx_slice_text(own), seen, resolved) < 0) {
+            snprintf(resolved, sizeof resolved, "%s", own);
+        }
+    }
+    nx_json_string(json, "replication_addr", resolved);
+}
+
+static void put_guide_fields(struct json *json, struct http_worker *worker, uint64_t offset)
+{
+    struct nx_shm *shm = worker->shm;
+
+    nx_json_string(json, "role", nx_node_role_name(nx_node_role(shm)));
+    nx_json_bool(json, "running", enabled(shm));
+    nx_json_string(json, "mode", nx_mode_name(worker->process->config->replication.mode));
+    nx_json_bool(json, "connected", connected(shm));
+    nx_json_string(json, "node_id", shm->control.node_id);
+    nx_json_u64(json, "wal_offset", offset);
+    nx_json_u64(json, "replica_count",
+                nx_node_role(shm) == NX_NODE_MASTER ? count_replicas(worker).connected : 0);
+    nx_json_u64(json, "lag", nx_node_lag(shm));
+}
+
+void nx_handle_replication_status(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    struct nx_shm *shm = worker->shm;
+    struct text *text = &worker->json;
+    struct json json = nx_json_of(text);
+    char cluster_id[NX_UUID_TEXT] = "";
+    uint64_t offset;
+    uint64_t epoch;
+    uint32_t crc;
+
+    nx_log_position(shm, &offset, &epoch, &crc);
+    if (atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) != 0) {
+        copy_string(cluster_id, shm->control.cluster_id, sizeof cluster_id);
+    }
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    put_guide_fields(&json, worker, offset);
+    nx_json_u64(&json, "epoch", nx_node_epoch(shm));
+    nx_json_string(&json, "cluster_id", cluster_id);
+    nx_json_string(&json, "state", state_name(shm));
+    nx_json_u64(&json, "durable_offset", offset);
+    nx_json_u64(&json, "applied_offset", offset);
+    nx_json_u64(&json, "quorum_offset", 0); /* there is no sync mode yet */
+    nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
+    nx_json_u64(&json, "last_crc", crc);
+    put_replication_addr(&json, connection);
+    nx_json_bool(&json, "master_alive", master_alive(worker));
+    nx_json_bool(&json, "promotable", promotable(worker));
+    nx_json_u64(&json, "started_at", shm->control.started_at);
+    nx_json_string(&json, "version", NEXUS_VERSION);
+    put_processes(&json, shm);
+    nx_json_bool(&json, "open_access", nx_access_is_open(worker));
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_respond_json(connection, text);
+}
+
+/* ---- statistics ---- */
+
+static bool check_role(struct connection *connection, enum nx_node_role wanted)
+{
+    enum nx_node_role role = nx_node_role(connection->worker->shm);
+
+    if (role == wanted) {
+        return true;
+    }
+    nx_refuse(connection, NX_ERROR_WRONG_ROLE, "This endpoint is for %ss only; this node is %s%s.",
+              nx_node_role_name(wanted), role == NX_NODE_STANDALONE ? "" : "a ",
+              nx_node_role_name(role));
+    return false;
+}
+
+/* Entries that a replica could still ask for. */
+static uint64_t log_size(struct http_worker *worker)
+{
+    const struct nx_shm *shm = worker->shm;
+    uint64_t durable = load(&shm->log.durable_offset);
+    uint64_t oldest = load(&shm->log.oldest_offset);
+    uint64_t kept = load(&shm->checkpoint.oldest_kept);
+    uint64_t most = worker->process->config->replication.max_log_size;
+
+    if (kept > 0 && (kept < oldest || oldest == 0)) {
+        oldest = kept;
+    }
+    uint64_t held = oldest > 0 && durable >= oldest ? durable - oldest + 1 : 0;
+
+    return held < most ? held : most;
+}
+
+void nx_handle_master_stats(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    const struct nx_shm *shm = worker->shm;
+    struct text *text = &worker->json;
+    struct json json = nx_json_of(text);
+    uint64_t durable = load(&shm->log.durable_offset);
+    uint64_t start = load(&shm->log.start_offset);
+    struct totals totals;
+
+    if (!check_role(connection, NX_NODE_MASTER)) {
+        return;
+    }
+    totals = count_replicas(worker);
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_u64(&json, "entries_replicated", durable > start ? durable - start : 0);
+    nx_json_u64(&json, "bytes_sent", totals.bytes_sent);
+    nx_json_u64(&json, "connected_replicas", totals.connected);
+    nx_json_u64(&json, "healthy_replicas", totals.healthy);
+    nx_json_u64(&json, "log_size", log_size(worker));
+    nx_json_u64(&json, "current_offset", durable);
+    nx_json_u64(&json, "sync_acks", totals.sync_acks);
+    nx_json_u64(&json, "snapshot_transfers", totals.snapshot_transfers);
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_respond_json(connection, text);
+}
+
+/* How far behind in time: 0 while level with a connected master, else since it was last level. */
+static uint64_t lag_ms(struct nx_shm *shm)
+{
+    if (nx_node_connected(shm) && nx_node_lag(shm) == 0) {
+        return 0;
+    }
+    return since_ms(load(&shm->receiver.caught_up_ms));
+}
+
+void nx_handle_replica_stats(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    struct nx_shm *shm = worker->shm;
+    const struct nx_receiver_state *receiver = &shm->receiver;
+    struct text *text = &worker->json;
+    struct json json = nx_json_of(text);
+    char master_id[NX_UUID_TEXT] = "";
+
+    if (!check_role(connection, NX_NODE_REPLICA)) {
+        return;
+    }
+    if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
+        copy_string(master_id, receiver->master_id, sizeof master_id);
+    }
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_u64(&json, "entries_received", load(&receiver->entries_received));
+    nx_json_u64(&json, "entries_applied", load(&receiver->entries_applied));
+    nx_json_u64(&json, "bytes_received", load(&receiver->bytes_received));
+    nx_json_u64(&json, "current_offset", nx_node_durable(shm));
+    nx_json_u64(&json, "lag", nx_node_lag(shm));
+    nx_json_u64(&json, "reconnects", load(&receiver->reconnects));
+    nx_json_bool(&json, "connected", nx_node_connected(shm));
+    nx_json_string(&json, "master_id", master_id);
+    nx_json_u64(&json, "lag_bytes", nx_node_lag(shm) > 0 ? load(&receiver->master_bytes) : 0);
+    nx_json_thousandths(&json, "lag_seconds", lag_ms(shm));
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_respond_json(connection, text);
+}
+
+/* ---- the list of replicas ---- */
+
+static void put_replica(struct json *json,
+                        struct http_worker *worker,
+                        const struct nx_replica_slot *replica,
+                        uint64_t durable)
+{
+    char id[NX_UUID_TEXT];
+    char addr[NX_ADDR_TEXT];
+    uint64_t ack = load(&replica->ack_offset);
+    uint64_t lag = durable > ack ? durable - ack : 0;
+    uint64_t sent = load(&replica->sent_bytes_total);
+    uint64_t acked = load(&replica->acked_bytes_total);
+    bool streaming =
+        atomic_load_explicit(&replica->state, memory_order_acquire) == NX_REPLICA_STREAMING;
+
+    copy_string(id, replica->id, sizeof id);
+    copy_string(addr, replica->addr, sizeof addr);
+    nx_json_open(json, NULL, '{');
+    nx_json_string(json, "id", id);
+    nx_json_string(json, "addr", addr);
+    nx_json_u64(json, "last_ack_offset", ack);
+    nx_json_u64(json, "lag", lag);
+    nx_json_bool(json, "healthy", is_healthy(worker, replica));
+    nx_json_u64(json, "connected_seconds", since_ms(load(&replica->connected_ms)) / 1000);
+    nx_json_string(json, "state", streaming ? "streaming" : "catching_up");
+    nx_json_u64(json, "lag_bytes", lag > 0 && sent > acked ? sent - acked : 0);
+    nx_json_thousandths(json, "lag_seconds", lag > 0 ? since_ms(load(&replica->caught_up_ms)) : 0);
+    nx_json_u64(json, "snapshot_progress", 0); /* there are no snapshots yet */
+    nx_json_u64(json, "durable_offset", ack);
+    nx_json_u64(json, "applied_offset", load(&replica->applied_offset));
+    nx_json_close(json, '}');
+}
+
+void nx_handle_replicas(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+    struct nx_shm *shm = worker->shm;
+    struct text *text = &worker->json;
+    struct json json = nx_json_of(text);
+    uint64_t durable = nx_node_durable(shm);
+
+    if (!check_role(connection, NX_NODE_MASTER)) {
+        return;
+    }
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_open(&json, "replicas", '[');
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        if (is_connected(&shm->replicas[i])) {
+            put_replica(&json, worker, &shm->replicas[i], durable);
+        }
+    }
+    nx_json_close(&json, ']');
+    nx_json_open(&json, "absent", '['); /* replicas are not remembered yet */
+    nx_json_close(&json, ']');
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_respond_json(connection, text);
+}

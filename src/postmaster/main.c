@@ -1,0 +1,149 @@
+/* nexus-server: reads the configuration, claims the data directory, opens its sockets, and becomes the
+ * postmaster. Stays in the foreground. Exit status 1: a person must mend something; 2: anything else. */
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/shm.h"
+#include "postmaster/postmaster.h"
+
+#include <bsd/unistd.h>
+#include <uuid.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "nexus_version.h"
+
+#define DESCRIPTORS_BESIDE 512 /* doorbells, channels, files: what isn't a client's connection */
+
+static struct nx_postmaster postmaster = {
+    .http_fd = -1, .unix_fd = -1, .replication_fd = -1, .signal_fd = -1};
+static struct nx_config_report report;
+
+/* Raises the limit of descriptors to what http.max_connections needs, or lowers the latter. */
+static void fit_descriptors(struct nx_config *config)
+{
+    struct rlimit limit;
+    rlim_t wanted = config->http.max_connections + DESCRIPTORS_BESIDE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < wanted) {
+        config->http.max_connections =
+            limit.rlim_cur > 2 * DESCRIPTORS_BESIDE ? limit.rlim_cur - DESCRIPTORS_BESIDE : DESCRIPTORS_BESIDE;
+        nx_warn("the limit of open files is %llu: http.max_connections is lowered to %llu; raise the "
+                "limit (ulimit -n, LimitNOFILE) for more",
+                (unsigned long long)limit.rlim_max,
+                (unsigned long long)config->http.max_connections);
+    }
+}
+
+static const char *served_without_token(enum nx_allow allow)
+{
+    switch (allow) {
+    case NX_ALLOW_NONE:
+        return "nobody but the Unix socket";
+    case NX_ALLOW_LOOPBACK:
+        return "loopback";
+    case NX_ALLOW_PRIVATE:
+        return "loopback and private networks";
+    case NX_ALLOW_ANY:
+        return "ANYBODY WHO CAN CONNECT";
+    }
+    return "";
+}
+
+static void log_start(const struct nx_postmaster *pm)
+{
+    for (unsigned i = 0; i < report.warning_count && i < NX_CONFIG_MESSAGES; i++) {
+        nx_warn("%s", report.warnings[i]);
+    }
+    nx_info("nexus-server %s starts: data directory %s, configuration file %s", NEXUS_VERSION,
+            pm->dir.path, report.file[0] != '\0' ? report.file : "none");
+    nx_info("node %s, role %s, HTTP on %s, replication on %s", pm->dir.node_id,
+            nx_role_name(pm->config.replication.role), pm->config.http.bind_addr,
+            pm->replication_fd < 0 ? "no port" : pm->config.replication.bind_addr);
+    nx_info("served without a token: %s (http.allow_without_token), %s (replication."
+            "allow_without_token)",
+            served_without_token(pm->config.http.allow_without_token),
+            served_without_token(pm->config.replication.allow_without_token));
+}
+
+/* The first start of a master or standalone node begins its cluster. */
+static int begin_cluster(struct nx_postmaster *pm)
+{
+    uuid_t binary;
+    char text[NX_UUID_TEXT];
+
+    if (pm->config.replication.role == NX_ROLE_REPLICA || pm->dir.identity.cluster_id[0] != '\0') {
+        return 0;
+    }
+    uuid_generate(binary);
+    uuid_unparse_lower(binary, text);
+    return nx_shared_adopt_cluster(pm, text);
+}
+
+/* Everything that can be wrong before the first child. */
+static int prepare(struct nx_postmaster *pm)
+{
+    char error[1024] = "";
+    int rc = nx_data_dir_open(pm->config.server.data_dir, &pm->dir, error, sizeof error);
+
+    rc = rc < 0 ? rc : nx_listeners_open(pm, error, sizeof error);
+    if (rc < 0) {
+        nx_error("%s", error[0] != '\0' ? error : strerrordesc_np(-rc));
+        return NX_EXIT_PERSON;
+    }
+    log_start(pm);
+    fit_descriptors(&pm->config);
+    rc = nx_signals_open(pm);
+    rc = rc < 0 ? rc : nx_latch_create_doorbells();
+    if (rc < 0) {
+        nx_error("signals or doorbells can't be set up: %s", strerrordesc_np(-rc));
+        return NX_EXIT_FAILURE;
+    }
+    rc = begin_cluster(pm);
+    if (rc < 0) {
+        nx_error("the cluster id can't be stored in %s/identity: %s", pm->dir.root,
+                 strerrordesc_np(-rc));
+        return NX_EXIT_PERSON;
+    }
+    rc = nx_shared_create(pm);
+    return rc < 0 ? NX_EXIT_PERSON : 0;
+}
+
+int main(int argc, char **argv)
+{
+    int status = 0;
+    int rc = nx_config_load(&postmaster.config, argc, argv, &report);
+
+    if (nx_config_main_action(rc, &postmaster.config, &report, &status)) {
+        return status;
+    }
+    (void)umask(077);
+    nx_log_set_process("postmaster");
+    rc = nx_log_configure(&postmaster.config);
+    if (rc < 0) {
+        (void)fprintf(stderr, "the log file %s can't be opened: %s\n",
+                      postmaster.config.server.log_file, strerrordesc_np(-rc));
+        return NX_EXIT_PERSON;
+    }
+    setproctitle_init(argc, argv, environ);
+    postmaster.report = &report;
+    postmaster.started_at = nx_wall_ms();
+    status = prepare(&postmaster);
+    if (status == 0) {
+        setproctitle("-nexus: postmaster %s", postmaster.dir.path);
+        status = nx_postmaster_run(&postmaster);
+        nx_shm_destroy(postmaster.shm);
+    }
+    nx_listeners_close(&postmaster);
+    nx_data_dir_close(&postmaster.dir);
+    return status;
+}

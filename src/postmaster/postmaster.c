@@ -1,0 +1,198 @@
+/* The postmaster's loop and the life of the server: one function, advance(), moves it on after each
+ * event. Nothing here blocks but poll, and an idle postmaster has no timer running. */
+#include "postmaster/postmaster.h"
+
+#include "common/latch.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+
+#define LAST_STAGE    3    /* of process_kinds.def */
+#define STOP_LIMIT_MS 10000 /* of a stage of a fast stop; walsenders may drain beyond it */
+
+void nx_postmaster_kill(struct nx_postmaster *pm, int exit_status)
+{
+    if (pm->life == NX_LIFE_KILLING) {
+        return;
+    }
+    pm->life = NX_LIFE_KILLING;
+    pm->exit_status = exit_status;
+    pm->deadline_ms = 0;
+    nx_children_signal(pm, SIGKILL);
+}
+
+void nx_postmaster_crash(struct nx_postmaster *pm, uint64_t delay_ms)
+{
+    pm->life = NX_LIFE_CRASHED;
+    pm->deadline_ms = delay_ms > 0 ? nx_now_ms() + delay_ms : 0;
+    atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_STARTING, memory_order_release);
+    nx_children_signal(pm, SIGKILL);
+}
+
+static void begin_stage(struct nx_postmaster *pm, unsigned stage)
+{
+    uint64_t limit = STOP_LIMIT_MS + pm->config.replication.stop_drain_ms;
+
+    pm->stop_stage = stage;
+    pm->deadline_ms = pm->stop_mode == NX_STOP_SMART && stage == 0 ? 0 : nx_now_ms() + limit;
+    nx_children_tell(pm, (int)stage, NX_CONTROL_STOP, pm->stop_mode);
+}
+
+void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode)
+{
+    if (pm->life == NX_LIFE_STOPPING && mode == NX_STOP_FAST && pm->stop_mode == NX_STOP_SMART) {
+        nx_info("the smart stop becomes a fast one");
+        pm->stop_mode = NX_STOP_FAST;
+        begin_stage(pm, pm->stop_stage);
+        return;
+    }
+    if (pm->life == NX_LIFE_CRASHED) {
+        nx_postmaster_kill(pm, 0); /* nothing is left that could stop in order */
+        return;
+    }
+    if (pm->life > NX_LIFE_SERVING) {
+        return;
+    }
+    nx_info("stopping (%s)", mode == NX_STOP_SMART ? "smart: open requests are finished first" : "fast");
+    pm->life = NX_LIFE_STOPPING;
+    pm->stop_mode = mode;
+    atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_DRAINING, memory_order_release);
+    nx_pid_file_write(pm, "stopping");
+    begin_stage(pm, 0);
+}
+
+/* All children of a crash are gone: shared memory afresh, then all start. */
+static void start_afresh(struct nx_postmaster *pm)
+{
+    if (nx_shared_create(pm) < 0) {
+        nx_postmaster_kill(pm, NX_EXIT_FAILURE);
+        return;
+    }
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        pm->children[i].start_due_ms = 0;
+    }
+    pm->deadline_ms = 0;
+    pm->life = NX_LIFE_STARTING;
+    nx_pid_file_write(pm, "starting");
+    nx_children_start_all(pm);
+}
+
+static void advance_stop(struct nx_postmaster *pm, uint64_t now)
+{
+    if (pm->deadline_ms != 0 && now >= pm->deadline_ms) {
+        nx_warn("%u processes did not end in time and are killed: recovery will read the log at the "
+                "next start",
+                nx_children_running(pm, -1));
+        nx_postmaster_kill(pm, 0);
+        return;
+    }
+    while (nx_children_running(pm, (int)pm->stop_stage) == 0) {
+        if (pm->stop_stage == LAST_STAGE) {
+            pm->life = NX_LIFE_ENDED;
+            return;
+        }
+        begin_stage(pm, pm->stop_stage + 1);
+    }
+}
+
+static void advance(struct nx_postmaster *pm)
+{
+    uint64_t now = nx_now_ms();
+
+    switch (pm->life) {
+    case NX_LIFE_STARTING:
+    case NX_LIFE_SERVING:
+        nx_children_start_all(pm);
+        break;
+    case NX_LIFE_STOPPING:
+        advance_stop(pm, now);
+        break;
+    case NX_LIFE_CRASHED:
+        if (nx_children_running(pm, -1) == 0 && now >= pm->deadline_ms) {
+            start_afresh(pm);
+        }
+        break;
+    case NX_LIFE_KILLING:
+        if (nx_children_running(pm, -1) == 0) {
+            pm->life = NX_LIFE_ENDED;
+        }
+        break;
+    case NX_LIFE_ENDED:
+        break;
+    }
+}
+
+/* Milliseconds until something is due; -1: nothing is. */
+static int time_to_wait(const struct nx_postmaster *pm)
+{
+    uint64_t due = pm->deadline_ms == 0 ? UINT64_MAX : pm->deadline_ms;
+    uint64_t now = nx_now_ms();
+
+    for (unsigned i = 0; i < NX_MAX_SLOTS && pm->life <= NX_LIFE_SERVING; i++) {
+        uint64_t start = pm->children[i].start_due_ms;
+
+        if (pm->children[i].pid == 0 && start != 0 && start < due) {
+            due = start;
+        }
+    }
+    if (due == UINT64_MAX) {
+        return -1;
+    }
+    return due > now ? (int)(due - now) : 0;
+}
+
+/* One turn: waits for an event and handles all there are. */
+static void turn(struct nx_postmaster *pm)
+{
+    struct pollfd fds[NX_MAX_SLOTS + 2];
+    unsigned slots[NX_MAX_SLOTS + 2];
+    nfds_t count = 2;
+
+    fds[0] = (struct pollfd){.fd = pm->signal_fd, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = pm->life == NX_LIFE_SERVING ? pm->replication_fd : -1,
+                             .events = POLLIN};
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        if (pm->children[i].control_fd >= 0) {
+            slots[count] = i;
+            fds[count++] = (struct pollfd){.fd = pm->children[i].control_fd, .events = POLLIN};
+        }
+    }
+    if (poll(fds, count, time_to_wait(pm)) < 0 && errno != EINTR) {
+        nx_error("poll: %s", strerrordesc_np(errno));
+        nx_postmaster_kill(pm, NX_EXIT_FAILURE);
+        return;
+    }
+    for (nfds_t i = 2; i < count; i++) {
+        if (fds[i].revents != 0) {
+            nx_children_message(pm, slots[i]);
+        }
+    }
+    if (fds[0].revents != 0) {
+        nx_signals_handle(pm);
+    }
+    if (fds[1].revents != 0 && pm->life == NX_LIFE_SERVING) {
+        nx_children_accept(pm);
+    }
+}
+
+int nx_postmaster_run(struct nx_postmaster *pm)
+{
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        pm->children[i].control_fd = -1;
+    }
+    pm->life = NX_LIFE_STARTING;
+    nx_pid_file_write(pm, "starting");
+    for (;;) {
+        advance(pm);
+        if (pm->life == NX_LIFE_ENDED) {
+            break;
+        }
+        turn(pm);
+    }
+    nx_pid_file_remove(pm);
+    nx_info("stopped");
+    return pm->exit_status;
+}

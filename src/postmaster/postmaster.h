@@ -1,0 +1,141 @@
+/* The postmaster's own state, and the parts that work on it. One process, no threads, no locks: it
+ * touches no data and never blocks; what can fail is a child.
+ *
+ *     main.c         configuration, data directory, listeners; then nx_postmaster_run
+ *     postmaster.c   the loop and the life of the server (enum nx_life)
+ *     children.c     what a child's message or death means
+ *     launch.c       the one fork site
+ *     listeners.c    sockets, made before anything is forked
+ *     shared.c       shared memory made afresh, roles and cluster id in it
+ *     signals.c      signals as readable events
+ *     pid_file.c     DATA_DIR/nexus.pid */
+#ifndef NX_POSTMASTER_POSTMASTER_H
+#define NX_POSTMASTER_POSTMASTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/config.h"
+#include "common/control.h"
+#include "common/process.h"
+#include "postmaster/restart_policy.h"
+#include "storage/data_dir.h"
+
+/* The life of a server:
+ *
+ *     STARTING ──> SERVING ──> STOPPING (stage 0, 1, 2, 3) ──> ENDED
+ *        ^            │
+ *        └─ CRASHED <─┘      a crash: all children are killed; when the last is reaped, shared memory is
+ *                            made afresh and all start again
+ *     any ──> KILLING ──> ENDED   an immediate stop, or a person is needed
+ */
+enum nx_life {
+    NX_LIFE_STARTING,
+    NX_LIFE_SERVING,
+    NX_LIFE_STOPPING,
+    NX_LIFE_CRASHED,
+    NX_LIFE_KILLING,
+    NX_LIFE_ENDED
+};
+
+/* One slot of the process table, the private side. */
+struct nx_child {
+    pid_t pid;      /* 0: not running */
+    int control_fd; /* our end; -1: none */
+    bool ready;     /* it has told READY */
+    bool told_to_stop;
+    uint64_t started_ms;
+    uint64_t start_due_ms; /* 0: none; else when it is to be started again */
+    struct nx_child_history history;
+};
+
+struct nx_postmaster {
+    struct nx_config config;
+    struct nx_config_report *report; /* of the load, for reloads */
+    struct nx_data_dir dir;
+    struct nx_shm *shm;
+    int http_fd;
+    int unix_fd;
+    int replication_fd; /* -1 on a standalone node */
+    int signal_fd;
+    uint64_t started_at; /* Unix ms */
+    enum nx_life life;
+    enum nx_stop_mode stop_mode;
+    unsigned stop_stage;
+    uint64_t deadline_ms;   /* of the running stage, or of a delayed start; 0: none */
+    bool killed;            /* the deadline passed, everything was killed */
+    int exit_status;
+    struct nx_child children[NX_MAX_SLOTS];
+};
+
+/* The row of a kind that only the postmaster needs. */
+enum nx_kind_roles { ROLE_ANY, ROLE_REPLICA, ROLE_CONNECTION };
+struct nx_kind_rules {
+    enum nx_kind_roles roles;
+    enum nx_restart_rule restart;
+    unsigned stage;
+    int (*entry)(struct nx_process *process);
+};
+const struct nx_kind_rules *nx_kind_rules(enum nx_process_kind kind);
+
+/* ---- postmaster.c ---- */
+/* Runs until the server has ended; returns its exit status. */
+int nx_postmaster_run(struct nx_postmaster *pm);
+/* Kills all children and ends with this status once they are reaped. */
+void nx_postmaster_kill(struct nx_postmaster *pm, int exit_status);
+/* Begins an orderly stop. */
+void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode);
+/* Kills all children; once they are reaped, starts afresh after delay_ms. */
+void nx_postmaster_crash(struct nx_postmaster *pm, uint64_t delay_ms);
+
+/* ---- children.c ---- */
+/* Reaps whoever died and acts on it. */
+void nx_children_reap(struct nx_postmaster *pm);
+/* Handles what waits on a child's channel. */
+void nx_children_message(struct nx_postmaster *pm, unsigned slot);
+/* Accepts one connection on the replication port and gives it to a walsender. */
+void nx_children_accept(struct nx_postmaster *pm);
+/* Starts whatever this node's role has; what is running stays. */
+void nx_children_start_all(struct nx_postmaster *pm);
+/* Running children, of a stop stage, or of all (stage < 0). */
+unsigned nx_children_running(const struct nx_postmaster *pm, int stage);
+/* Sends a message to all running children of a stage (all: < 0). */
+void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type type, uint64_t arg);
+void nx_children_signal(struct nx_postmaster *pm, int signal);
+
+/* ---- launch.c ---- */
+/* Forks the child of a slot; client_fd is given to it (and closed here) or -1. 0 or -errno. */
+int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd);
+
+/* ---- listeners.c ---- */
+/* Opens what the role needs. -errno and a sentence in error. */
+int nx_listeners_open(struct nx_postmaster *pm, char *error, size_t cap);
+void nx_listeners_close(struct nx_postmaster *pm);
+
+/* ---- shared.c ---- */
+/* Makes shared memory and writes the postmaster's fields; carries over counters of the node from the
+ * old object, which is destroyed. 0 or -errno, logged. */
+int nx_shared_create(struct nx_postmaster *pm);
+/* A master or standalone node without a cluster id gets one; a replica adopts its master's. 0,
+ * -EEXIST (another one is known), or -errno. */
+int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);
+/* A new configuration for everybody. */
+void nx_shared_reload(struct nx_postmaster *pm);
+/* Adds an ended walsender's counters to the node's and clears its replica slot. */
+void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance);
+
+/* ---- signals.c ---- */
+/* Blocks the signals and makes signal_fd. 0 or -errno. */
+int nx_signals_open(struct nx_postmaster *pm);
+/* Acts on what came. */
+void nx_signals_handle(struct nx_postmaster *pm);
+/* In a child: default dispositions again, nothing blocked. */
+void nx_signals_reset(void);
+
+/* ---- pid_file.c ---- */
+/* Writes the pid file with this state ("starting", "ready", "stopping"). Failures are logged only. */
+void nx_pid_file_write(const struct nx_postmaster *pm, const char *state);
+void nx_pid_file_remove(const struct nx_postmaster *pm);
+
+#endif

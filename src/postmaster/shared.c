@@ -1,0 +1,170 @@
+/* The postmaster's side of shared memory: making it, afresh after a crash, and the fields that are the
+ * postmaster's to write. */
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/shm.h"
+#include "postmaster/postmaster.h"
+
+#include <uuid.h>
+
+#include <errno.h>
+#include <string.h>
+
+static enum nx_node_role node_role(const struct nx_config *config)
+{
+    switch (config->replication.role) {
+    case NX_ROLE_MASTER:
+        return NX_NODE_MASTER;
+    case NX_ROLE_REPLICA:
+        return NX_NODE_REPLICA;
+    case NX_ROLE_STANDALONE:
+        break;
+    }
+    return NX_NODE_STANDALONE;
+}
+
+static void publish_cluster(struct nx_postmaster *pm)
+{
+    struct nx_control_block *control = &pm->shm->control;
+
+    memcpy(control->cluster_id, pm->dir.identity.cluster_id, sizeof control->cluster_id);
+    atomic_store_explicit(&control->cluster_known, control->cluster_id[0] != '\0' ? 1 : 0,
+                          memory_order_release);
+}
+
+/* What outlives a crash: when the node started, how often its children did, what was sent. */
+static void carry_over(const struct nx_shm *old, struct nx_shm *shm)
+{
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        const struct nx_slot *from = &old->slots[i];
+        struct nx_slot *to = &shm->slots[i];
+
+        atomic_store_explicit(&to->restarts,
+                              atomic_load_explicit(&from->restarts, memory_order_relaxed),
+                              memory_order_relaxed);
+        atomic_store_explicit(&to->last_exit,
+                              atomic_load_explicit(&from->last_exit, memory_order_relaxed),
+                              memory_order_relaxed);
+    }
+    atomic_store_explicit(
+        &shm->control.ended_bytes_sent,
+        atomic_load_explicit(&old->control.ended_bytes_sent, memory_order_relaxed),
+        memory_order_relaxed);
+    atomic_store_explicit(&shm->control.ended_sync_acks,
+                          atomic_load_explicit(&old->control.ended_sync_acks, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(
+        &shm->control.ended_snapshot_transfers,
+        atomic_load_explicit(&old->control.ended_snapshot_transfers, memory_order_relaxed),
+        memory_order_relaxed);
+}
+
+static void log_failure(int rc, const struct nx_shm_origin *origin)
+{
+    if (rc == -ENOSPC || rc == -ENOMEM) {
+        nx_error("not enough shared memory: %llu bytes are wanted, %llu are free in /dev/shm; lower "
+                 "wal.shm_size or enlarge that filesystem",
+                 (unsigned long long)origin->size, (unsigned long long)origin->filesystem_free);
+    } else {
+        nx_error("shared memory of %llu bytes can't be made: %s", (unsigned long long)origin->size,
+                 strerrordesc_np(-rc));
+    }
+}
+
+int nx_shared_create(struct nx_postmaster *pm)
+{
+    struct nx_shm_origin origin;
+    struct nx_shm *shm;
+    int rc = nx_shm_create(pm->config.wal.shm_size, &shm, &origin);
+
+    if (rc < 0) {
+        log_failure(rc, &origin);
+        return rc;
+    }
+    if (origin.memfd) {
+        nx_warn("/dev/shm has only %llu bytes free: %llu bytes of anonymous memory are used instead",
+                (unsigned long long)origin.filesystem_free, (unsigned long long)origin.size);
+    }
+    shm->control.started_at = pm->started_at;
+    memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);
+    shm->control.config[0] = pm->config;
+    atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
+    if (pm->shm != NULL) {
+        carry_over(pm->shm, shm);
+        nx_shm_destroy(pm->shm);
+    }
+    pm->shm = shm;
+    publish_cluster(pm);
+    return 0;
+}
+
+int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
+{
+    struct nx_identity identity = pm->dir.identity;
+    uint8_t binary[16];
+
+    if (nx_uuid_parse(cluster_id, binary) < 0) {
+        return -EINVAL;
+    }
+    if (identity.cluster_id[0] != '\0') {
+        return strcmp(identity.cluster_id, cluster_id) == 0 ? 0 : -EEXIST;
+    }
+    memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
+    int rc = nx_identity_store(&pm->dir, &identity);
+
+    if (rc == 0 && pm->shm != NULL) {
+        publish_cluster(pm);
+    }
+    return rc;
+}
+
+void nx_shared_reload(struct nx_postmaster *pm)
+{
+    static struct nx_config_report report;
+    struct nx_control_block *control = &pm->shm->control;
+    uint64_t version = atomic_load_explicit(&control->config_version, memory_order_relaxed) + 1;
+    char names[1024];
+    struct nx_config fresh;
+    int rc = nx_config_reload(&pm->config, pm->report, &fresh, &report);
+
+    if (rc < 0) {
+        nx_error("the configuration stays as it was: %s",
+                 report.error_count > 0 ? report.errors[0] : strerrordesc_np(-rc));
+        return;
+    }
+    pm->config = fresh;
+    (void)nx_log_configure(&pm->config);
+    control->config[version % 2] = fresh;
+    atomic_store_explicit(&control->config_version, version, memory_order_release);
+    nx_children_tell(pm, -1, NX_CONTROL_RELOAD, 0);
+    unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
+
+    nx_info("configuration reloaded: %u keys changed%s%s", applied, applied > 0 ? ": " : "",
+            applied > 0 ? names : "");
+    if (nx_config_changes(&report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
+        nx_warn("these keys changed and wait for a restart: %s", names);
+    }
+}
+
+static void add_counter(nx_atomic_u64 *total, nx_atomic_u64 *part)
+{
+    uint64_t sum = atomic_load_explicit(total, memory_order_relaxed) +
+                   atomic_load_explicit(part, memory_order_relaxed);
+
+    atomic_store_explicit(total, sum, memory_order_relaxed);
+    atomic_store_explicit(part, 0, memory_order_relaxed);
+}
+
+void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance)
+{
+    struct nx_replica_slot *slot = &pm->shm->replicas[instance];
+    struct nx_control_block *control = &pm->shm->control;
+
+    atomic_store_explicit(&slot->state, NX_REPLICA_NONE, memory_order_release);
+    add_counter(&control->ended_bytes_sent, &slot->bytes_sent);
+    add_counter(&control->ended_sync_acks, &slot->sync_acks);
+    add_counter(&control->ended_snapshot_transfers, &slot->snapshot_transfers);
+    slot->id[0] = '\0';
+    slot->addr[0] = '\0';
+    slot->http_addr[0] = '\0';
+}

@@ -1,0 +1,243 @@
+/* Writing the state. Runs in the checkpointer alone: one transaction a generation, durable, with the
+ * position that it brings the state to. */
+#include "storage/state_codec.h"
+#include "storage/state_handle.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#define FREE_DBI 0 /* LMDB's own: transaction -> count and numbers of the pages that it freed */
+
+int nx_state_write_begin(struct nx_state *state)
+{
+    const struct nx_environment *environment = state->environment;
+    MDB_stat stat;
+
+    assert(state->writer && state->write == NULL);
+    int rc = mdb_txn_begin(environment->env, NULL, 0, &state->write);
+
+    if (rc != 0) {
+        state->write = NULL;
+        return nx_state_error(rc);
+    }
+    rc = mdb_cursor_open(state->write, environment->kv, &state->cursor);
+    rc = rc != 0 ? rc : mdb_stat(state->write, environment->expiry, &stat);
+    if (rc != 0) {
+        nx_state_write_abort(state);
+        return nx_state_error(rc);
+    }
+    state->expiry_rows = stat.ms_entries;
+    return 0;
+}
+
+void nx_state_write_abort(struct nx_state *state)
+{
+    if (state->write != NULL) {
+        mdb_txn_abort(state->write); /* closes its cursors */
+        state->write = NULL;
+        state->cursor = NULL;
+    }
+}
+
+/* Removes the expiry row of the record under the cursor. A damaged record says nothing of its row,
+ * which then stays and names a version that is no more. */
+static int drop_expiry(struct nx_state *state, struct nx_slice key, const MDB_val *val)
+{
+    struct nx_record old;
+    uint8_t row[NX_STATE_EXPIRY_KEY];
+
+    if (nx_state_record_decode(key, nx_state_slice(val), &old) < 0 || old.expires_at == 0) {
+        return 0;
+    }
+    nx_state_expiry_key(&old, row);
+    MDB_val row_key = nx_state_val(row, sizeof row);
+    int rc = mdb_del(state->write, state->environment->expiry, &row_key, NULL);
+
+    if (rc == 0) {
+        state->expiry_rows--;
+    }
+    return rc == MDB_NOTFOUND ? 0 : nx_state_error(rc);
+}
+
+/* The cursor onto a key, for which its expiry row, if any, goes. 0 or -ENOENT. */
+static int find_old(struct nx_state *state, struct nx_slice key)
+{
+    MDB_val wanted = nx_state_val(key.data, key.length);
+    MDB_val val;
+    int rc = nx_state_error(mdb_cursor_get(state->cursor, &wanted, &val, MDB_SET));
+
+    return rc == 0 && state->expiry_rows > 0 ? drop_expiry(state, key, &val) : rc;
+}
+
+static int add_expiry(struct nx_state *state, const struct nx_record *record)
+{
+    uint8_t row[NX_STATE_EXPIRY_KEY];
+    size_t n = record->key_length;
+
+    nx_state_expiry_key(record, row);
+    MDB_val row_key = nx_state_val(row, sizeof row);
+    MDB_val val = {.mv_size = n + NX_STATE_CRC};
+    int rc = nx_state_error(
+        mdb_put(state->write, state->environment->expiry, &row_key, &val, MDB_RESERVE));
+
+    if (rc == 0) {
+        uint8_t *bytes = val.mv_data;
+
+        memcpy(bytes, record->key, n);
+        nx_store_u32(bytes + n, nx_state_crc(nx_slice_of(row, sizeof row), record->key, n));
+        state->expiry_rows++;
+    }
+    return rc;
+}
+
+int nx_state_put(struct nx_state *state, const struct nx_record *record)
+{
+    struct nx_slice key = nx_slice_of(record->key, record->key_length);
+    MDB_val key_val = nx_state_val(key.data, key.length);
+    MDB_val val = {.mv_size = nx_state_record_size(record)};
+    int rc = 0;
+
+    /* Only then can an older version have a row; it saves a search. */
+    if (state->expiry_rows > 0) {
+        rc = find_old(state, key);
+        rc = rc == -ENOENT ? 0 : rc;
+    }
+    rc = rc < 0 ? rc : nx_state_error(mdb_cursor_put(state->cursor, &key_val, &val, MDB_RESERVE));
+    if (rc < 0) {
+        return rc;
+    }
+    nx_state_record_encode(record, val.mv_data);
+    return record->expires_at != 0 ? add_expiry(state, record) : 0;
+}
+
+int nx_state_delete(struct nx_state *state, const uint8_t *key, size_t key_length)
+{
+    int rc = find_old(state, nx_slice_of(key, key_length));
+
+    if (rc == -ENOENT) {
+        return 0;
+    }
+    return rc < 0 ? rc : nx_state_error(mdb_cursor_del(state->cursor, 0));
+}
+
+int nx_state_write_commit(struct nx_state *state, const struct nx_position *position)
+{
+    uint8_t bytes[NX_STATE_POSITION];
+    int rc;
+
+    nx_state_position_encode(position, bytes);
+    rc = nx_state_meta_put(state->environment, state->write, "position", bytes, sizeof bytes);
+    if (rc < 0) {
+        nx_state_write_abort(state);
+        return rc;
+    }
+    rc = nx_state_error(mdb_txn_commit(state->write));
+    state->write = NULL;
+    state->cursor = NULL;
+    return rc;
+}
+
+int nx_state_confirm(struct nx_state *state, struct nx_position *ret_position)
+{
+    struct nx_position position;
+    int rc = nx_state_write_begin(state);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = nx_state_position_get(state->environment, state->write, &position);
+    if (rc < 0) {
+        nx_state_write_abort(state);
+        return rc;
+    }
+    rc = nx_state_write_commit(state, &position);
+    if (rc == 0) {
+        *ret_position = position;
+    }
+    return rc;
+}
+
+/* ---- space ---- */
+
+struct free_pages {
+    uint64_t usable; /* by the next transaction */
+    uint64_t late;   /* freed by the last one, which the next one can't use yet */
+};
+
+static int count_free_pages(MDB_txn *txn, size_t last_txn, struct free_pages *ret_pages)
+{
+    struct free_pages pages = {0, 0};
+    MDB_cursor *cursor;
+    MDB_val key;
+    MDB_val val;
+    int rc = mdb_cursor_open(txn, FREE_DBI, &cursor);
+
+    if (rc != 0) {
+        return nx_state_error(rc);
+    }
+    while ((rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT)) == 0) {
+        size_t id;
+        size_t count;
+
+        memcpy(&id, key.mv_data, sizeof id);
+        memcpy(&count, val.mv_data, sizeof count);
+        if (id < last_txn) {
+            pages.usable += count;
+        } else {
+            pages.late += count;
+        }
+    }
+    mdb_cursor_close(cursor);
+    if (rc != MDB_NOTFOUND) {
+        return nx_state_error(rc);
+    }
+    *ret_pages = pages;
+    return 0;
+}
+
+/* What the largest of the late transactions replaced; a single large one fades from memory. */
+static void note_replaced(struct nx_state *state, size_t txn, uint64_t pages)
+{
+    if (txn != state->replaced_txn) {
+        state->replaced -= state->replaced / 8;
+        state->replaced_txn = txn;
+    }
+    if (pages > state->replaced) {
+        state->replaced = pages;
+    }
+}
+
+uint64_t nx_state_map_free(struct nx_state *state)
+{
+    MDB_env *env = state->environment->env;
+    struct nx_position base;
+    struct free_pages pages = {0, 0};
+    MDB_envinfo info;
+    MDB_stat stat;
+
+    if (state->reading || nx_state_read_begin(state, &base) < 0) {
+        return 0;
+    }
+    if (mdb_env_info(env, &info) != 0 || mdb_env_stat(env, &stat) != 0 ||
+        count_free_pages(state->read, info.me_last_txnid, &pages) < 0) {
+        nx_state_read_end(state);
+        return 0;
+    }
+    nx_state_read_end(state);
+    note_replaced(state, info.me_last_txnid, pages.late);
+    uint64_t all = info.me_mapsize / stat.ms_psize;
+    uint64_t used = info.me_last_pgno + 1;
+    uint64_t left = (all > used ? all - used : 0) + pages.usable;
+    uint64_t kept = 2 * state->replaced;
+
+    return left > kept ? (left - kept) * stat.ms_psize : 0;
+}
+
+void nx_state_clear_dead_readers(struct nx_state *state)
+{
+    int dead;
+
+    if (state->environment->env != NULL) {
+        (void)mdb_reader_check(state->environment->env, &dead);
+    }
+}
