@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,11 +28,13 @@ struct checkpointer {
     struct nx_shm *shm;
     struct nx_checkpoint_state *published; /* in shm; ours */
     struct nx_segments segments;
-    struct nx_state *state;        /* NULL: to be opened */
-    bool confirmed;                /* its position is known to be on disk */
-    struct nx_position position;   /* of the state */
-    uint64_t retry_ms;             /* map or disk was full: not before this time, monotonic */
-    uint64_t unmerged_since_ms;    /* 0: the log holds nothing that the state lacks */
+    struct nx_state *state;      /* NULL: to be opened */
+    bool confirmed;              /* its position is known to be on disk */
+    bool merged;                 /* since the state was opened */
+    bool short_of_space;         /* the last attempt found map or disk full */
+    struct nx_position position; /* of the state */
+    uint64_t retry_ms;           /* map or disk was full: not before this time, monotonic */
+    uint64_t unmerged_since_ms;  /* 0: the log holds nothing that the state lacks */
 };
 
 static uint64_t load(const nx_atomic_u64 *field)
@@ -70,54 +73,45 @@ static int open_state(struct checkpointer *c)
     return rc;
 }
 
+/* LMDB keeps the memory of a transaction's pages for the next one; closing gives it back. */
+static void close_state(struct checkpointer *c)
+{
+    nx_state_close(c->state);
+    c->state = NULL;
+    c->merged = false;
+    (void)malloc_trim(0);
+}
+
 static void publish_position(struct checkpointer *c)
 {
     publish(&c->published->map_free, nx_state_map_free(c->state));
     publish(&c->published->checkpoint_offset, c->position.offset);
     publish(&c->published->failures, 0);
+    if (c->short_of_space) {
+        nx_info("the state in %s/state takes entries again", c->process->state_root);
+        c->short_of_space = false;
+    }
 }
 
 /* What failed for want of space is tried again from the beginning, later. Says so once. */
 static int space_is_short(struct checkpointer *c)
 {
-    if (load(&c->published->failures) == 0) {
-        nx_error("the state in %s/state can't take more: its map of %" PRIu64
-                 " bytes or its disk is full; writes but deletes are refused (507) until it can. Free "
-                 "disk space, or raise state.map_size and restart",
-                 c->process->state_root, c->process->config->state.map_size);
+    if (!c->short_of_space) {
+        nx_error(
+            "the state in %s/state can't take more: its map of %" PRIu64
+            " bytes or its disk is full; writes but deletes are refused (507) until it can. Free "
+            "disk space, or raise state.map_size and restart",
+            c->process->state_root, c->process->config->state.map_size);
     }
     publish(&c->published->failures, load(&c->published->failures) + 1);
     publish(&c->published->map_free, 0);
-    nx_state_close(c->state);
-    c->state = NULL;
+    c->short_of_space = true;
     c->confirmed = false;
+    close_state(c);
     c->retry_ms = nx_now_ms() + RETRY_MS;
     nx_process_title(c->process, "waiting for space at %" PRIu64, c->position.offset);
     return 0;
 }
-
-static int confirm(struct checkpointer *c)
-{
-    bool again = load(&c->published->failures) > 0;
-    int rc = c->state == NULL ? open_state(c) : 0;
-
-    rc = rc < 0 ? rc : nx_state_confirm(c->state, &c->position);
-    if (rc == -ENOSPC) {
-        return space_is_short(c);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    c->confirmed = true;
-    /* After a failure the walwriter hears of space only when a merge has shown that there is some. */
-    if (!again) {
-        publish_position(c);
-    }
-    nx_process_title(c->process, "idle at %" PRIu64, c->position.offset);
-    return 0;
-}
-
-/* ---- merging ---- */
 
 /* The oldest generation that isn't merged, if it is sealed. */
 static bool sealed_generation(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
@@ -133,6 +127,32 @@ static bool sealed_generation(struct checkpointer *c, uint64_t *ret_number, uint
     return *ret_last != 0;
 }
 
+static int confirm(struct checkpointer *c)
+{
+    uint64_t number;
+    uint64_t last;
+    int rc = c->state == NULL ? open_state(c) : 0;
+
+    rc = rc < 0 ? rc : nx_state_confirm(c->state, &c->position);
+    if (rc == -ENOSPC) {
+        return space_is_short(c);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    c->confirmed = true;
+    c->retry_ms = 0;
+    publish(&c->published->checkpoint_offset, c->position.offset);
+    /* After a merge that found no space the walwriter hears of some only when one has succeeded. */
+    if (!c->short_of_space || !sealed_generation(c, &number, &last)) {
+        publish_position(c);
+    }
+    nx_process_title(c->process, "idle at %" PRIu64, c->position.offset);
+    return 0;
+}
+
+/* ---- merging ---- */
+
 static bool retrying(const struct checkpointer *c)
 {
     return c->retry_ms != 0 && nx_now_ms() < c->retry_ms;
@@ -140,7 +160,7 @@ static bool retrying(const struct checkpointer *c)
 
 static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
 {
-    return c->confirmed && !retrying(c) && sealed_generation(c, ret_number, ret_last) &&
+    return c->confirmed && sealed_generation(c, ret_number, ret_last) &&
            *ret_last <= load(&c->shm->log.synced_offset);
 }
 
@@ -166,8 +186,13 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
     int rc = 0;
 
     nx_process_title(c->process, "merging generation %" PRIu64, number);
-    nx_state_clear_dead_readers(c->state);
-    if (last > c->position.offset) {
+    if (c->state == NULL) {
+        rc = open_state(c);
+    }
+    if (rc == 0) {
+        nx_state_clear_dead_readers(c->state);
+    }
+    if (rc == 0 && last > c->position.offset) {
         rc = nx_merge_generation(c->shm, c->state, number, &result);
     }
     if (rc == -ENOSPC) {
@@ -179,11 +204,8 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
                  number, last, c->process->state_root, c->position.offset, strerrordesc_np(-rc));
         return rc;
     }
-    if (load(&c->published->failures) > 0) {
-        nx_info("the state in %s/state takes entries again", c->process->state_root);
-    }
     c->position = result.position;
-    c->retry_ms = 0;
+    c->merged = true;
     c->unmerged_since_ms = 0;
     publish_position(c);
     publish(&c->published->merged_generation, number);
@@ -343,6 +365,9 @@ static void sleep_until_rung(struct checkpointer *c)
     int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
 
     timeout = smaller_wait(timeout, interval_wait(c));
+    if (c->merged) {
+        close_state(c);
+    }
     nx_latch_prepare(c->shm, c->process->slot, nothing ? c->position.offset + 1 : NX_WAKE_NEVER);
     if (!work_waits(c)) {
         (void)nx_latch_poll(c->process->slot, &control, 1, timeout);

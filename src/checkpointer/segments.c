@@ -70,12 +70,13 @@ static void publish_disk(const struct nx_segments *segments, enum nx_disk_state 
 
 static void say_full(const struct nx_segments *segments)
 {
-    nx_error("the disk of %s/wal is full: %" PRIu64 " bytes free, %" PRIu64
-             " are kept in reserve (%d WAL segments); writes but deletes are refused (507 disk_full) "
-             "until there is more: free some space, or lower wal.max_size or "
-             "replication.max_log_size and reload",
-             segments->process->state_root, segments->free_bytes,
-             RESERVE_SEGMENTS * segment_size(segments), RESERVE_SEGMENTS);
+    nx_error(
+        "the disk of %s/wal is full: %" PRIu64 " bytes free, %" PRIu64
+        " are kept in reserve (%d WAL segments); writes but deletes are refused (507 disk_full) "
+        "until there is more: free some space, or lower wal.max_size or "
+        "replication.max_log_size and reload",
+        segments->process->state_root, segments->free_bytes,
+        RESERVE_SEGMENTS * segment_size(segments), RESERVE_SEGMENTS);
 }
 
 /* Full below the reserve; not full again only a segment above it, so that it doesn't flap. */
@@ -91,8 +92,7 @@ static void watch_disk(struct nx_segments *segments)
     if (!disk_is_full(segments) && segments->free_bytes < reserve) {
         publish_disk(segments, NX_DISK_FULL);
         say_full(segments);
-    } else if (disk_is_full(segments) &&
-               segments->free_bytes >= reserve + segment_size(segments)) {
+    } else if (disk_is_full(segments) && segments->free_bytes >= reserve + segment_size(segments)) {
         publish_disk(segments, NX_DISK_OK);
         nx_info("the disk of %s/wal has space again: %" PRIu64 " bytes free; writes are taken",
                 segments->process->state_root, segments->free_bytes);
@@ -141,9 +141,8 @@ static int make_free(struct nx_segments *segments, uint64_t first)
     for (int tries = 0; tries < NAME_TRIES && rc == -EEXIST; tries++) {
         uint64_t n = segments->next_free++;
 
-        rc = first > 0
-                 ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments))
-                 : nx_segment_prepare(segments->dir_fd, n, segment_size(segments));
+        rc = first > 0 ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments))
+                       : nx_segment_prepare(segments->dir_fd, n, segment_size(segments));
     }
     return rc;
 }

@@ -132,9 +132,7 @@ static void apply(struct nx_config *config,
 
 /* ---- where the file is ---- */
 
-/* The path as it is for any working directory. Not resolved: a link may point elsewhere by the next
- * reload. */
-static int make_absolute(const char *path, char ret_path[NX_PATH_SIZE])
+int nx_config_absolute(const char *path, char ret_path[NX_PATH_SIZE])
 {
     char directory[NX_PATH_SIZE];
     int n;
@@ -152,7 +150,7 @@ static int make_absolute(const char *path, char ret_path[NX_PATH_SIZE])
 
 static void use_file(struct nx_config_report *report, const char *path)
 {
-    int rc = make_absolute(path, report->file);
+    int rc = nx_config_absolute(path, report->file);
 
     if (rc < 0) {
         report->file[0] = '\0';

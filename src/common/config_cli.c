@@ -214,16 +214,11 @@ static void print_usage(void)
     }
 }
 
-/* The path as it is for any working directory. */
 static void print_path(const char *what, const char *path)
 {
-    char directory[PATH_MAX];
+    char absolute[NX_PATH_SIZE];
 
-    if (path[0] == '/' || getcwd(directory, sizeof directory) == NULL) {
-        printf("%s%s\n", what, path);
-    } else {
-        printf("%s%s/%s\n", what, directory, strncmp(path, "./", 2) == 0 ? path + 2 : path);
-    }
+    printf("%s%s\n", what, nx_config_absolute(path, absolute) == 0 ? absolute : path);
 }
 
 static void print_config(const struct nx_config *config, const struct nx_config_report *report)
@@ -234,7 +229,7 @@ static void print_config(const struct nx_config *config, const struct nx_config_
 
     printf("# nexus-server %s: the configuration in force, and where it comes from\n",
            NEXUS_VERSION);
-    print_path("# configuration file: ", report->file[0] == '\0' ? "none" : report->file);
+    printf("# configuration file: %s\n", report->file[0] == '\0' ? "none" : report->file);
     for (size_t i = 0; i < NX_CONFIG_KEYS; i++) {
         if (strcmp(section, nx_options[i].section) != 0) {
             section = nx_options[i].section;
@@ -250,11 +245,7 @@ static void print_good(const struct nx_config *config, const struct nx_config_re
 {
     printf("configuration ok\n");
     print_path("data directory: ", config->server.data_dir);
-    if (report->file[0] == '\0') {
-        printf("configuration file: none\n");
-    } else {
-        print_path("configuration file: ", report->file);
-    }
+    printf("configuration file: %s\n", report->file[0] == '\0' ? "none" : report->file);
 }
 
 static void print_messages(const struct nx_config_report *report)

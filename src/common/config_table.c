@@ -56,13 +56,21 @@ int nx_option_find(const char *section, const char *key)
     return -1;
 }
 
+/* A name cut short is nearly right. */
+static unsigned key_distance(const char *key, const char *known)
+{
+    size_t length = strlen(key);
+
+    return length > 2 && strncmp(key, known, length) == 0 ? (known[length] != 0) : nx_edit_distance(key, known);
+}
+
 int nx_option_nearest(const char *section, const char *key)
 {
     unsigned best_distance = UINT_MAX;
     int best = 0;
 
     for (int i = 0; i < NX_CONFIG_KEYS; i++) {
-        unsigned in_key = nx_edit_distance(key, nx_options[i].key);
+        unsigned in_key = key_distance(key, nx_options[i].key);
         unsigned in_section = nx_edit_distance(section, nx_options[i].section);
         unsigned distance = 2 * in_key + (in_section < 2 ? in_section : 2);
 

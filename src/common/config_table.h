@@ -102,6 +102,10 @@ void nx_config_warning(struct nx_config_report *report, const char *format, ...)
  * "default". */
 void nx_config_where(const struct nx_config_report *report, size_t row, char *text, size_t cap);
 
+/* The path as it is for any working directory. Not resolved: a link may point elsewhere by the next
+ * reload. 0, -ENAMETOOLONG, or -errno of looking for the working directory. */
+int nx_config_absolute(const char *path, char ret_path[NX_PATH_SIZE]);
+
 /* argv into texts and report->action. */
 void nx_config_read_arguments(struct nx_config_texts *texts, struct nx_config_report *report);
 /* NEXUS_* into texts. */

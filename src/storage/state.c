@@ -92,7 +92,8 @@ int nx_state_open(const char *dir,
     if (environment == NULL) {
         rc = open_environment(dir, options, &environment, error, cap);
     } else if (options->writer && !environment->options.writer) {
-        (void)snprintf(error, cap, "the state in %s is open for reading in this process already", dir);
+        (void)snprintf(error, cap, "the state in %s is open for reading in this process already",
+                       dir);
         rc = -EBUSY;
     }
     if (rc < 0) {
@@ -159,8 +160,8 @@ int nx_state_read_begin(struct nx_state *state, struct nx_position *ret_base)
         return 0;
     }
     if (rc == 0) {
-        rc = nx_state_error(
-            state->read == NULL ? mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &state->read)
+        rc = nx_state_error(state->read == NULL
+                                ? mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &state->read)
                                 : mdb_txn_renew(state->read));
     }
     if (rc < 0) {

@@ -19,7 +19,9 @@ uint32_t nx_state_crc(struct nx_slice key, const void *bytes, size_t n)
 
 size_t nx_state_record_size(const struct nx_record *record)
 {
-    return FIXED + (record->expires_at != 0 ? EXPIRY : 0) + record->value_length + NX_STATE_CRC;
+    size_t expiry = record->expires_at != 0 ? EXPIRY : 0;
+
+    return FIXED + expiry + record->value_length + NX_STATE_CRC;
 }
 
 void nx_state_record_encode(const struct nx_record *record, uint8_t *bytes)
@@ -38,9 +40,7 @@ void nx_state_record_encode(const struct nx_record *record, uint8_t *bytes)
     nx_write_u32(&writer, nx_state_crc(key, bytes, size - NX_STATE_CRC));
 }
 
-int nx_state_record_decode(struct nx_slice key,
-                           struct nx_slice bytes,
-                           struct nx_record *ret_record)
+int nx_state_record_decode(struct nx_slice key, struct nx_slice bytes, struct nx_record *ret_record)
 {
     struct nx_record record = {.key = key.data, .key_length = key.length};
 

@@ -18,8 +18,7 @@ int nx_state_cursor_open(struct nx_state *state, struct nx_state_cursor **ret_cu
         return -ENOMEM;
     }
     if (!state->reading_void) {
-        rc = nx_state_error(
-            mdb_cursor_open(state->read, state->environment->kv, &cursor->cursor));
+        rc = nx_state_error(mdb_cursor_open(state->read, state->environment->kv, &cursor->cursor));
     }
     if (rc < 0) {
         free(cursor);
@@ -52,9 +51,8 @@ static int get(struct nx_state_cursor *cursor,
     }
     int rc = nx_state_error(mdb_cursor_get(cursor->cursor, &key, &val, op));
 
-    return rc < 0
-               ? rc
-               : nx_state_record_decode(nx_state_slice(&key), nx_state_slice(&val), ret_record);
+    return rc < 0 ? rc
+                  : nx_state_record_decode(nx_state_slice(&key), nx_state_slice(&val), ret_record);
 }
 
 int nx_state_cursor_seek(struct nx_state_cursor *cursor,

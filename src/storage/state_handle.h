@@ -5,11 +5,11 @@
 #include "common/bytes.h"
 #include "storage/state.h"
 
+#include <lmdb.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <lmdb.h>
 
 /* One a process and directory: LMDB forbids opening a file twice in a process. */
 struct nx_environment {
@@ -27,17 +27,17 @@ struct nx_state {
     struct nx_environment *environment;
     bool writer;
 
-    MDB_txn *read;      /* kept over read_end, reset */
-    bool reading;       /* between begin and end ... */
-    bool reading_void;  /* ... of a state that isn't there yet */
-    size_t base_txn;    /* transaction that base was read in; 0: none */
+    MDB_txn *read;     /* kept over read_end, reset */
+    bool reading;      /* between begin and end ... */
+    bool reading_void; /* ... of a state that isn't there yet */
+    size_t base_txn;   /* transaction that base was read in; 0: none */
     struct nx_position base;
 
     MDB_txn *write;
-    MDB_cursor *cursor;   /* of kv, in write */
-    size_t expiry_rows;   /* before and in write; 0: no record has an expiry */
-    uint64_t replaced;    /* pages that a late transaction replaced, most of them, fading */
-    size_t replaced_txn;  /* that was looked at last */
+    MDB_cursor *cursor;  /* of kv, in write */
+    size_t expiry_rows;  /* before and in write; 0: no record has an expiry */
+    uint64_t replaced;   /* pages that a late transaction replaced, most of them, fading */
+    size_t replaced_txn; /* that was looked at last */
 };
 
 /* A negative error of an LMDB return code; 0 of 0. */

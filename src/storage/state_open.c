@@ -121,10 +121,11 @@ static int say(char *error, size_t cap, const struct nx_environment *environment
     if (rc == -ENOTDIR) {
         (void)snprintf(error, cap, "the directory %s is missing", environment->dir);
     } else if (rc == -EBADMSG) {
-        (void)snprintf(error, cap,
-                       "the state in %s is damaged: take it from a replica or from a snapshot, or, if "
-                       "the log is whole from entry 1, move it away",
-                       environment->dir);
+        (void)snprintf(
+            error, cap,
+            "the state in %s is damaged: take it from a replica or from a snapshot, or, if "
+            "the log is whole from entry 1, move it away",
+            environment->dir);
     } else {
         (void)snprintf(error, cap, "the state in %s can't be opened: %s", environment->dir,
                        nx_errno_text(rc));
@@ -142,10 +143,11 @@ static int check_format(const struct nx_environment *environment,
     int rc = nx_state_meta_get(environment, txn, "format", bytes, sizeof bytes);
 
     if (rc == 0 && nx_load_u32(bytes) != NX_STATE_FORMAT) {
-        (void)snprintf(error, cap,
-                       "the state in %s has format %u, this version reads format %d: run the version "
-                       "that wrote it, or a newer one",
-                       environment->dir, nx_load_u32(bytes), NX_STATE_FORMAT);
+        (void)snprintf(
+            error, cap,
+            "the state in %s has format %u, this version reads format %d: run the version "
+            "that wrote it, or a newer one",
+            environment->dir, nx_load_u32(bytes), NX_STATE_FORMAT);
         return -EBADMSG;
     }
     if (rc == 0) {
@@ -173,9 +175,9 @@ static int new_env(const struct nx_environment *environment, MDB_env **ret_env)
         return rc;
     }
     rc = mdb_env_set_mapsize(env, environment->options.map_size);
-    rc = rc != 0 ? rc
-                 : mdb_env_set_maxreaders(env,
-                                          readers > NX_STATE_READERS ? readers : NX_STATE_READERS);
+    rc = rc != 0
+             ? rc
+             : mdb_env_set_maxreaders(env, readers > NX_STATE_READERS ? readers : NX_STATE_READERS);
     rc = rc != 0 ? rc : mdb_env_set_maxdbs(env, DATABASES);
     if (rc != 0) {
         mdb_env_close(env);

@@ -2,7 +2,6 @@
  * memory. Runs in every process that reads. Each source stands at the newest version, as of the read
  * offset, of its next key; the smallest key goes out, of equal ones the newest version. */
 #include "storage/view.h"
-
 #include "storage/view_span.h"
 
 #include <errno.h>
@@ -98,8 +97,7 @@ static int advance(struct scan *scan, struct list_source *list)
             list->node = nx_skip_next(scan->view->shm, list->pool, list->node);
         } else {
             /* Offsets begin at 1: offset 0 stands behind all versions of the key. */
-            list->node =
-                nx_skip_seek(scan->view->shm, list->pool, list->key, list->key_length, 0);
+            list->node = nx_skip_seek(scan->view->shm, list->pool, list->key, list->key_length, 0);
         }
         if (list->node == NULL) {
             break;

@@ -138,9 +138,14 @@ static int turn(struct walwriter *w, bool *ret_idle)
     nx_group_drain(w);
     *ret_idle = w->group_first > w->log.newest && w->answer_count == 0;
     rc = nx_group_commit(w);
-    if (rc == 0 && w->has_held && w->segment_full) {
+    while (rc == 0 && w->has_held && w->segment_full) {
         *ret_idle = false;
         rc = begin_segment(w, ret_idle);
+        if (rc < 0 || *ret_idle) {
+            break;
+        }
+        nx_group_drain(w); /* at once: nobody would ring for what is held */
+        rc = nx_group_commit(w);
     }
     return rc;
 }
