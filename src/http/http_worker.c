@@ -234,17 +234,21 @@ static bool work_waits(struct http_worker *worker)
            (lowest != NX_WAKE_NEVER && lowest <= nx_committed_offset(worker->shm));
 }
 
+/* One look at the sockets. Without EVLOOP_ONCE libevent stays in the loop while anything is ready, and a
+ * doorbell that rings late is ready until nx_latch_cancel reads it. */
+#define LOOK (EVLOOP_ONCE | EVLOOP_NONBLOCK)
+
 static void turn(struct http_worker *worker)
 {
     unsigned slot = worker->process->slot;
 
     if (work(worker)) {
-        event_base_loop(worker->base, EVLOOP_NONBLOCK);
+        event_base_loop(worker->base, LOOK);
         return;
     }
     spin(worker);
     nx_latch_prepare(worker->shm, slot, nx_waits_lowest(worker));
-    event_base_loop(worker->base, work_waits(worker) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+    event_base_loop(worker->base, work_waits(worker) ? LOOK : EVLOOP_ONCE);
     nx_latch_cancel(worker->shm, slot);
 }
 
