@@ -562,6 +562,23 @@ static void judge_eof(struct connection *connection)
     }
 }
 
+/* A client that sends faster than it is answered is left waiting in its socket. By hand, since a
+ * bufferevent at its high watermark calls back without end. */
+static void settle_reading(struct connection *connection)
+{
+    bool full = evbuffer_get_length(bufferevent_get_input(connection->bev)) >= READ_HIGH;
+
+    if (full == connection->paused) {
+        return;
+    }
+    connection->paused = full;
+    if (full) {
+        bufferevent_disable(connection->bev, EV_READ);
+    } else if (bufferevent_enable(connection->bev, EV_READ) < 0) {
+        nx_connection_close(connection);
+    }
+}
+
 void nx_connection_run(struct connection *connection)
 {
     if (connection->running) {
@@ -582,6 +599,7 @@ void nx_connection_run(struct connection *connection)
         return;
     }
     settle_timer(connection);
+    settle_reading(connection);
     if (connection->dead) {
         release(connection);
     }
@@ -644,7 +662,6 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
         atomic_fetch_add_explicit(&nx_worker_row(worker)->connections, 1, memory_order_relaxed);
     }
     bufferevent_setcb(connection->bev, on_read, on_drained, on_event, connection);
-    bufferevent_setwatermark(connection->bev, EV_READ, 0, READ_HIGH);
     bufferevent_set_max_single_read(connection->bev, READ_HIGH);
     bufferevent_set_timeouts(connection->bev, NULL, &stall);
     if (bufferevent_enable(connection->bev, EV_READ) < 0) {

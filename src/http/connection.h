@@ -56,6 +56,7 @@ struct connection {
     bool dead;         /* goes away at the end of nx_connection_run */
     bool timed;        /* the timer runs */
     bool held;         /* the stream wants no more of the body now */
+    bool paused;       /* not reading: enough is read ahead */
     bool waiting;      /* in worker->waits */
     uint64_t timer_ms; /* when it was last set */
     uint64_t lingered; /* bytes read past */

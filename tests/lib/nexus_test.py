@@ -302,6 +302,19 @@ class Client:
             raise HttpError("GET", "/export", status, content)
         return content
 
+    def versions(self, prefix=""):
+        """key -> offset of its last change, by the pages of GET /kv."""
+        found, cursor = {}, None
+        while True:
+            path = "/kv?keys_only=1&limit=10000&prefix=" + urllib.parse.quote(prefix, safe="")
+            if cursor is not None:
+                path += "&cursor=" + urllib.parse.quote(cursor, safe="")
+            page = self.json("GET", path, timeout=120)
+            found.update((item["key"], item["offset"]) for item in page["items"])
+            cursor = page["next"]
+            if cursor is None:
+                return found
+
 
 def _bytes(value):
     return value.encode() if isinstance(value, str) else value
@@ -633,6 +646,9 @@ class Node:
 
     def export(self, prefix=None):
         return self.http.export(prefix)
+
+    def versions(self, prefix=""):
+        return self.http.versions(prefix)
 
     def raw_http(self, data, timeout=5.0, shutdown=False):
         return raw_http(self.http_port, data, timeout, shutdown=shutdown)
