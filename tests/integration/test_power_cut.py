@@ -33,7 +33,8 @@ class PowerCut(NexusTestCase):
                                  on_ack=lambda key, offset: power_cut.append_ack(
                                      log_fd, "%s %d" % (key, offset)))
         writers.start()
-        wait_until(lambda: writers.count() > 6000, 60, "6,000 answered writes")
+        wait_until(lambda: writers.count() > 6000 and node.status()["checkpoint_offset"] > 2000, 60,
+                   "6,000 answered writes and a checkpoint")
         writers.stop()
         node.stop()
         os.close(log_fd)

@@ -16,7 +16,10 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.sock.close()
 
     def send(self, requests):
@@ -96,19 +99,21 @@ class Writers:
 
     def run(self, client, rng):
         try:
-            connection = Connection(self.port)
-            number = 0
-            while number < self.share:
-                count = min(self.window, self.share - number)
-                connection.send([self.make(rng, client, number + i) for i in range(count)])
-                for _ in range(count):
-                    status, _, body = connection.answer()
-                    if status not in (200, 201):
-                        self.failures.append((status, body))
-                number += count
-            connection.close()
+            with Connection(self.port) as connection:
+                self.send_all(connection, client, rng)
         except OSError as error:
             self.failures.append(error)
+
+    def send_all(self, connection, client, rng):
+        number = 0
+        while number < self.share:
+            count = min(self.window, self.share - number)
+            connection.send([self.make(rng, client, number + i) for i in range(count)])
+            for _ in range(count):
+                status, _, body = connection.answer()
+                if status not in (200, 201):
+                    self.failures.append((status, body))
+            number += count
 
     def start(self):
         for thread in self.threads:
@@ -154,11 +159,10 @@ class AckedPuts:
         number = 0
         while not self.stopping.is_set():
             try:
-                connection = Connection(self.port, timeout=10)
-                while not self.stopping.is_set():
-                    number += 1
-                    self.one(connection, "%s-%d-%d" % (self.prefix, client, number))
-                connection.close()
+                with Connection(self.port, timeout=10) as connection:
+                    while not self.stopping.is_set():
+                        number += 1
+                        self.one(connection, "%s-%d-%d" % (self.prefix, client, number))
             except OSError:
                 self.stopping.wait(0.02)
 

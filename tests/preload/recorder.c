@@ -406,18 +406,23 @@ static void record_pair(uint32_t type, const char *old, const char *other)
     record(type, 0, 0, 0, both, first + second - 1);
 }
 
-int renameat(int from_dir, const char *from, int to_dir, const char *to)
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
     char old[PATH_MAX];
     char other[PATH_MAX];
     bool traced = log_fd >= 0 && absolute(from_dir, from, old) && absolute(to_dir, to, other) &&
                   (wanted(old) || wanted(other));
-    int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0L);
+    int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 
     if (rc == 0 && traced) {
         record_pair(RECORD_RENAME, old, other);
     }
     return rc;
+}
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return renameat2(from_dir, from, to_dir, to, 0);
 }
 
 int rename(const char *from, const char *to)
