@@ -143,9 +143,11 @@ static struct record *place_record(struct nx_producer *producer, size_t size)
         tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
         needed = room_needed(producer, tail, size);
         if (needed == 0) {
+            producer->wanted = size;
             return NULL;
         }
     }
+    producer->wanted = 0;
     atomic_store_explicit(&ring->starved, 0, memory_order_relaxed);
     if (needed != size) {
         struct record *pad = (struct record *)(void *)(ring_data(ring) + (producer->head & mask));
@@ -223,6 +225,15 @@ int nx_submit(struct nx_producer *producer,
     producer->open += submission->kind == NX_SUBMIT_WRITE ? 1 : 0;
     nx_latch_ring(shm, nx_process_slot(NX_KIND_WALWRITER, 0));
     return 0;
+}
+
+bool nx_submit_possible(const struct nx_producer *producer)
+{
+    const struct ring *ring = submissions(producer->shm, producer->index);
+
+    return producer->wanted > 0 &&
+           room_needed(producer, atomic_load_explicit(&ring->tail, memory_order_acquire),
+                       producer->wanted) > 0;
 }
 
 bool nx_completion_waiting(const struct nx_producer *producer)

@@ -103,6 +103,7 @@ struct nx_producer {
     uint32_t generation; /* shm->slots[].generation of this process */
     uint64_t open;       /* WRITE submissions without a completion yet (frames don't count) */
     uint64_t head;       /* submission ring: what we published */
+    size_t wanted;       /* size of the record that found no room there, or 0 */
     uint64_t seen;       /* completion ring: what we consumed */
 };
 
@@ -120,6 +121,10 @@ void nx_producer_attach(struct nx_producer *producer,
 int nx_submit(struct nx_producer *producer,
               const struct nx_submission *submission,
               size_t *progress);
+
+/* True when what nx_submit had no room for fits now. For the second look before sleep: the walwriter
+ * rings a sleeping producer only. */
+bool nx_submit_possible(const struct nx_producer *producer);
 
 /* Next completion of this generation: true and *ret_completion, or false when none waits. */
 bool nx_completion_next(struct nx_producer *producer, struct nx_completion *ret_completion);

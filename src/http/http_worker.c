@@ -230,7 +230,7 @@ static bool work_waits(struct http_worker *worker)
 {
     uint64_t lowest = nx_waits_lowest(worker);
 
-    return nx_completion_waiting(&worker->producer) ||
+    return nx_completion_waiting(&worker->producer) || nx_submit_possible(&worker->producer) ||
            (lowest != NX_WAKE_NEVER && lowest <= nx_committed_offset(worker->shm));
 }
 

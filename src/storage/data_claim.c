@@ -127,7 +127,8 @@ static pid_t read_pid(int fd)
     return (pid_t)strtol(text, NULL, 10);
 }
 
-/* The children of a postmaster that was killed end within a second and the lock with them. */
+/* The children of a postmaster that was killed end within a second and the lock with them; who holds a
+ * lock without a pid in it only looks whether it is free (nexus-ctl), or is about to write its pid. */
 static int take_lock(const struct nx_data_opening *o, int fd)
 {
     static const struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
@@ -139,7 +140,7 @@ static int take_lock(const struct nx_data_opening *o, int fd)
             return nx_data_failed_doing(o, -errno, "locking " LOCK_NAME);
         }
         pid = read_pid(fd);
-        if (waited >= NX_LOCK_WAIT_MS || pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH) {
+        if (waited >= NX_LOCK_WAIT_MS || (pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH))) {
             return nx_data_fail(
                 o, -EBUSY,
                 "data directory %s is in use by another server (pid %ld%s); stop that one "

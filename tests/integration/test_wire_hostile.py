@@ -350,8 +350,9 @@ class HostileMasters(NexusTestCase):
         while True:
             peer = self.raw.accept(15)
             hello = peer.recv_type(wire.HELLO)
+            peer.sock.setblocking(False)  # else Python waits for the socket's timeout
             try:
-                if not peer.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                if not peer.sock.recv(1, socket.MSG_PEEK):
                     continue
             except BlockingIOError:
                 pass
