@@ -105,13 +105,14 @@ void nx_feed_output(struct nx_walsender *ws)
 {
     bool empty = flush(ws);
 
-    for (int i = 0; i < CHUNKS && empty && !nx_walsender_ended(ws); i++) {
+    /* Nothing of the log for a peer that has not said who it is. */
+    for (int i = 0; i < CHUNKS && empty && ws->welcomed && !nx_walsender_ended(ws); i++) {
         if (!queue_chunk(ws)) {
             break;
         }
         empty = flush(ws);
     }
-    if (empty && !nx_walsender_ended(ws)) {
+    if (empty && ws->welcomed && !nx_walsender_ended(ws)) {
         queue_heartbeat(ws);
         (void)flush(ws);
     }
