@@ -1,16 +1,18 @@
 #!/bin/sh
-# Installs the Debian packages that Nexus is built, tested or checked with, when they are missing.
+# Installs the Debian packages that Nexus is built, run, tested or checked with, when they are missing.
 #
-#   scripts/install-deps.sh [build] [test] [lint]      without a group: build
+#   scripts/install-deps.sh [build] [run] [test] [lint]      without a group: build
+#
+# run: what nexus-ctl and the quick start call; the tests need it too.
 #
 # As root, or through sudo. Does nothing, without any network, when all of them are there.
 set -eu
 
 build_packages='gcc libc6-dev cmake ninja-build pkg-config
     libevent-dev liblmdb-dev zlib1g-dev libjson-c-dev libinih-dev uuid-dev libbsd-dev
-    libhttp-parser-dev libarchive-dev libzstd-dev
-    curl jq procps'
-test_packages='check python3 util-linux'
+    libhttp-parser-dev libarchive-dev libzstd-dev'
+run_packages='curl jq util-linux procps'
+test_packages="check python3 $run_packages"
 lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 fail()
@@ -44,9 +46,10 @@ wanted=
 for group in "${@:-build}"; do
     case $group in
     build) wanted="$wanted $build_packages" ;;
+    run) wanted="$wanted $run_packages" ;;
     test) wanted="$wanted $test_packages" ;;
     lint) wanted="$wanted $lint_packages" ;;
-    *) fail "unknown group '$group': expected build, test or lint" ;;
+    *) fail "unknown group '$group': expected build, run, test or lint" ;;
     esac
 done
 

@@ -141,13 +141,7 @@ static size_t copy_runs(struct nx_shm *shm,
     return copied;
 }
 
-int nx_log_read(struct nx_shm *shm,
-                uint64_t from,
-                uint64_t last,
-                uint8_t *buf,
-                size_t cap,
-                size_t *ret_length,
-                uint64_t *ret_last)
+int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, struct nx_log_chunk *chunk)
 {
     uint64_t oldest = atomic_load_explicit(&shm->log.oldest_offset, memory_order_acquire);
     uint64_t durable = atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
@@ -156,7 +150,7 @@ int nx_log_read(struct nx_shm *shm,
     if (from < oldest || last > durable) {
         return -ERANGE;
     }
-    size_t copied = copy_runs(shm, from, last, buf, cap, &copied_last);
+    size_t copied = copy_runs(shm, from, last, chunk->buf, chunk->cap, &copied_last);
     uint64_t first_length = atomic_load_explicit(&slot_of(shm, from)->length, memory_order_relaxed);
 
     atomic_thread_fence(memory_order_acquire);
@@ -164,11 +158,11 @@ int nx_log_read(struct nx_shm *shm,
         return -ERANGE;
     }
     if (copied == 0) {
-        *ret_length = (size_t)first_length;
+        chunk->length = (size_t)first_length;
         return -EMSGSIZE;
     }
-    *ret_length = copied;
-    *ret_last = copied_last;
+    chunk->length = copied;
+    chunk->last = copied_last;
     return 0;
 }
 

@@ -51,17 +51,18 @@ void nx_log_commit(struct nx_log_writer *writer, uint64_t pos, size_t length);
 
 /* ---- readers ---- */
 
+/* Where frames are copied to, and which: of the shared log here, of WAL files in wal_segment.h. */
+struct nx_log_chunk {
+    uint8_t *buf;  /* the caller's */
+    size_t cap;    /* its bytes */
+    size_t length; /* bytes copied; with -EMSGSIZE: of the first frame */
+    uint64_t last; /* last offset copied */
+};
+
 /* Copies whole frames from offset `from` up to `last` (both inclusive, last <= durable_offset) into
- * buf, as many as fit. 0 and *ret_length, *ret_last (last offset copied); -ERANGE when `from` is no
- * longer (or not yet) in the arena; -EMSGSIZE when the first frame is larger than cap (*ret_length
- * says how large). */
-int nx_log_read(struct nx_shm *shm,
-                uint64_t from,
-                uint64_t last,
-                uint8_t *buf,
-                size_t cap,
-                size_t *ret_length,
-                uint64_t *ret_last);
+ * chunk->buf, as many as fit. 0 with chunk->length and chunk->last; -ERANGE when `from` is no longer
+ * (or not yet) in the arena; -EMSGSIZE when the first frame is larger than chunk->cap. */
+int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, struct nx_log_chunk *chunk);
 
 /* The durable position, the three parts of one moment. Offset 0 has epoch 0 and crc 0. */
 void nx_log_position(struct nx_shm *shm,

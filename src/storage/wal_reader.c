@@ -209,33 +209,28 @@ static int read_here(struct nx_wal_reader *reader,
     return 0;
 }
 
-/* NOLINTNEXTLINE(readability-function-size): what is asked for, where it goes, what it is */
 int nx_wal_reader_read(struct nx_wal_reader *reader,
                        uint64_t from,
                        uint64_t last,
-                       uint8_t *buf,
-                       size_t cap,
-                       size_t *ret_length,
-                       uint64_t *ret_last)
+                       struct nx_log_chunk *chunk)
 {
     bool here = reader->window.fd >= 0 && reader->chain.next == from;
     int rc = -EBADMSG;
 
-    if (from == 0 || from > last || cap < NX_ENTRY_HEADER_SIZE) {
+    if (from == 0 || from > last || chunk->cap < NX_ENTRY_HEADER_SIZE) {
         return -EINVAL;
     }
     /* Not here: the segment ended and the next one holds it, or it was recycled between our look at the
      * directory and our read. */
     for (int i = 0; i < TRIES && (rc == -EBADMSG || rc == -ENOENT); i++) {
-        struct batch batch = {.cap = cap};
+        struct batch batch = {.buf = chunk->buf, .cap = chunk->cap};
 
-        batch.buf = buf;
         rc = here ? 0 : locate(reader, from);
         here = false;
-        rc = rc < 0 ? rc : read_here(reader, last, &batch, ret_length);
+        rc = rc < 0 ? rc : read_here(reader, last, &batch, &chunk->length);
         if (rc == 0) {
-            *ret_length = batch.used;
-            *ret_last = reader->chain.next - 1;
+            chunk->length = batch.used;
+            chunk->last = reader->chain.next - 1;
         }
     }
     if (rc < 0 && rc != -EMSGSIZE) {

@@ -14,6 +14,7 @@
 #ifndef NX_STORAGE_WAL_SEGMENT_H
 #define NX_STORAGE_WAL_SEGMENT_H
 
+#include "common/shared_log.h"
 #include "storage/position.h"
 
 #include <stdbool.h>
@@ -95,18 +96,15 @@ int nx_mark_read(int dir_fd, struct nx_mark *ret_mark);
 struct nx_wal_reader;
 int nx_wal_reader_open(int dir_fd, struct nx_wal_reader **ret_reader); /* duplicates dir_fd */
 void nx_wal_reader_close(struct nx_wal_reader *reader);                /* NULL is fine */
-/* Copies whole frames from `from` up to `last` into buf (as many as fit, none beyond the end of a
+/* Copies whole frames from `from` up to `last` into chunk->buf (as many as fit, none beyond the end of a
  * segment), each checked: offset, CRC, prev_crc chain within what is read. `last` must not be above what
  * the walwriter has published. Sequential calls go on where the last one ended, without searching.
  * -ENOENT: no segment holds `from` (any more); -EBADMSG: the bytes there are not the frame they should
- * be, and no recycling explains it; -EMSGSIZE: first frame larger than cap, *ret_length says how large;
+ * be, and no recycling explains it; -EMSGSIZE: first frame larger than cap, chunk->length says how large;
  * -EINVAL: from is 0 or above last, or cap below NX_ENTRY_HEADER_SIZE; or -errno of the file. */
 int nx_wal_reader_read(struct nx_wal_reader *reader,
                        uint64_t from,
                        uint64_t last,
-                       uint8_t *buf,
-                       size_t cap,
-                       size_t *ret_length,
-                       uint64_t *ret_last);
+                       struct nx_log_chunk *chunk);
 
 #endif

@@ -32,9 +32,7 @@ static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
 }
 
 /* Reads [from, durable] into room of `cap` bytes in the output buffer. */
-static int read_into_buffer(struct nx_walsender *ws,
-                            uint64_t durable,
-                            struct nx_stream_chunk *chunk)
+static int read_into_buffer(struct nx_walsender *ws, uint64_t durable, struct nx_log_chunk *chunk)
 {
     int rc = nx_frame_io_room(&ws->io, chunk->cap, &chunk->buf);
 
@@ -44,7 +42,7 @@ static int read_into_buffer(struct nx_walsender *ws,
 /* Reads the next chunk into the empty output buffer. False: nothing to read, or the end. */
 static bool queue_chunk(struct nx_walsender *ws)
 {
-    struct nx_stream_chunk chunk = {.cap = CHUNK};
+    struct nx_log_chunk chunk = {.cap = CHUNK};
     uint64_t durable = nx_walsender_durable(ws);
     int rc;
 

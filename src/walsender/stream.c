@@ -4,7 +4,6 @@
 #include "walsender/stream.h"
 
 #include "common/entry.h"
-#include "common/shared_log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,15 +59,14 @@ static bool gone_from_files(const struct nx_stream *stream, uint64_t offset)
 static int read_files(struct nx_stream *stream,
                       uint64_t from,
                       uint64_t last,
-                      struct nx_stream_chunk *chunk)
+                      struct nx_log_chunk *chunk)
 {
     int rc = -ENOENT;
 
     for (int attempt = 0; attempt < 2; attempt++) {
         rc = open_files(stream);
         if (rc == 0) {
-            rc = nx_wal_reader_read(stream->reader, from, last, chunk->buf, chunk->cap,
-                                    &chunk->length, &chunk->last);
+            rc = nx_wal_reader_read(stream->reader, from, last, chunk);
         }
         if (rc == 0 || rc == -EMSGSIZE) {
             return rc;
@@ -81,10 +79,9 @@ static int read_files(struct nx_stream *stream,
 int nx_stream_read(struct nx_stream *stream,
                    uint64_t from,
                    uint64_t last,
-                   struct nx_stream_chunk *chunk)
+                   struct nx_log_chunk *chunk)
 {
-    int rc =
-        nx_log_read(stream->shm, from, last, chunk->buf, chunk->cap, &chunk->length, &chunk->last);
+    int rc = nx_log_read(stream->shm, from, last, chunk);
 
     if (rc != -ERANGE) {
         close_files(stream);
@@ -98,7 +95,7 @@ int nx_stream_frame_at(struct nx_stream *stream,
                        uint64_t *ret_epoch,
                        uint32_t *ret_crc)
 {
-    struct nx_stream_chunk chunk = {.cap = 4096};
+    struct nx_log_chunk chunk = {.cap = 4096};
     struct nx_entry_header header;
     int rc = -EMSGSIZE;
 

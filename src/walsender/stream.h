@@ -3,6 +3,7 @@
 #ifndef NX_WALSENDER_STREAM_H
 #define NX_WALSENDER_STREAM_H
 
+#include "common/shared_log.h"
 #include "common/shm_layout.h"
 #include "storage/wal_segment.h"
 
@@ -20,14 +21,6 @@ struct nx_stream {
 void nx_stream_open(struct nx_stream *stream, struct nx_shm *shm, const char *state_root);
 void nx_stream_close(struct nx_stream *stream);
 
-/* Where frames are copied to, and which. */
-struct nx_stream_chunk {
-    uint8_t *buf;
-    size_t cap;
-    size_t length; /* bytes copied; with -EMSGSIZE: of the first frame */
-    uint64_t last; /* last offset copied */
-};
-
 /* Copies whole frames from offset `from` up to `last` (both inclusive, last at most durable_offset)
  * into chunk->buf, as many as fit. 0 with chunk->length and chunk->last; -EMSGSIZE: the first frame is
  * larger than chunk->cap, chunk->length says how large; -ENOENT: `from` is no longer kept; -EBADMSG: it
@@ -35,7 +28,7 @@ struct nx_stream_chunk {
 int nx_stream_read(struct nx_stream *stream,
                    uint64_t from,
                    uint64_t last,
-                   struct nx_stream_chunk *chunk);
+                   struct nx_log_chunk *chunk);
 
 /* Epoch and CRC of our own frame at an offset (1 up to durable_offset). 0, or as nx_stream_read. */
 int nx_stream_frame_at(struct nx_stream *stream,

@@ -1,6 +1,7 @@
 """nexus-ctl: every command, where it works and where it must refuse.
 
-Each test gives nexus-ctl a directory and ports of its own; no NEXUS_* variable of the caller reaches it.
+Each test gives nexus-ctl a directory and ports of its own; no NEXUS_* variable of the caller reaches
+it.
 """
 
 import fcntl
@@ -108,7 +109,7 @@ class Place:
         wait_until(
             lambda: not any(is_alive(process.pid) for process in left), what=f"the end of {left}"
         )
-        wait_until(lambda: not shm_objects() - self._shm_before, what="the removal of shared memory")
+        wait_until(lambda: not shm_objects() - self._shm_before, what="removal of shared memory")
         shutil.rmtree(self.base)
 
 
@@ -241,8 +242,12 @@ class Running(CtlTestCase):
 
     def test_config_is_the_running_servers(self):
         """Its own options and variables count, not those of whoever asks."""
-        done = self.ctl("config", env={"NEXUS_REPLICATION_ROLE": "standalone"})
-        self.assert_ctl(done, DONE, r"\nrole = master  # --replication.role\n")
+        self.here.write("[http]\nworkers = 7\n", "asker.conf")
+        env = {"NEXUS_CONFIG": "asker.conf", "NEXUS_HTTP_REQUEST_TIMEOUT_MS": "77"}
+        done = self.assert_ctl(self.ctl("config", env=env), DONE)
+        self.assertIn("\nrole = master  # --replication.role\n", done.stdout)
+        self.assertIn("\nworkers = 0  # default\n", done.stdout)
+        self.assertIn("\nrequest_timeout_ms = 10000  # default\n", done.stdout)
         self.assertIn(f"bind_addr = {HOST}:{self.here.http_port}  #", done.stdout)
         self.assertIn("  # default\n", done.stdout)
 
@@ -297,8 +302,8 @@ class StartAndStop(CtlTestCase):
 
     def test_stop_modes(self):
         here = self.place()
-        words = {"smart": "stopping .smart", "fast": "stopping .fast", "immediate": "immediate stop"}
-        for mode, word in words.items():
+        words = (("smart", "stopping .smart"), ("fast", "stopping .fast"), ("immediate", "immediate"))
+        for mode, word in words:
             with self.subTest(mode=mode):
                 here.start("--http.workers=1", options=["-s"])
                 pid = here.locked_pid()
@@ -551,8 +556,12 @@ class Restart(CtlTestCase):
         self.assertEqual(here.client.request("GET", "/health")[0], 200)
 
     def test_a_server_started_by_other_means(self):
-        """Its options aren't known: restarted without them it could be another node."""
+        """Its options aren't known: restarted without them, or with those of an earlier start by
+        nexus-ctl, it could be another node."""
         here = self.place()
+        here.start("--replication.role=master")
+        self.assert_ctl(here.ctl("stop"), DONE)
+        os.unlink(here.path("data", "nexus.log"))
         server = subprocess.Popen(
             [os.path.join(BUILD_DIR, "nexus-server"), "-D", here.data, *here.ports],
             stdin=subprocess.DEVNULL,
@@ -567,6 +576,7 @@ class Restart(CtlTestCase):
             )
             self.assert_ctl(here.ctl("logs"), FAILED, error="no log file")
             self.assert_ctl(here.ctl("reload"), DONE, "configuration is good")
+            self.assertNotIn("role = master", here.ctl("config").stdout)
             self.assert_ctl(here.ctl("restart"), FAILED, error="options behind --")
             self.assertIsNone(server.poll())
             self.assert_ctl(here.ctl("stop"), DONE, "server stopped")

@@ -45,11 +45,11 @@ START_TEST(a_full_queue_stays_exact_at_its_end)
     uint64_t last = 0;
 
     nx_byte_marks_init(&marks, 0);
-    for (uint64_t offset = 1; offset <= 10 * NX_BYTE_MARKS; offset++) {
+    for (uint64_t offset = 1; offset <= (uint64_t)10 * NX_BYTE_MARKS; offset++) {
         nx_byte_marks_add(&marks, offset, 10);
     }
-    ck_assert_uint_eq(nx_byte_marks_total(&marks), 100 * NX_BYTE_MARKS);
-    for (uint64_t offset = 1; offset <= 10 * NX_BYTE_MARKS; offset++) {
+    ck_assert_uint_eq(nx_byte_marks_total(&marks), (uint64_t)100 * NX_BYTE_MARKS);
+    for (uint64_t offset = 1; offset <= (uint64_t)10 * NX_BYTE_MARKS; offset++) {
         uint64_t bytes = nx_byte_marks_up_to(&marks, offset);
 
         ck_assert_uint_ge(bytes, last);
@@ -57,8 +57,8 @@ START_TEST(a_full_queue_stays_exact_at_its_end)
         last = bytes;
     }
     ck_assert_uint_eq(last, nx_byte_marks_total(&marks));
-    nx_byte_marks_add(&marks, 10 * NX_BYTE_MARKS + 1, 5);
-    ck_assert_uint_eq(nx_byte_marks_up_to(&marks, 10 * NX_BYTE_MARKS + 1), last + 5);
+    nx_byte_marks_add(&marks, (uint64_t)10 * NX_BYTE_MARKS + 1, 5);
+    ck_assert_uint_eq(nx_byte_marks_up_to(&marks, (uint64_t)10 * NX_BYTE_MARKS + 1), last + 5);
 }
 END_TEST
 

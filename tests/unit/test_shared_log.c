@@ -31,45 +31,46 @@ static bool append(size_t length)
     return true;
 }
 
+/* Copies frames [from, to] into a buffer, as many as fit. */
+static struct nx_log_chunk copy(uint64_t from, uint64_t to, size_t cap, int expected)
+{
+    static uint8_t buf[1 << 20];
+    struct nx_log_chunk chunk = {.buf = buf, .cap = cap};
+
+    ck_assert_int_eq(nx_log_read(shm, from, to, &chunk), expected);
+    return chunk;
+}
+
 START_TEST(what_is_appended_is_read_back_in_order)
 {
-    uint8_t buf[1000];
-    size_t length;
-    uint64_t last;
-
     for (int i = 0; i < 10; i++) {
         ck_assert(append(100));
     }
-    ck_assert_int_eq(nx_log_read(shm, 1, 10, buf, sizeof buf, &length, &last), 0);
-    ck_assert_uint_eq(length, 1000);
-    ck_assert_uint_eq(last, 10);
+    struct nx_log_chunk all = copy(1, 10, 1000, 0);
+
+    ck_assert_uint_eq(all.length, 1000);
+    ck_assert_uint_eq(all.last, 10);
     for (size_t i = 0; i < 1000; i++) {
-        ck_assert_uint_eq(buf[i], i / 100 + 1);
+        ck_assert_uint_eq(all.buf[i], i / 100 + 1);
     }
-    ck_assert_int_eq(nx_log_read(shm, 3, 10, buf, 250, &length, &last), 0);
-    ck_assert_uint_eq(length, 200);
-    ck_assert_uint_eq(last, 4);
+    struct nx_log_chunk some = copy(3, 10, 250, 0);
+
+    ck_assert_uint_eq(some.length, 200);
+    ck_assert_uint_eq(some.last, 4);
 }
 END_TEST
 
 START_TEST(a_frame_larger_than_the_buffer_says_how_large)
 {
-    uint8_t buf[100];
-    size_t length;
-    uint64_t last;
-
     ck_assert(append(5000));
-    ck_assert_int_eq(nx_log_read(shm, 1, 1, buf, sizeof buf, &length, &last), -EMSGSIZE);
-    ck_assert_uint_eq(length, 5000);
+    ck_assert_uint_eq(copy(1, 1, 100, -EMSGSIZE).length, 5000);
 }
 END_TEST
 
 START_TEST(old_entries_are_given_up_when_the_arena_wraps)
 {
-    static uint8_t buf[1 << 20];
     uint64_t count = shm->arena_size / 100000 * 3;
-    size_t length;
-    uint64_t last;
+    struct nx_log_chunk chunk;
 
     writer.pinned_offset = UINT64_MAX; /* nothing is pinned */
     for (uint64_t i = 0; i < count; i++) {
@@ -78,11 +79,11 @@ START_TEST(old_entries_are_given_up_when_the_arena_wraps)
     uint64_t oldest = atomic_load_explicit(&shm->log.oldest_offset, memory_order_relaxed);
 
     ck_assert_uint_gt(oldest, 1);
-    ck_assert_int_eq(nx_log_read(shm, oldest - 1, count, buf, sizeof buf, &length, &last), -ERANGE);
-    for (uint64_t from = oldest; from <= count; from = last + 1) {
-        ck_assert_int_eq(nx_log_read(shm, from, count, buf, sizeof buf, &length, &last), 0);
-        ck_assert_uint_eq(buf[0], from & 0xff);
-        ck_assert_uint_eq(buf[length - 1], last & 0xff);
+    (void)copy(oldest - 1, count, 1 << 20, -ERANGE);
+    for (uint64_t from = oldest; from <= count; from = chunk.last + 1) {
+        chunk = copy(from, count, 1 << 20, 0);
+        ck_assert_uint_eq(chunk.buf[0], from & 0xff);
+        ck_assert_uint_eq(chunk.buf[chunk.length - 1], chunk.last & 0xff);
     }
 }
 END_TEST

@@ -43,6 +43,16 @@ static void assert_frames(size_t length, uint64_t from, uint64_t to)
     ck_assert_uint_eq(used, length);
 }
 
+static int copy(uint64_t from, uint64_t last, size_t cap, size_t *length, uint64_t *to)
+{
+    struct nx_log_chunk chunk = {.buf = buf, .cap = cap};
+    int rc = nx_wal_reader_read(reader, from, last, &chunk);
+
+    *length = chunk.length;
+    *to = chunk.last;
+    return rc;
+}
+
 /* Reads [from, last] in batches of at most cap bytes. Returns how many it took. */
 static unsigned read_all(uint64_t from, uint64_t last, size_t cap)
 {
@@ -51,7 +61,7 @@ static unsigned read_all(uint64_t from, uint64_t last, size_t cap)
     while (from <= last) {
         size_t length = 0;
         uint64_t to = 0;
-        int rc = nx_wal_reader_read(reader, from, last, buf, cap, &length, &to);
+        int rc = copy(from, last, cap, &length, &to);
 
         ck_assert_msg(rc == 0, "entry %" PRIu64 ": %d", from, rc);
         ck_assert_uint_ge(to, from);
@@ -69,7 +79,7 @@ static int read_rc(uint64_t from, uint64_t last)
     size_t length;
     uint64_t to;
 
-    return nx_wal_reader_read(reader, from, last, buf, CAP, &length, &to);
+    return copy(from, last, CAP, &length, &to);
 }
 
 /* Five segments of 100 entries. */
@@ -135,9 +145,9 @@ START_TEST(large_frames_are_read)
     }
     (void)read_all(1, 13, CAP);
     (void)read_all(1, 13, 1600000);
-    ck_assert_int_eq(nx_wal_reader_read(reader, 4, 13, buf, 1000000, &length, &to), -EMSGSIZE);
+    ck_assert_int_eq(copy(4, 13, 1000000, &length, &to), -EMSGSIZE);
     ck_assert_uint_eq(length, 1500000 + 3 + NX_OP_HEADER + NX_ENTRY_OVERHEAD);
-    ck_assert_int_eq(nx_wal_reader_read(reader, 4, 4, buf, length, &length, &to), 0);
+    ck_assert_int_eq(copy(4, 4, length, &length, &to), 0);
     assert_frames(length, 4, 4);
 }
 END_TEST
@@ -180,7 +190,7 @@ START_TEST(nonsense_is_refused)
     five_segments();
     ck_assert_int_eq(read_rc(0, 5), -EINVAL);
     ck_assert_int_eq(read_rc(6, 5), -EINVAL);
-    ck_assert_int_eq(nx_wal_reader_read(reader, 1, 5, buf, 40, &length, &to), -EINVAL);
+    ck_assert_int_eq(copy(1, 5, 40, &length, &to), -EINVAL);
 }
 END_TEST
 
@@ -195,7 +205,7 @@ START_TEST(damage_ends_a_batch_and_then_is_an_error)
     at = wal.frame_at;
     wal_append_n(&wal, 5);
     wal_flip(&wal, FIRST, at + 60);
-    ck_assert_int_eq(nx_wal_reader_read(reader, 1, 16, buf, CAP, &length, &to), 0);
+    ck_assert_int_eq(copy(1, 16, CAP, &length, &to), 0);
     ck_assert_uint_eq(to, 10);
     ck_assert_int_eq(read_rc(11, 16), -EBADMSG);
     (void)read_all(12, 16, CAP); /* behind it all is well */
@@ -212,7 +222,7 @@ START_TEST(a_frame_that_does_not_follow_is_an_error)
     header = next_header(&wal);
     header.prev_crc ^= 1;
     wal_append(&wal, header, 10);
-    ck_assert_int_eq(nx_wal_reader_read(reader, 1, 11, buf, CAP, &length, &to), 0);
+    ck_assert_int_eq(copy(1, 11, CAP, &length, &to), 0);
     ck_assert_uint_eq(to, 10);
     ck_assert_int_eq(read_rc(11, 11), -EBADMSG);
 }
