@@ -61,7 +61,7 @@ struct connection {
     uint64_t timer_ms; /* when it was last set */
     uint64_t lingered; /* bytes read past */
     unsigned open;     /* submissions without a completion */
-    LIST_HEAD(, submission) submissions;
+    LIST_HEAD(submission_list, submission) submissions;
 
     /* A parked request (waits.h). */
     uint64_t wait_offset;

@@ -43,7 +43,7 @@ struct http_worker {
     struct connection_list connections;
     struct connection_list waits; /* parked requests */
     struct connection_list exports;
-    SLIST_HEAD(, request) free_requests;
+    SLIST_HEAD(request_list, request) free_requests;
     unsigned free_request_count;
     size_t body_bytes; /* reserved of NX_BODY_BUDGET */
     struct text out;   /* answers of the connection that runs now */

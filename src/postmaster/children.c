@@ -299,6 +299,7 @@ void nx_children_accept(struct nx_postmaster *pm)
 {
     static struct nx_log_limit limit;
     char peer[NX_ADDR_SIZE];
+    /* cppcheck-suppress nullPointer ; nobody's address is asked for here */
     int fd = accept4(pm->replication_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd < 0) {

@@ -216,7 +216,10 @@ static int open_dir(const struct nx_environment *environment)
 {
     int fd = open(environment->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    return fd < 0 ? -errno : fd;
+    if (fd < 0) {
+        return -errno;
+    }
+    return fd;
 }
 
 static int file_exists(const struct nx_environment *environment)
