@@ -10,6 +10,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int title_width; /* at least, characters */
 
 static const struct {
     const char *title;
@@ -56,6 +60,21 @@ enum nx_process_kind nx_process_slot_kind(unsigned slot, unsigned *ret_instance)
     return (enum nx_process_kind)kind;
 }
 
+void nx_process_title_init(int argc, char **argv)
+{
+    title_width = (int)strlen(argv[0]);
+    setproctitle_init(argc, argv, environ);
+}
+
+void nx_process_title_set(const char *who, const char *what)
+{
+    char title[256];
+
+    (void)snprintf(title, sizeof title, "nexus: %s %s", who, what);
+    /* Behind a title shorter than the program's path libbsd puts a full stop, which ps would show. */
+    setproctitle("-%-*s", title_width, title);
+}
+
 void nx_process_title(const struct nx_process *process, const char *format, ...)
 {
     char activity[128];
@@ -64,7 +83,7 @@ void nx_process_title(const struct nx_process *process, const char *format, ...)
     va_start(list, format);
     (void)vsnprintf(activity, sizeof activity, format, list);
     va_end(list);
-    setproctitle("-nexus: %s %s", nx_process_kind_title(process->kind), activity);
+    nx_process_title_set(nx_process_kind_title(process->kind), activity);
 }
 
 /* A new configuration stands in shared memory; log level and format follow at once. */

@@ -50,7 +50,13 @@ const char *nx_process_kind_title(enum nx_process_kind kind);
 unsigned nx_process_slot(enum nx_process_kind kind, unsigned instance);
 enum nx_process_kind nx_process_slot_kind(unsigned slot, unsigned *ret_instance);
 
-/* The process title: "nexus: <kind> <activity>", bounded, printf-like. */
+/* Makes room for titles, once, in the postmaster; argv and environ move. */
+void nx_process_title_init(int argc, char **argv);
+
+/* The title of the calling process, "nexus: <who> <what>", as ps shows it. */
+void nx_process_title_set(const char *who, const char *what);
+
+/* The same for a child: "nexus: <kind> <activity>", bounded, printf-like. */
 void nx_process_title(const struct nx_process *process, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

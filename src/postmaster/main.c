@@ -5,7 +5,6 @@
 #include "common/shm.h"
 #include "postmaster/postmaster.h"
 
-#include <bsd/unistd.h>
 #include <uuid.h>
 
 #include <errno.h>
@@ -134,12 +133,12 @@ int main(int argc, char **argv)
                       postmaster.config.server.log_file, strerrordesc_np(-rc));
         return NX_EXIT_PERSON;
     }
-    setproctitle_init(argc, argv, environ);
+    nx_process_title_init(argc, argv);
     postmaster.report = &report;
     postmaster.started_at = nx_wall_ms();
     status = prepare(&postmaster);
     if (status == 0) {
-        setproctitle("-nexus: postmaster %s", postmaster.dir.path);
+        nx_process_title_set("postmaster", postmaster.dir.path);
         status = nx_postmaster_run(&postmaster);
         nx_shm_destroy(postmaster.shm);
     }

@@ -89,6 +89,8 @@ int nx_shared_create(struct nx_postmaster *pm)
     memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);
     shm->control.config[0] = pm->config;
     atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
+    /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
+    atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
     if (pm->shm != NULL) {
         carry_over(pm->shm, shm);
         nx_shm_destroy(pm->shm);

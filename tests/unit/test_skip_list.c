@@ -157,7 +157,9 @@ static void *read_while_written(void *arg)
         const struct nx_skip_node *node = find(key, offset);
 
         if (node == NULL || node->offset != offset) {
-            return "a published version is missing";
+            static char missing;
+
+            return &missing;
         }
     }
     return NULL;
