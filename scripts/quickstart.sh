@@ -88,7 +88,6 @@ start_node replica "$replica_http" 127.0.0.1:25475 "role = replica" "master_addr
 
 say "Importing this machine's package catalogue into the master"
 catalogue | curl -fsS --data-binary @- "http://$master_http/import"
-echo
 wait_for_replica
 
 say "The same key, read from the master and from the replica"
