@@ -35,6 +35,11 @@ void nx_option_name(const struct nx_option *option, char ret_name[NX_OPTION_NAME
     (void)snprintf(ret_name, NX_OPTION_NAME, "%s.%s", option->section, option->key);
 }
 
+static char upper(char c)
+{
+    return (char)toupper((unsigned char)c);
+}
+
 void nx_option_variable(const struct nx_option *option, char ret_name[NX_OPTION_NAME])
 {
     bool server = strcmp(option->section, "server") == 0;
@@ -42,7 +47,7 @@ void nx_option_variable(const struct nx_option *option, char ret_name[NX_OPTION_
     (void)snprintf(ret_name, NX_OPTION_NAME, "NEXUS_%s%s%s", server ? "" : option->section,
                    server ? "" : "_", option->key);
     for (char *p = ret_name; *p != '\0'; p++) {
-        *p = (char)toupper((unsigned char)*p);
+        *p = upper(*p);
     }
 }
 
@@ -61,7 +66,8 @@ static unsigned key_distance(const char *key, const char *known)
 {
     size_t length = strlen(key);
 
-    return length > 2 && strncmp(key, known, length) == 0 ? (known[length] != 0) : nx_edit_distance(key, known);
+    return length > 2 && strncmp(key, known, length) == 0 ? (known[length] != 0)
+                                                          : nx_edit_distance(key, known);
 }
 
 int nx_option_nearest(const char *section, const char *key)

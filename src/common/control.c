@@ -9,10 +9,14 @@
 int nx_control_pair(int ret[2])
 {
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret) == 0 ? 0
-                                                                                          : -errno;
+                                                                                           : -errno;
 }
 
-int nx_control_send(int fd, enum nx_control_type type, int32_t status, uint64_t arg, const char *text)
+int nx_control_send(int fd,
+                    enum nx_control_type type,
+                    int32_t status,
+                    uint64_t arg,
+                    const char *text)
 {
     struct nx_control_message message = {.type = type, .status = status, .arg = arg};
 

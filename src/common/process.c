@@ -5,7 +5,6 @@
 #include "common/log.h"
 
 #include <bsd/unistd.h>
-
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,7 +18,7 @@ static const struct {
     const char *title;
     unsigned instances;
 } kinds[NX_KIND_COUNT] = {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage)                                \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
     [NX_KIND_##symbol] = {title, instances},
 #include "common/process_kinds.def"
 #undef NX_PROCESS
@@ -140,5 +139,6 @@ void nx_process_fatal(struct nx_process *process, const char *format, ...)
     va_end(list);
     nx_error("%s", text);
     (void)nx_control_send(process->control.fd, NX_CONTROL_FATAL, 0, 0, text);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no process has threads */
     exit(NX_EXIT_PERSON);
 }

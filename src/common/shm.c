@@ -15,13 +15,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define PAGE            4096u
-#define AUTO_SIZE       (128ull << 20)
-#define MEMFD_SIZE      (64ull << 20)
-#define COMPLETIONS     1024u
-#define RING_HEADER     (2u * NX_LINE)
-#define TYPICAL_ENTRY   150u /* bytes of a small entry's frame: one index slot for each of them */
-#define SHM_DIRECTORY   "/dev/shm"
+#define PAGE          4096u
+#define AUTO_SIZE     (128ull << 20)
+#define MEMFD_SIZE    (64ull << 20)
+#define COMPLETIONS   ((size_t)1024)
+#define RING_HEADER   ((size_t)2 * NX_LINE)
+#define TYPICAL_ENTRY 150u /* bytes of a small entry's frame: one index slot for each of them */
+#define SHM_DIRECTORY "/dev/shm"
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {

@@ -172,9 +172,9 @@ void nx_json_string(struct json *json, const char *name, const char *value)
     }
     put_char(json->out, '"');
     for (size_t i = 0; i < bytes.length; i++) {
-        char c = value[i];
+        bool plain = value[i] >= ' ' && value[i] < 0x7f && value[i] != '"' && value[i] != '\\';
 
-        put_char(json->out, c >= ' ' && c < 0x7f && c != '"' && c != '\\' ? c : '?');
+        put_char(json->out, (char)(plain ? value[i] : '?'));
     }
     put_char(json->out, '"');
 }

@@ -77,7 +77,8 @@ unsigned nx_children_running(const struct nx_postmaster *pm, int stage)
         unsigned instance;
         enum nx_process_kind kind = nx_process_slot_kind(i, &instance);
 
-        if (pm->children[i].pid != 0 && (stage < 0 || nx_kind_rules(kind)->stage == (unsigned)stage)) {
+        if (pm->children[i].pid != 0 &&
+            (stage < 0 || nx_kind_rules(kind)->stage == (unsigned)stage)) {
             count++;
         }
     }
@@ -153,7 +154,8 @@ static void adopt_cluster(struct nx_postmaster *pm, const struct nx_child *child
                           rc < 0 ? strerrordesc_np(-rc) : NULL);
 }
 
-static void handle_message(struct nx_postmaster *pm, unsigned slot,
+static void handle_message(struct nx_postmaster *pm,
+                           unsigned slot,
                            const struct nx_control_message *message)
 {
     struct nx_child *child = &pm->children[slot];
@@ -192,7 +194,8 @@ void nx_children_message(struct nx_postmaster *pm, unsigned slot)
     struct nx_child *child = &pm->children[slot];
     int rc;
 
-    while (child->control_fd >= 0 && (rc = nx_control_receive(child->control_fd, &message)) != -EAGAIN) {
+    while (child->control_fd >= 0 &&
+           (rc = nx_control_receive(child->control_fd, &message)) != -EAGAIN) {
         if (rc < 0) {
             close(child->control_fd); /* it is ending; waitpid will say how */
             child->control_fd = -1;
@@ -204,7 +207,9 @@ void nx_children_message(struct nx_postmaster *pm, unsigned slot)
 
 /* ---- how they die ---- */
 
-static void act(struct nx_postmaster *pm, unsigned slot, struct nx_restart_decision decision,
+static void act(struct nx_postmaster *pm,
+                unsigned slot,
+                struct nx_restart_decision decision,
                 const char *how)
 {
     unsigned instance;
@@ -221,8 +226,9 @@ static void act(struct nx_postmaster *pm, unsigned slot, struct nx_restart_decis
         nx_postmaster_crash(pm, decision.delay_ms);
         break;
     case NX_RESTART_GIVE_UP:
-        nx_error("the server stops: %s %s for the %dth time while starting; the lines above say why",
-                 title, how, NX_STARTUP_DEATHS);
+        nx_error(
+            "the server stops: %s %s for the %dth time while starting; the lines above say why",
+            title, how, NX_STARTUP_DEATHS);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
         break;
     case NX_RESTART_STOP:

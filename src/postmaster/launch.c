@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static const struct nx_kind_rules rules[NX_KIND_COUNT] = {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage)                         \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
     [NX_KIND_##symbol] = {roles, restart, stage, entry},
 #include "common/process_kinds.def"
 #undef NX_PROCESS
@@ -68,8 +68,11 @@ static void set_oom_score(void)
     }
 }
 
-__attribute__((noreturn)) static void run_child(struct nx_postmaster *pm, unsigned slot, int control,
-                                                int client_fd, pid_t parent)
+__attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
+                                                unsigned slot,
+                                                int control,
+                                                int client_fd,
+                                                pid_t parent)
 {
     static struct nx_process process;
     unsigned instance;
@@ -95,6 +98,7 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm, unsign
     memcpy(process.state_root, pm->dir.root, sizeof process.state_root);
     nx_latch_cancel(pm->shm, slot); /* rings for its predecessor */
     nx_process_title(&process, "starting");
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no process has threads */
     exit(nx_kind_rules(kind)->entry(&process));
 }
 

@@ -22,10 +22,11 @@ static int listen_unix(const char *data_dir, int *ret_fd, char *error, size_t ca
     int rc = 0;
 
     if (length < 0 || (size_t)length >= sizeof addr.sun_path) {
-        (void)snprintf(error, cap,
-                       "the data directory's path is too long for the socket in it (%s/nexus.sock): at "
-                       "most %zu bytes; use a shorter path",
-                       data_dir, sizeof addr.sun_path - 1);
+        (void)snprintf(
+            error, cap,
+            "the data directory's path is too long for the socket in it (%s/nexus.sock): at "
+            "most %zu bytes; use a shorter path",
+            data_dir, sizeof addr.sun_path - 1);
         return -ENAMETOOLONG;
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -56,7 +57,8 @@ int nx_listeners_open(struct nx_postmaster *pm, char *error, size_t cap)
         rc = listen_unix(pm->dir.path, &pm->unix_fd, error, cap);
     }
     if (rc == 0 && pm->config.replication.role != NX_ROLE_STANDALONE) {
-        rc = nx_net_listen(pm->config.replication.bind_addr, BACKLOG, &pm->replication_fd, error, cap);
+        rc = nx_net_listen(pm->config.replication.bind_addr, BACKLOG, &pm->replication_fd, error,
+                           cap);
     }
     return rc;
 }

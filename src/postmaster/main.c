@@ -3,9 +3,8 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/shm.h"
+#include "nexus_version.h"
 #include "postmaster/postmaster.h"
-
-#include <uuid.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,13 +12,15 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <uuid.h>
 
-#include "nexus_version.h"
+#define DESCRIPTORS_BESIDE \
+    ((rlim_t)512) /* doorbells, channels, files: what isn't a client's connection */
 
-#define DESCRIPTORS_BESIDE 512 /* doorbells, channels, files: what isn't a client's connection */
-
-static struct nx_postmaster postmaster = {
-    .http_fd = -1, .unix_fd = -1, .replication_fd = -1, .signal_fd = -1};
+static struct nx_postmaster postmaster = {.http_fd = -1,
+                                          .unix_fd = -1,
+                                          .replication_fd = -1,
+                                          .signal_fd = -1};
 static struct nx_config_report report;
 
 /* Raises the limit of descriptors to what http.max_connections needs, or lowers the latter. */
@@ -31,15 +32,17 @@ static void fit_descriptors(struct nx_config *config)
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
         return;
     }
-    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
+    limit.rlim_cur =
+        limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_cur < wanted) {
-        config->http.max_connections =
-            limit.rlim_cur > 2 * DESCRIPTORS_BESIDE ? limit.rlim_cur - DESCRIPTORS_BESIDE : DESCRIPTORS_BESIDE;
-        nx_warn("the limit of open files is %llu: http.max_connections is lowered to %llu; raise the "
-                "limit (ulimit -n, LimitNOFILE) for more",
-                (unsigned long long)limit.rlim_max,
-                (unsigned long long)config->http.max_connections);
+        config->http.max_connections = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE
+                                           ? limit.rlim_cur - DESCRIPTORS_BESIDE
+                                           : DESCRIPTORS_BESIDE;
+        nx_warn(
+            "the limit of open files is %llu: http.max_connections is lowered to %llu; raise the "
+            "limit (ulimit -n, LimitNOFILE) for more",
+            (unsigned long long)limit.rlim_max, (unsigned long long)config->http.max_connections);
     }
 }
 

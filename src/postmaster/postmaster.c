@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <string.h>
 
-#define LAST_STAGE    3    /* of process_kinds.def */
+#define LAST_STAGE    3     /* of process_kinds.def */
 #define STOP_LIMIT_MS 10000 /* of a stage of a fast stop; walsenders may drain beyond it */
 
 void nx_postmaster_kill(struct nx_postmaster *pm, int exit_status)
@@ -56,7 +56,8 @@ void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode)
     if (pm->life > NX_LIFE_SERVING) {
         return;
     }
-    nx_info("stopping (%s)", mode == NX_STOP_SMART ? "smart: open requests are finished first" : "fast");
+    nx_info("stopping (%s)",
+            mode == NX_STOP_SMART ? "smart: open requests are finished first" : "fast");
     pm->life = NX_LIFE_STOPPING;
     pm->stop_mode = mode;
     atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_DRAINING, memory_order_release);
@@ -83,9 +84,10 @@ static void start_afresh(struct nx_postmaster *pm)
 static void advance_stop(struct nx_postmaster *pm, uint64_t now)
 {
     if (pm->deadline_ms != 0 && now >= pm->deadline_ms) {
-        nx_warn("%u processes did not end in time and are killed: recovery will read the log at the "
-                "next start",
-                nx_children_running(pm, -1));
+        nx_warn(
+            "%u processes did not end in time and are killed: recovery will read the log at the "
+            "next start",
+            nx_children_running(pm, -1));
         nx_postmaster_kill(pm, 0);
         return;
     }

@@ -12,15 +12,15 @@
 #ifndef NX_POSTMASTER_POSTMASTER_H
 #define NX_POSTMASTER_POSTMASTER_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <sys/types.h>
-
 #include "common/config.h"
 #include "common/control.h"
 #include "common/process.h"
 #include "postmaster/restart_policy.h"
 #include "storage/data_dir.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 /* The life of a server:
  *
@@ -63,14 +63,18 @@ struct nx_postmaster {
     enum nx_life life;
     enum nx_stop_mode stop_mode;
     unsigned stop_stage;
-    uint64_t deadline_ms;   /* of the running stage, or of a delayed start; 0: none */
-    bool killed;            /* the deadline passed, everything was killed */
+    uint64_t deadline_ms; /* of the running stage, or of a delayed start; 0: none */
+    bool killed;          /* the deadline passed, everything was killed */
     int exit_status;
     struct nx_child children[NX_MAX_SLOTS];
 };
 
 /* The row of a kind that only the postmaster needs. */
-enum nx_kind_roles { ROLE_ANY, ROLE_REPLICA, ROLE_CONNECTION };
+enum nx_kind_roles {
+    ROLE_ANY,
+    ROLE_REPLICA,
+    ROLE_CONNECTION
+};
 struct nx_kind_rules {
     enum nx_kind_roles roles;
     enum nx_restart_rule restart;

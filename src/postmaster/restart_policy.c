@@ -68,9 +68,9 @@ struct nx_restart_decision nx_restart_decide(const struct nx_child_death *death,
     if (keeps_dying(death, history)) {
         return (struct nx_restart_decision){NX_RESTART_GIVE_UP, 0};
     }
-    return (struct nx_restart_decision){
-        crash || death->rule == RESTART_ALL ? NX_RESTART_SERVER : NX_RESTART_CHILD,
-        backoff(death, history)};
+    return (struct nx_restart_decision){crash || death->rule == RESTART_ALL ? NX_RESTART_SERVER
+                                                                            : NX_RESTART_CHILD,
+                                        backoff(death, history)};
 }
 
 void nx_restart_describe(int wait_status, char *text, unsigned long cap)

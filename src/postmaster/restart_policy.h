@@ -6,36 +6,40 @@
 #include <stdint.h>
 
 /* Column of process_kinds.def. */
-enum nx_restart_rule { RESTART_ALONE, RESTART_ALL, RESTART_NEVER };
+enum nx_restart_rule {
+    RESTART_ALONE,
+    RESTART_ALL,
+    RESTART_NEVER
+};
 
-#define NX_BACKOFF_FIRST_MS   100   /* before the second start; the first is at once */
-#define NX_BACKOFF_MOST_MS    5000
-#define NX_LONG_LIFE_MS       30000 /* a life this long clears the history */
-#define NX_STARTUP_DEATHS     5     /* so many deaths before READY ... */
-#define NX_STARTUP_WINDOW_MS  30000 /* ... within this time stop the server */
+#define NX_BACKOFF_FIRST_MS  100 /* before the second start; the first is at once */
+#define NX_BACKOFF_MOST_MS   5000
+#define NX_LONG_LIFE_MS      30000 /* a life this long clears the history */
+#define NX_STARTUP_DEATHS    5     /* so many deaths before READY ... */
+#define NX_STARTUP_WINDOW_MS 30000 /* ... within this time stop the server */
 
 /* What is remembered of a child's earlier deaths. Zero-initialised. */
 struct nx_child_history {
-    unsigned short_lives;      /* in a row */
-    unsigned startup_deaths;   /* before READY, within the window */
-    uint64_t window_began_ms;  /* of the first of them */
+    unsigned short_lives;     /* in a row */
+    unsigned startup_deaths;  /* before READY, within the window */
+    uint64_t window_began_ms; /* of the first of them */
 };
 
 /* One death. Times are monotonic milliseconds. */
 struct nx_child_death {
     enum nx_restart_rule rule;
-    int wait_status;    /* of waitpid */
-    bool was_ready;     /* it had told READY */
+    int wait_status; /* of waitpid */
+    bool was_ready;  /* it had told READY */
     uint64_t lived_ms;
     uint64_t now_ms;
 };
 
 enum nx_restart_action {
-    NX_RESTART_FORGET,   /* nothing to do: a connection's end */
-    NX_RESTART_CHILD,    /* start it again after delay_ms */
-    NX_RESTART_SERVER,   /* end all, fresh shared memory, recovery, after delay_ms */
-    NX_RESTART_GIVE_UP,  /* it keeps dying in start-up: stop the server with status 1 */
-    NX_RESTART_STOP,     /* it said that a person must mend something: stop with status 1 */
+    NX_RESTART_FORGET,  /* nothing to do: a connection's end */
+    NX_RESTART_CHILD,   /* start it again after delay_ms */
+    NX_RESTART_SERVER,  /* end all, fresh shared memory, recovery, after delay_ms */
+    NX_RESTART_GIVE_UP, /* it keeps dying in start-up: stop the server with status 1 */
+    NX_RESTART_STOP,    /* it said that a person must mend something: stop with status 1 */
 };
 
 struct nx_restart_decision {

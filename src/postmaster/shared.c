@@ -5,10 +5,9 @@
 #include "common/shm.h"
 #include "postmaster/postmaster.h"
 
-#include <uuid.h>
-
 #include <errno.h>
 #include <string.h>
+#include <uuid.h>
 
 static enum nx_node_role node_role(const struct nx_config *config)
 {
@@ -62,9 +61,10 @@ static void carry_over(const struct nx_shm *old, struct nx_shm *shm)
 static void log_failure(int rc, const struct nx_shm_origin *origin)
 {
     if (rc == -ENOSPC || rc == -ENOMEM) {
-        nx_error("not enough shared memory: %llu bytes are wanted, %llu are free in /dev/shm; lower "
-                 "wal.shm_size or enlarge that filesystem",
-                 (unsigned long long)origin->size, (unsigned long long)origin->filesystem_free);
+        nx_error(
+            "not enough shared memory: %llu bytes are wanted, %llu are free in /dev/shm; lower "
+            "wal.shm_size or enlarge that filesystem",
+            (unsigned long long)origin->size, (unsigned long long)origin->filesystem_free);
     } else {
         nx_error("shared memory of %llu bytes can't be made: %s", (unsigned long long)origin->size,
                  strerrordesc_np(-rc));
@@ -82,8 +82,9 @@ int nx_shared_create(struct nx_postmaster *pm)
         return rc;
     }
     if (origin.memfd) {
-        nx_warn("/dev/shm has only %llu bytes free: %llu bytes of anonymous memory are used instead",
-                (unsigned long long)origin.filesystem_free, (unsigned long long)origin.size);
+        nx_warn(
+            "/dev/shm has only %llu bytes free: %llu bytes of anonymous memory are used instead",
+            (unsigned long long)origin.filesystem_free, (unsigned long long)origin.size);
     }
     shm->control.started_at = pm->started_at;
     memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);

@@ -10,22 +10,30 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-static const int handled[] = {SIGTERM, SIGINT,  SIGQUIT, SIGHUP,
-                              SIGUSR1, SIGUSR2, SIGCHLD};
+static const int handled[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD};
 
 #define HANDLED (sizeof handled / sizeof *handled)
+
+static void set_action(int signal, void (*action)(int))
+{
+    struct sigaction how = {.sa_handler = action};
+
+    (void)sigaction(signal, &how, NULL);
+}
 
 int nx_signals_open(struct nx_postmaster *pm)
 {
     sigset_t set;
+    int rc;
 
     sigemptyset(&set);
     for (unsigned i = 0; i < HANDLED; i++) {
         sigaddset(&set, handled[i]);
     }
-    (void)signal(SIGPIPE, SIG_IGN);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) {
-        return -errno;
+    set_action(SIGPIPE, SIG_IGN);
+    rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (rc != 0) {
+        return -rc;
     }
     pm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return pm->signal_fd < 0 ? -errno : 0;
@@ -36,15 +44,15 @@ void nx_signals_reset(void)
     sigset_t none;
 
     for (unsigned i = 0; i < HANDLED; i++) {
-        (void)signal(handled[i], SIG_DFL);
+        set_action(handled[i], SIG_DFL);
     }
     /* A terminal's Ctrl-C and hang-up go to the whole group; the postmaster decides for all. */
-    (void)signal(SIGINT, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
-    (void)signal(SIGUSR1, SIG_IGN);
-    (void)signal(SIGUSR2, SIG_IGN);
+    set_action(SIGINT, SIG_IGN);
+    set_action(SIGHUP, SIG_IGN);
+    set_action(SIGUSR1, SIG_IGN);
+    set_action(SIGUSR2, SIG_IGN);
     sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 static void handle(struct nx_postmaster *pm, int signal)

@@ -237,7 +237,7 @@ static int file_exists(const struct nx_environment *environment)
 
 int nx_environment_open(struct nx_environment *environment, char *error, size_t cap)
 {
-    MDB_env *env;
+    MDB_env *env = NULL;
     int rc = file_exists(environment);
 
     if (rc < 0) {

@@ -234,7 +234,7 @@ static int run(struct scan *scan, int (*each)(void *arg, const struct nx_item *i
     int rc = begin_sources(scan);
 
     while (rc == 0 && smallest(scan, &key)) {
-        struct nx_item item;
+        struct nx_item item = {.value = NULL};
 
         rc = version_of(scan, key, &item);
         if (rc < 0 || check(scan) < 0) {
