@@ -7,7 +7,7 @@
  *  - what the mark or the state says was durable must be there;
  *  - a segment is begun only when all before it is durable, so damage can be torn only in the last one;
  *  - a group is at most NX_ENTRY_MAX_FRAME, so readable entries further behind were durable, and with
- *    them what is damaged. One entry could be a value that looks like one; a chain of two can't stand
+ *    them what is damaged (not so when groups were not synced one by one). One entry could be a value that looks like one; a chain of two can't stand
  *    outside the group that is torn. */
 #include "storage/wal_recovery.h"
 
@@ -112,7 +112,7 @@ static int judge_end(struct nx_recovery *r, size_t i, uint64_t at, const struct 
     if (i + 1 < r->count || r->chain.next <= r->floor || found->fault == NX_WAL_UNKNOWN_OPS) {
         return refuse_damage(r, i, at, found->fault);
     }
-    rc = has_successors(r, at, &successors);
+    rc = r->options->unsynced ? 0 : has_successors(r, at, &successors);
     if (rc < 0) {
         return nx_recovery_file_failed(r, rc, i, "reading", at);
     }

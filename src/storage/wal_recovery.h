@@ -7,6 +7,7 @@
 #include "storage/position.h"
 #include "storage/wal_segment.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct nx_recovery_options {
     int dir_fd;                /* the wal directory */
     struct nx_position base;   /* LMDB's position: replay starts behind it */
     const uint8_t *cluster_id; /* 16 bytes every segment header must carry; all zero: none yet */
+    bool unsynced;             /* groups behind the mark were not synced one by one (wal.fsync) */
     /* One entry behind base, in order; the frame is valid (CRC, chain, operations) and only borrowed.
      * A negative return ends recovery with that error. */
     int (*entry)(void *arg, const uint8_t *frame, size_t length);

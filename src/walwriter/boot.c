@@ -44,22 +44,28 @@ static int write_note(int dir_fd, const char *boot_id)
     return rc < 0 || fsync(dir_fd) == 0 ? rc : -errno;
 }
 
-int nx_boot_begin(int dir_fd, bool *ret_unclean)
+static int read_boot_id(char ret_id[BOOT_ID_SIZE])
+{
+    return read_small(AT_FDCWD, "/proc/sys/kernel/random/boot_id", ret_id);
+}
+
+enum nx_boot_note nx_boot_look(int dir_fd)
 {
     char now[BOOT_ID_SIZE];
     char then[BOOT_ID_SIZE];
-    int rc = read_small(AT_FDCWD, "/proc/sys/kernel/random/boot_id", now);
 
-    if (rc < 0) {
-        return rc;
+    if (read_small(dir_fd, NOTE, then) < 0) {
+        return NX_BOOT_CLEAN;
     }
-    bool noted = read_small(dir_fd, NOTE, then) == 0;
+    return read_boot_id(now) == 0 && strcmp(now, then) == 0 ? NX_BOOT_SAME : NX_BOOT_LOST;
+}
 
-    rc = write_note(dir_fd, now);
-    if (rc == 0) {
-        *ret_unclean = noted && strcmp(now, then) != 0;
-    }
-    return rc;
+int nx_boot_begin(int dir_fd)
+{
+    char now[BOOT_ID_SIZE];
+    int rc = read_boot_id(now);
+
+    return rc < 0 ? rc : write_note(dir_fd, now);
 }
 
 void nx_boot_end(int dir_fd)

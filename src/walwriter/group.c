@@ -243,6 +243,11 @@ static enum nx_submit_status early_refusal(struct walwriter *w,
     return storage_refusal(w, ret_summary, received->body_length);
 }
 
+static bool fits_group(const struct walwriter *w, size_t length)
+{
+    return w->group_bytes == 0 || w->group_bytes + length <= NX_GROUP_MAX_BYTES;
+}
+
 static enum taken take_write(struct walwriter *w,
                              unsigned producer,
                              const struct nx_received *received)
@@ -263,6 +268,9 @@ static enum taken take_write(struct walwriter *w,
 
     if (frame == NULL) {
         return NO_ROOM;
+    }
+    if (!fits_group(w, length)) {
+        return NO_GROUP;
     }
     if (!nx_wal_file_fits(w, length)) {
         return NO_SEGMENT;
@@ -323,6 +331,9 @@ static enum taken take_frame(struct walwriter *w,
     if (frame == NULL) {
         return NO_ROOM;
     }
+    if (!fits_group(w, header.frame_length)) {
+        return NO_GROUP;
+    }
     if (!nx_wal_file_fits(w, header.frame_length)) {
         return NO_SEGMENT;
     }
@@ -365,7 +376,7 @@ static bool take_next(struct walwriter *w, unsigned producer)
         w->held = received;
         w->has_held = true;
         w->held_producer = producer;
-        w->segment_full = taken == NO_SEGMENT;
+        w->held_for = taken;
         return false;
     }
     nx_consumer_release(&w->consumers[producer]);
@@ -381,7 +392,7 @@ static bool take_held(struct walwriter *w)
         return true;
     }
     taken = take(w, w->held_producer, &w->held);
-    w->segment_full = taken == NO_SEGMENT;
+    w->held_for = taken;
     if (taken != TAKEN) {
         return false;
     }
@@ -412,7 +423,6 @@ void nx_group_refuse(struct walwriter *w, enum nx_submit_status status)
         answer(w, w->held_producer, &w->held, &completion, status);
         nx_consumer_release(&w->consumers[w->held_producer]);
         w->has_held = false;
-        w->segment_full = false;
     }
 }
 

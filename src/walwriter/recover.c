@@ -128,17 +128,14 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
 
 /* A node that may have lost what it acknowledged begins a new epoch, so that no other history is
  * mistaken for its own. A replica need not: it asks its master again from what it has. */
-static int begin_epoch_if_unclean(struct walwriter *w)
+static int begin_epoch_if_lost(struct walwriter *w, enum nx_boot_note note)
 {
-    bool unclean = false;
-    int rc;
+    int rc = 0;
 
-    if (w->process->config->wal.fsync == NX_FSYNC_ALWAYS) {
-        nx_boot_end(w->file.dir_fd);
-        return 0;
+    if (w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
+        rc = nx_boot_begin(w->file.dir_fd);
     }
-    rc = nx_boot_begin(w->file.dir_fd, &unclean);
-    if (rc < 0 || !unclean ||
+    if (rc < 0 || note != NX_BOOT_LOST ||
         atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
         return rc;
     }
@@ -149,6 +146,17 @@ static int begin_epoch_if_unclean(struct walwriter *w)
     rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
     rc = rc < 0 ? rc : nx_group_append_epoch(w, w->epoch + 1);
     return rc < 0 ? rc : nx_group_commit(w);
+}
+
+/* The end of the log is known and this run's note stands, or none is needed. */
+static int begin_run(struct walwriter *w, enum nx_boot_note note)
+{
+    int rc = begin_epoch_if_lost(w, note);
+
+    if (rc == 0 && w->process->config->wal.fsync == NX_FSYNC_ALWAYS) {
+        nx_boot_end(w->file.dir_fd);
+    }
+    return rc;
 }
 
 int nx_walwriter_recover(struct walwriter *w)
@@ -165,6 +173,8 @@ int nx_walwriter_recover(struct walwriter *w)
     if (rc < 0) {
         return rc;
     }
+    enum nx_boot_note note = nx_boot_look(w->file.dir_fd);
+
     if (w->shm->control.cluster_id[0] != '\0') {
         (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
     }
@@ -176,6 +186,7 @@ int nx_walwriter_recover(struct walwriter *w)
         .dir_fd = w->file.dir_fd,
         .base = base,
         .cluster_id = cluster_id,
+        .unsynced = note != NX_BOOT_CLEAN,
         .entry = replay_entry,
         .progress = replay_progress,
         .arg = &replay,
@@ -196,5 +207,5 @@ int nx_walwriter_recover(struct walwriter *w)
             (unsigned long long)result.end.offset, (unsigned long long)result.end.epoch,
             (unsigned long long)result.replayed, (unsigned long long)base.offset);
     adopt_result(w, &result);
-    return begin_epoch_if_unclean(w);
+    return begin_run(w, note);
 }

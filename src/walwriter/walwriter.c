@@ -64,7 +64,7 @@ static int stall_wait(struct walwriter *w)
         return -1;
     }
     if (w->held.kind != NX_SUBMIT_WRITE) {
-        return w->segment_full ? FULL_DISK_RETRY_MS : -1;
+        return w->held_for == NO_SEGMENT ? FULL_DISK_RETRY_MS : -1;
     }
     if (w->stalled_since_ms == 0) {
         w->stalled_since_ms = now;
@@ -138,9 +138,11 @@ static int turn(struct walwriter *w, bool *ret_idle)
     nx_group_drain(w);
     *ret_idle = w->group_first > w->log.newest && w->answer_count == 0;
     rc = nx_group_commit(w);
-    while (rc == 0 && w->has_held && w->segment_full) {
+    while (rc == 0 && w->has_held && w->held_for != NO_ROOM) {
         *ret_idle = false;
-        rc = begin_segment(w, ret_idle);
+        if (w->held_for == NO_SEGMENT) {
+            rc = begin_segment(w, ret_idle);
+        }
         if (rc < 0 || *ret_idle) {
             break;
         }

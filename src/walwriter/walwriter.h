@@ -19,8 +19,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NX_GROUP_MAX_BYTES   (16u << 20)
+/* Recovery relies on it: more than this can't be torn (storage/wal_recovery.c). */
+#define NX_GROUP_MAX_BYTES   NX_ENTRY_MAX_FRAME
 #define NX_GROUP_MAX_ANSWERS 8192
+
+/* What became of one submission in drain. */
+enum taken {
+    TAKEN,      /* appended or answered */
+    NO_ROOM,    /* kept: no generation or log room before the checkpointer moves on */
+    NO_SEGMENT, /* kept: the group must be committed and a new segment begun first */
+    NO_GROUP,   /* kept: the group must be committed first, it would grow too large */
+};
 
 /* The segment being written and the mark. */
 struct wal_file {
@@ -68,15 +77,8 @@ struct walwriter {
     bool has_held;
     unsigned held_producer;
     uint64_t stalled_since_ms; /* 0: not stalled */
-    bool segment_full;         /* it waits for a new segment, not for the checkpointer */
+    enum taken held_for;       /* what it waits for */
     bool refusing_frames;      /* a frame didn't fit the log; those behind it get no answer */
-};
-
-/* What became of one submission in drain. */
-enum taken {
-    TAKEN,      /* appended or answered */
-    NO_ROOM,    /* kept: no generation or log room before the checkpointer moves on */
-    NO_SEGMENT, /* kept: the group must be committed and a new segment begun first */
 };
 
 /* ---- room.c ---- */
@@ -162,9 +164,16 @@ int nx_walwriter_recover(struct walwriter *w);
 
 /* ---- boot.c (wal.fsync other than always) ---- */
 
-/* True when the last run ended uncleanly under another boot of the machine, so that what it
- * acknowledged may be gone. Notes this boot durably. */
-int nx_boot_begin(int dir_fd, bool *ret_unclean);
+/* What the note of the last run says. */
+enum nx_boot_note {
+    NX_BOOT_CLEAN, /* none: every group was synced, or the run ended cleanly */
+    NX_BOOT_SAME,  /* it crashed, but the machine didn't: nothing is lost */
+    NX_BOOT_LOST,  /* the machine went down: what was acknowledged may be gone */
+};
+
+enum nx_boot_note nx_boot_look(int dir_fd);
+/* Notes this boot durably. 0 or a negative error. */
+int nx_boot_begin(int dir_fd);
 /* Clean end: forgets the note. */
 void nx_boot_end(int dir_fd);
 

@@ -10,6 +10,7 @@ import unittest
 
 import load
 import power_cut
+from nexus_wire import MAX_ENTRY_FRAME
 from nexus_test import NexusTestCase, wait_until
 
 IMAGES = int(os.environ.get("NEXUS_POWER_CUTS", "60"))
@@ -52,6 +53,29 @@ class PowerCut(NexusTestCase):
             self.assertIn(key, found, f"answered at offset {offset}, lost")
         for key, value in found.items():
             self.assertEqual(value, key + "." * 900, "a value that nobody wrote")
+
+    def test_a_group_is_never_larger_than_the_largest_entry(self):
+        """Recovery relies on it: a torn group ends within that distance."""
+        node = self.node(role="master", preload=["librecorder.so"], start=False,
+                         settings={"http.max_value_size": "15MiB", "http.workers": 4})
+        log = os.path.join(node.directory, "record")
+        os.mkdir(node.data_dir, 0o700)
+        node.env.update({"NX_RECORD_DIR": os.path.realpath(node.data_dir), "NX_RECORD_LOG": log})
+        node.start()
+        make = lambda rng, client, number: load.put(f"k{client}", bytes(rng.randrange(7 << 20, 15 << 20)))
+        self.assertEqual(load.Writers(node.http_port, 16, clients=8, window=1, make=make).start().join(), [])
+        node.stop()
+        unsynced, groups, segments = {}, [], set()
+        for kind, inode, _, _, payload in power_cut.read_log(log):
+            if kind == power_cut.CREATE and b"/wal/" in payload:
+                segments.add(inode)
+            elif kind == power_cut.WRITE and inode in segments and len(payload) > 1 << 20:
+                unsynced[inode] = unsynced.get(inode, 0) + len(payload)
+                groups.append(unsynced[inode])
+            elif kind == power_cut.SYNC:
+                unsynced.pop(inode, None)
+        self.assertGreaterEqual(len(groups), 16)
+        self.assertLessEqual(max(groups), MAX_ENTRY_FRAME)
 
     def test_every_answered_write_survives_any_power_cut(self):
         root, log = self.record("master")

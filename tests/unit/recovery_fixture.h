@@ -32,6 +32,7 @@ static inline void teardown(void)
 struct run {
     struct nx_position base;
     uint8_t cluster[16];
+    bool unsynced;
     int rc;
     char error[1024];
     struct nx_recovery_result result;
@@ -73,6 +74,7 @@ static inline void recover_with(struct run *run)
         .dir_fd = wal.dir_fd,
         .base = run->base,
         .cluster_id = run->cluster,
+        .unsynced = run->unsynced,
         .entry = take_entry,
         .progress = take_progress,
         .arg = run,

@@ -444,6 +444,26 @@ START_TEST(one_stray_frame_far_behind_is_no_corruption)
 }
 END_TEST
 
+START_TEST(many_groups_that_were_never_synced_may_be_lost)
+{
+    struct run run = {.unsynced = true};
+
+    wal.segment_size = (uint64_t)40 << 20;
+    good_log();
+    wal_append_n(&wal, 1);
+    while (wal.at < good_at + GROUP + 2000000) {
+        wal_append(&wal, next_header(&wal), 1000000);
+    }
+    wal_flip(&wal, FIRST, good_at + 50);
+    recover_with(&run);
+    assert_end(&run, &good_end);
+    ck_assert_uint_gt(run.result.cut_bytes, GROUP);
+    run = recover(); /* what follows the end was cleared */
+    assert_end(&run, &good_end);
+    ck_assert_uint_eq(run.result.cut_bytes, 0);
+}
+END_TEST
+
 START_TEST(a_segment_that_is_full_to_the_last_byte_is_read)
 {
     struct run run;
@@ -566,6 +586,7 @@ static void add_wholes(Suite *suite)
     tcase_add_test(tcase, a_last_segment_without_entries_is_prepared_but_unused);
     tcase_add_test(tcase, an_unused_segment_with_a_torn_first_entry_is_cut);
     tcase_add_test(tcase, an_error_of_the_callback_ends_it);
+    tcase_add_test(tcase, many_groups_that_were_never_synced_may_be_lost);
     tcase_add_test(tcase, a_segment_that_is_full_to_the_last_byte_is_read);
     suite_add_tcase(suite, tcase);
 }
