@@ -62,12 +62,16 @@ static void respond_absent(struct connection *connection, uint64_t read_offset)
     nx_respond_problem(connection, &problem);
 }
 
-static void respond_mismatch(struct connection *connection, uint64_t version, uint64_t epoch)
+static void respond_mismatch(struct connection *connection,
+                             uint64_t version,
+                             uint64_t seen,
+                             uint64_t epoch)
 {
     struct problem problem = {
         .code = NX_ERROR_PRECONDITION_FAILED,
         .has_offset = true,
         .offset = version,
+        .seen = seen,
         .epoch = epoch,
     };
 
@@ -141,7 +145,7 @@ static void answer_read(struct connection *connection,
         return;
     }
     if (conditions->match_given && !nx_tags_match(&conditions->match, version)) {
-        respond_mismatch(connection, version, nx_node_epoch(connection->worker->shm));
+        respond_mismatch(connection, version, read_offset, nx_node_epoch(connection->worker->shm));
     } else if (item == NULL) {
         respond_absent(connection, read_offset);
     } else {
@@ -195,7 +199,7 @@ static void respond_refused(struct connection *connection, const struct nx_compl
     struct problem problem = {.has_offset = false};
 
     if (completion->status == NX_SUBMIT_CONDITION) {
-        respond_mismatch(connection, completion->actual, completion->epoch);
+        respond_mismatch(connection, completion->actual, completion->offset, completion->epoch);
         return;
     }
     nx_write_problem(completion, &problem);

@@ -245,7 +245,7 @@ void nx_respond_problem(struct connection *connection, const struct problem *pro
                                .type = "application/problem+json",
                                .body = nx_slice_of(text->data, text->length),
                                .has_offset = problem->has_offset,
-                               .offset = problem->offset,
+                               .offset = problem->seen > 0 ? problem->seen : problem->offset,
                                .epoch = problem->epoch,
                                .allow = problem->allow,
                                .retry_after = retry_after(problem),

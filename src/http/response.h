@@ -48,6 +48,7 @@ struct problem {
     char message[NX_MESSAGE_SIZE];
     bool has_offset;
     uint64_t offset;
+    uint64_t seen; /* Nexus-Offset, where offset is a key's version; 0: offset is both */
     uint64_t epoch;
     bool has_progress; /* /import: */
     uint64_t line;     /* 0: no line is to blame */
