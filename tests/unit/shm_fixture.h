@@ -9,13 +9,13 @@
 
 static struct nx_shm *shm;
 
-static void shm_setup(void)
+static inline void shm_setup(void)
 {
     ck_assert_int_eq(nx_shm_create_private(NX_SHM_MIN_SIZE, &shm), 0);
     ck_assert_int_eq(nx_latch_create_doorbells(), 0);
 }
 
-static void shm_teardown(void)
+static inline void shm_teardown(void)
 {
     nx_shm_destroy(shm);
 }

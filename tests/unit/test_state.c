@@ -1,15 +1,11 @@
 /* The state in LMDB: what is put comes back after a reopen, damage is found, positions hold, a full map
  * is told. From simple to nasty. */
-#include "common/crc32.h"
 #include "state_fixture.h"
-#include "storage/state_codec.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
-
-#include <lmdb.h>
 
 static void setup(void)
 {
@@ -46,7 +42,7 @@ static void put_expiring(struct nx_state *state, const char *key, uint64_t offse
     ck_assert_int_eq(nx_state_put(state, &record), 0);
 }
 
-static void delete (struct nx_state *state, const char *key)
+static void erase(struct nx_state *state, const char *key)
 {
     ck_assert_int_eq(nx_state_delete(state, (const uint8_t *)key, strlen(key)), 0);
 }
@@ -79,6 +75,22 @@ static char *data_file(void)
     return path;
 }
 
+/* In a process of its own: makes the state, by a path of its own, at position 9. The reader's environment
+ * isn't open yet, so nothing of it was carried across the fork. */
+static int make_in_child(void)
+{
+    struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
+    struct nx_state *writer;
+    struct nx_position position = {2, 9, 4};
+
+    if (chdir(state_dir) != 0 ||
+        nx_state_open(".", &options, &writer, state_error, sizeof state_error) != 0) {
+        return 1;
+    }
+    return nx_state_write_begin(writer) == 0 && nx_state_write_commit(writer, &position) == 0 ? 0
+                                                                                              : 2;
+}
+
 START_TEST(before_the_checkpointer_a_reader_finds_an_empty_state)
 {
     struct nx_state *reader = state_open(false);
@@ -94,25 +106,11 @@ START_TEST(before_the_checkpointer_a_reader_finds_an_empty_state)
     nx_state_read_end(reader);
     ck_assert_int_ne(access(data_file(), F_OK), 0);
 
-    /* Another process makes it; the reader finds it at its next begin. */
+    /* Another process makes it, opened there, and the reader finds it at its next begin. */
     pid_t child = fork();
 
     if (child == 0) {
-        struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
-        struct nx_state *writer;
-
-        /* The parent's environment isn't open, so nothing of it is carried across. */
-        if (nx_state_open("/proc/self/cwd", &options, &writer, state_error, sizeof state_error) !=
-            -EBADMSG) {
-            _exit(chdir(state_dir) == 0 &&
-                          nx_state_open(".", &options, &writer, state_error, sizeof state_error) ==
-                              0 &&
-                          nx_state_write_begin(writer) == 0 &&
-                          nx_state_write_commit(writer, &(struct nx_position){2, 9, 4}) == 0
-                      ? 0
-                      : 1);
-        }
-        _exit(2);
+        _exit(make_in_child());
     }
     int status;
 
@@ -123,3 +121,250 @@ START_TEST(before_the_checkpointer_a_reader_finds_an_empty_state)
     nx_state_close(reader);
 }
 END_TEST
+
+START_TEST(what_is_put_comes_back_after_a_reopen)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put(state, "a", 1, "one");
+    put(state, "b", 2, "");
+    put_expiring(state, "c", 3, 123456789);
+    commit(state, 3);
+    nx_state_close(state);
+
+    state = state_open(false);
+    ck_assert_uint_eq(begin(state), 3);
+    ck_assert_int_eq(get(state, "a", &record), 0);
+    ck_assert_uint_eq(record.offset, 1);
+    ck_assert_uint_eq(record.expires_at, 0);
+    ck_assert(nx_slice_equal(nx_slice_of(record.value, record.value_length), nx_slice_text("one")));
+    ck_assert_int_eq(get(state, "b", &record), 0);
+    ck_assert_uint_eq(record.value_length, 0);
+    ck_assert_int_eq(get(state, "c", &record), 0);
+    ck_assert_uint_eq(record.expires_at, 123456789);
+    ck_assert_uint_eq(record.op_index, 7);
+    ck_assert_int_eq(get(state, "d", &record), -ENOENT);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(later_versions_replace_and_deletes_remove)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put_expiring(state, "a", 1, 99);
+    put(state, "b", 2, "2");
+    commit(state, 2);
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put(state, "a", 3, "three");
+    erase(state, "b");
+    erase(state, "never there");
+    commit(state, 4);
+    ck_assert_uint_eq(begin(state), 4);
+    ck_assert_int_eq(get(state, "a", &record), 0);
+    ck_assert_uint_eq(record.offset, 3);
+    ck_assert_uint_eq(record.expires_at, 0);
+    ck_assert_int_eq(get(state, "b", &record), -ENOENT);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(an_aborted_transaction_leaves_nothing)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put(state, "a", 1, "x");
+    nx_state_write_abort(state);
+    ck_assert_uint_eq(begin(state), 0);
+    ck_assert_int_eq(get(state, "a", &record), -ENOENT);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(a_reader_keeps_its_moment)
+{
+    struct nx_state *writer = state_open(true);
+    struct nx_state *reader = state_open(false);
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(writer), 0);
+    put(writer, "a", 1, "old");
+    commit(writer, 1);
+    ck_assert_uint_eq(begin(reader), 1);
+    ck_assert_int_eq(nx_state_write_begin(writer), 0);
+    put(writer, "a", 2, "new");
+    commit(writer, 2);
+    ck_assert_int_eq(get(reader, "a", &record), 0);
+    ck_assert_uint_eq(record.offset, 1);
+    nx_state_read_end(reader);
+    ck_assert_uint_eq(begin(reader), 2);
+    ck_assert_int_eq(get(reader, "a", &record), 0);
+    ck_assert_uint_eq(record.offset, 2);
+    nx_state_read_end(reader);
+    nx_state_close(reader);
+    nx_state_close(writer);
+}
+END_TEST
+
+START_TEST(a_cursor_goes_through_all_in_byte_order)
+{
+    static const char *const keys[] = {"a", "aa", "b", "\xff"};
+    struct nx_state *state = state_open(true);
+    struct nx_state_cursor *cursor;
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    for (size_t i = 4; i-- > 0;) {
+        put(state, keys[i], i + 1, "v");
+    }
+    commit(state, 4);
+    (void)begin(state);
+    ck_assert_int_eq(nx_state_cursor_open(state, &cursor), 0);
+    int rc = nx_state_cursor_seek(cursor, NULL, 0, &record);
+
+    for (size_t i = 0; i < 4; i++) {
+        ck_assert_int_eq(rc, 0);
+        ck_assert(
+            nx_slice_equal(nx_slice_of(record.key, record.key_length), nx_slice_text(keys[i])));
+        rc = nx_state_cursor_next(cursor, &record);
+    }
+    ck_assert_int_eq(rc, -ENOENT);
+    ck_assert_int_eq(nx_state_cursor_seek(cursor, (const uint8_t *)"ab", 2, &record), 0);
+    ck_assert_int_eq(record.key[0], 'b');
+    nx_state_cursor_close(cursor);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+/* Turns one byte of the data file that holds this text. */
+static void damage(const char *text)
+{
+    static uint8_t content[1 << 20];
+    int fd = open(data_file(), O_RDWR | O_CLOEXEC);
+    ssize_t n = read(fd, content, sizeof content);
+    const uint8_t *at = memmem(content, (size_t)n, text, strlen(text));
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_ptr_nonnull(at);
+    ck_assert_int_eq(pwrite(fd, "#", 1, at - content), 1);
+    close(fd);
+}
+
+START_TEST(a_damaged_value_is_found)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_record record;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put(state, "sound", 1, "a value that stays as it is");
+    put(state, "struck", 2, "a value that will be damaged");
+    commit(state, 2);
+    nx_state_close(state);
+    damage("value that will");
+    state = state_open(false);
+    (void)begin(state);
+    ck_assert_int_eq(get(state, "sound", &record), 0);
+    ck_assert_int_eq(get(state, "struck", &record), -EBADMSG);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(a_file_that_is_none_is_refused_and_named)
+{
+    struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
+    struct nx_state *state;
+    FILE *file = fopen(data_file(), "we");
+
+    for (int i = 0; i < 4096; i++) {
+        (void)fputs("garbage", file);
+    }
+    (void)fclose(file);
+    ck_assert_int_eq(nx_state_open(state_dir, &options, &state, state_error, sizeof state_error),
+                     -EBADMSG);
+    ck_assert_ptr_nonnull(strstr(state_error, state_dir));
+}
+END_TEST
+
+START_TEST(a_full_map_is_told_and_what_was_stays)
+{
+    static char value[100000];
+    struct nx_state *state = state_open_sized(true, 8u << 20);
+    struct nx_record record;
+    uint64_t offset = 0;
+    int rc = 0;
+
+    memset(value, 'v', sizeof value - 1);
+    ck_assert_uint_gt(nx_state_map_free(state), 1u << 20);
+    while (rc == 0) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "key%06llu", (unsigned long long)++offset);
+        record = record_of(key, offset, value);
+        ck_assert_int_eq(nx_state_write_begin(state), 0);
+        rc = nx_state_put(state, &record);
+        if (rc == 0) {
+            commit(state, offset);
+        } else {
+            nx_state_write_abort(state);
+        }
+    }
+    ck_assert_int_eq(rc, -ENOSPC);
+    ck_assert_uint_lt(nx_state_map_free(state), 1u << 20);
+    ck_assert_uint_eq(begin(state), offset - 1);
+    ck_assert_int_eq(get(state, "key000001", &record), 0);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(the_position_found_can_be_made_sure_of)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_position position;
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    put(state, "a", 5, "x");
+    commit(state, 5);
+    ck_assert_int_eq(nx_state_confirm(state, &position), 0);
+    ck_assert_uint_eq(position.offset, 5);
+    ck_assert_uint_eq(position.crc, 15);
+    nx_state_close(state);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("state");
+    TCase *tcase = tcase_create("all");
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, before_the_checkpointer_a_reader_finds_an_empty_state);
+    tcase_add_test(tcase, what_is_put_comes_back_after_a_reopen);
+    tcase_add_test(tcase, later_versions_replace_and_deletes_remove);
+    tcase_add_test(tcase, an_aborted_transaction_leaves_nothing);
+    tcase_add_test(tcase, a_reader_keeps_its_moment);
+    tcase_add_test(tcase, a_cursor_goes_through_all_in_byte_order);
+    tcase_add_test(tcase, a_damaged_value_is_found);
+    tcase_add_test(tcase, a_file_that_is_none_is_refused_and_named);
+    tcase_add_test(tcase, a_full_map_is_told_and_what_was_stays);
+    tcase_add_test(tcase, the_position_found_can_be_made_sure_of);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
