@@ -34,7 +34,7 @@ static inline void state_dir_remove(void)
     char command[128];
 
     (void)snprintf(command, sizeof command, "rm -rf '%s'", state_dir);
-    ck_assert_int_eq(system(command), 0); // NOLINT(cert-env33-c): a fixed command
+    ck_assert_int_eq(system(command), 0);
 }
 
 static inline struct nx_state *state_open_sized(bool writer, uint64_t map_size)
