@@ -22,11 +22,11 @@
 #define REPEAT_MS      60000 /* the same cause is logged again after this long */
 #define GOOD_MS        5000 /* a session that lasted that long, or brought entries, was a good one */
 
-static void note_cause(struct nx_walreceiver *r,
-                       enum nx_cause_kind kind,
-                       uint32_t detail,
-                       const char *format,
-                       va_list args)
+__attribute__((format(printf, 4, 0))) static void note_cause(struct nx_walreceiver *r,
+                                                             enum nx_cause_kind kind,
+                                                             uint32_t detail,
+                                                             const char *format,
+                                                             va_list args)
 {
     r->cause = (struct nx_cause){.kind = kind, .detail = detail};
     (void)vsnprintf(r->cause.text, sizeof r->cause.text, format, args);

@@ -23,7 +23,7 @@ int nx_wal_file_switch(struct walwriter *w, size_t length)
 {
     struct nx_segment_header header = {.first_offset = w->log.newest + 1, .epoch = w->epoch};
     uint64_t size = w->process->config->wal.segment_size;
-    int fd;
+    int fd = -1;
     int rc = nx_uuid_parse(w->shm->control.cluster_id, header.cluster_id);
 
     if (rc < 0) {

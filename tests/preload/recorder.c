@@ -38,7 +38,7 @@ enum record_type {
 struct record {
     uint32_t type;
     uint32_t length; /* of the payload */
-    uint64_t inode;
+    uint64_t inode = 0;
     uint64_t a;
     uint64_t b;
 };
@@ -185,7 +185,7 @@ static void record_write(uint64_t inode, uint64_t at, const void *bytes, size_t 
 
 static ssize_t traced_pwrite(int fd, const void *buf, size_t n, off_t at)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
     bool traced = inode_of(fd, &inode, &dsync);
 
@@ -212,7 +212,7 @@ ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
 
 ssize_t write(int fd, const void *buf, size_t n)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
     bool traced = fd != log_fd && inode_of(fd, &inode, &dsync);
 
@@ -232,7 +232,7 @@ ssize_t write(int fd, const void *buf, size_t n)
 
 static ssize_t traced_pwritev(int fd, const struct iovec *iov, int count, off_t at)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
     bool traced = inode_of(fd, &inode, &dsync);
 
@@ -264,7 +264,7 @@ ssize_t pwritev64(int fd, const struct iovec *iov, int count, off64_t at)
 
 ssize_t writev(int fd, const struct iovec *iov, int count)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
 
     if (inode_of(fd, &inode, &dsync)) {
@@ -280,7 +280,7 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
 
 static int traced_truncate(int fd, off_t length)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
 
     if (inode_of(fd, &inode, &dsync)) {
@@ -303,7 +303,7 @@ int ftruncate64(int fd, off64_t length)
 
 static int traced_sync(int fd, long call)
 {
-    uint64_t inode;
+    uint64_t inode = 0;
     bool dsync = false;
     int rc = (int)syscall(call, fd);
 

@@ -90,7 +90,7 @@ static const char *only_error(void)
     return report.errors[0];
 }
 
-#define ck_assert_error_has(part)                                                         \
+#define ASSERT_ERROR_HAS(part)                                                            \
     do {                                                                                  \
         const char *error_ = only_error();                                                \
         ck_assert_msg(strstr(error_, part) != NULL, "\"%s\" lacks \"%s\"", error_, part); \
@@ -519,7 +519,7 @@ START_TEST(a_bad_variable_names_itself)
 {
     setenv("NEXUS_REPLICATION_SYNC_QUORUM", "0", 1);
     ck_assert_int_eq(LOAD(NULL), -EINVAL);
-    ck_assert_error_has("NEXUS_REPLICATION_SYNC_QUORUM=0: expected a whole number from 1 to 128");
+    ASSERT_ERROR_HAS("NEXUS_REPLICATION_SYNC_QUORUM=0: expected a whole number from 1 to 128");
 }
 END_TEST
 
@@ -551,7 +551,7 @@ START_TEST(a_bad_argument_names_itself)
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert_int_eq(LOAD(cases[i].arguments[0], cases[i].arguments[1]), -EINVAL);
-        ck_assert_error_has(cases[i].error);
+        ASSERT_ERROR_HAS(cases[i].error);
     }
 }
 END_TEST
@@ -692,7 +692,7 @@ START_TEST(a_bad_file_is_refused_by_line)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         write_conf("a.conf", cases[i].text);
         ck_assert_msg(LOAD("-c", "a.conf") == -EINVAL, "taken: %s", cases[i].text);
-        ck_assert_error_has(cases[i].error);
+        ASSERT_ERROR_HAS(cases[i].error);
     }
 }
 END_TEST
@@ -707,11 +707,11 @@ START_TEST(lines_of_any_length_do_no_harm)
     memcpy(text, "[http]\nworkers = ", 17);
     write_conf("a.conf", text);
     ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ck_assert_error_has("a.conf:2: http.workers = \"xxxx");
+    ASSERT_ERROR_HAS("a.conf:2: http.workers = \"xxxx");
     memcpy(text, "[server]\nuser = x", 17);
     write_conf("a.conf", text);
     ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ck_assert_error_has("a.conf:2: server.user");
+    ASSERT_ERROR_HAS("a.conf:2: server.user");
     memset(text + 9, 'x', sizeof text - 10);
     memcpy(text + sizeof text - 10, "= 1", 3);
     write_conf("a.conf", text);
@@ -726,11 +726,11 @@ START_TEST(a_file_that_is_none)
 
     write_file("a.conf", "[http]\nworkers = 1\0\n", 20);
     ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ck_assert_error_has("it has zero bytes");
+    ASSERT_ERROR_HAS("it has zero bytes");
     memset(large, '\n', sizeof large);
     write_file("a.conf", large, sizeof large);
     ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ck_assert_error_has("larger than 1 MiB");
+    ASSERT_ERROR_HAS("larger than 1 MiB");
     write_conf("a.conf", "");
     ck_assert_int_eq(LOAD("-c", "a.conf"), 0);
 }
@@ -782,7 +782,7 @@ START_TEST(the_file_in_the_data_directory_cannot_move_it)
     ck_assert_int_eq(mkdir("other", 0700), 0);
     write_conf("data/nexus.conf", "[server]\ndata_dir = other\n");
     ck_assert_int_eq(LOAD(NULL), -EINVAL);
-    ck_assert_error_has("data/nexus.conf:2: server.data_dir = other is another directory");
+    ASSERT_ERROR_HAS("data/nexus.conf:2: server.data_dir = other is another directory");
     ck_assert_int_eq(LOAD("-D", "data"), -EINVAL);
     write_conf("data/nexus.conf", "[server]\ndata_dir = missing\n");
     ck_assert_int_eq(LOAD(NULL), -EINVAL);
@@ -839,7 +839,7 @@ START_TEST(what_cannot_work_together)
 
         if (cases[i].error != NULL) {
             ck_assert_int_eq(rc, -EINVAL);
-            ck_assert_error_has(cases[i].error);
+            ASSERT_ERROR_HAS(cases[i].error);
         } else {
             ck_assert_msg(rc == 0, "%s", report.errors[0]);
         }
@@ -880,13 +880,13 @@ START_TEST(what_is_not_built_is_refused_and_named)
                        "it empty",
                        keys[i], keys[i]);
         ck_assert_int_eq(LOAD(argument), -EINVAL);
-        ck_assert_error_has(error);
+        ASSERT_ERROR_HAS(error);
         (void)snprintf(argument, sizeof argument, "--%s=", keys[i]);
         ck_assert_int_eq(LOAD(argument), 0);
     }
     write_conf("a.conf", "[replication]\nmode = Sync\n");
     ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ck_assert_error_has(
+    ASSERT_ERROR_HAS(
         "a.conf:2: replication.mode = sync is not built yet in this version; use async");
     ck_assert_int_eq(LOAD("--replication.auto_failover=off", "--snapshot.interval=0"), 0);
 }
