@@ -38,7 +38,7 @@ enum record_type {
 struct record {
     uint32_t type;
     uint32_t length; /* of the payload */
-    uint64_t inode = 0;
+    uint64_t inode;
     uint64_t a;
     uint64_t b;
 };
