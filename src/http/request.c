@@ -192,6 +192,22 @@ static int check_target(struct request *request)
     return 0;
 }
 
+/* The target of a request whose method the parser doesn't know, and so has read no further. */
+static int take_target(struct request *request)
+{
+    struct nx_slice head = nx_slice_of(request->head.data, request->head.length);
+    const uint8_t *blank = memchr(head.data, ' ', head.length);
+    const uint8_t *target = blank == NULL ? NULL : blank + 1;
+    size_t left = blank == NULL ? 0 : (size_t)(head.data + head.length - target);
+    const uint8_t *end = left == 0 ? NULL : memchr(target, ' ', left);
+
+    if (end == NULL || *target != '/') {
+        return malformed(request, "its request line can't be read");
+    }
+    request->target = nx_slice_of(target, (size_t)(end - target));
+    return 0;
+}
+
 int nx_request_parse_head(struct request *request)
 {
     http_parser *parser = &request->parser;
@@ -203,7 +219,7 @@ int nx_request_parse_head(struct request *request)
     http_parser_execute(parser, &callbacks, (const char *)request->head.data, request->head.length);
     error = HTTP_PARSER_ERRNO(parser);
     if (error == HPE_INVALID_METHOD) {
-        return -ENOTSUP;
+        return take_target(request) < 0 ? -EBADMSG : -ENOTSUP;
     }
     /* Our own words first: they name the header. */
     rc = check_length(request);
