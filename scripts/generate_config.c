@@ -37,12 +37,26 @@ struct option {
 #define AUTO   "auto, or bytes (MiB, GiB...)"
 #define MS     "milliseconds (ms, s, min, h)"
 #define SECS   "seconds (s, min, h, d)"
-#define ROLE   "standalone, master, replica"
-#define MODE   "async, sync (not in this version)"
-#define FSYNC  "always, everysec, off"
-#define ALLOW  "none, loopback, private, any"
-#define LEVEL  "error, warning, info, debug"
-#define FORMAT "text, json"
+/* ROLE_words: ", standalone, master, replica" and so on, of the table's enumerations. */
+#define BUILT                                 ""
+#define LATER                                 " (not in this version)"
+#define NX_ENUM(kind, name)                   static const char kind##_words[] = ""
+#define NX_CHOICE(kind, constant, word, when) ", " word when
+#define NX_ENUM_END(kind)                     ;
+#include "common/config_options.def"
+#undef NX_ENUM
+#undef NX_CHOICE
+#undef NX_ENUM_END
+#undef BUILT
+#undef LATER
+
+#define WORDS(kind) (kind##_words + sizeof ", " - 1)
+#define ROLE        WORDS(ROLE)
+#define MODE        WORDS(MODE)
+#define FSYNC       WORDS(FSYNC)
+#define ALLOW       WORDS(ALLOW)
+#define LEVEL       WORDS(LEVEL)
+#define FORMAT      WORDS(FORMAT)
 
 static const struct option options[] = {
 #define NX_SECTION(name, about) {#name, NULL, "", "", 0, 0, RELOAD, about},

@@ -3,6 +3,7 @@
 #include "common/config.h"
 
 #include "common/config_table.h"
+#include "common/log.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -15,6 +16,19 @@
 
 /* ---- the report ---- */
 
+/* What is wrong may be a control character, and messages go to terminals. */
+static void make_printable(char *message)
+{
+    while (*message != '\0') {
+        size_t n = nx_log_printable(message);
+
+        if (n == 0) {
+            *message = '?';
+        }
+        message += n == 0 ? 1 : n;
+    }
+}
+
 __attribute__((format(printf, 3, 0))) static void note(char messages[][NX_CONFIG_MESSAGE_SIZE],
                                                        unsigned *count,
                                                        const char *format,
@@ -22,6 +36,7 @@ __attribute__((format(printf, 3, 0))) static void note(char messages[][NX_CONFIG
 {
     if (*count < NX_CONFIG_MESSAGES) {
         (void)vsnprintf(messages[*count], NX_CONFIG_MESSAGE_SIZE, format, args);
+        make_printable(messages[*count]);
     }
     (*count)++;
 }

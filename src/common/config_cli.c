@@ -86,8 +86,9 @@ static void take_long(int *i, struct nx_config_texts *texts, struct nx_config_re
 
     if (row < 0) {
         nx_option_name(&nx_options[near], name);
-        nx_config_error(report, "unknown option %.80s; did you mean --%s? (--help lists all)",
-                        argument, name);
+        /* Its value may be a secret that was put in the wrong place. */
+        nx_config_error(report, "unknown option %.*s; did you mean --%s? (--help lists all)",
+                        (int)(length + 2 < 80 ? length + 2 : 80), argument, name);
         return;
     }
     value = value_of(i, equals == NULL ? NULL : equals + 1, argument, report);

@@ -153,10 +153,10 @@ static bool continues(uint8_t byte)
     return (byte & 0xC0) == 0x80;
 }
 
-/* Bytes of the UTF-8 character at p that may stand in a log as they are; 0: none does. Overlong forms,
- * surrogates and control characters are none. */
-static size_t printable(const uint8_t *p)
+size_t nx_log_printable(const char *text)
 {
+    const uint8_t *p = (const uint8_t *)text;
+
     if (p[0] >= 0x20 && p[0] < 0x7F) {
         return 1;
     }
@@ -180,21 +180,19 @@ static size_t printable(const uint8_t *p)
 
 static void add_message(struct line *line, const char *message, bool json)
 {
-    const uint8_t *p = (const uint8_t *)message;
-
-    while (*p != '\0') {
-        size_t n = printable(p);
+    while (*message != '\0') {
+        size_t n = nx_log_printable(message);
 
         if (n == 0) {
-            add(line, json ? "\\\\x%02X" : "\\x%02X", (unsigned)*p);
-            p++;
+            add(line, json ? "\\\\x%02X" : "\\x%02X", (unsigned)(uint8_t)*message);
+            message++;
             continue;
         }
-        if (json && (*p == '"' || *p == '\\')) {
+        if (json && (*message == '"' || *message == '\\')) {
             add(line, "\\");
         }
-        add(line, "%.*s", (int)n, (const char *)p);
-        p += n;
+        add(line, "%.*s", (int)n, message);
+        message += n;
     }
 }
 

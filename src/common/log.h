@@ -11,6 +11,7 @@
 
 #include "common/config.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define NX_LOG_MESSAGE_SIZE 2048 /* longest message, bytes as given */
@@ -26,6 +27,10 @@ void nx_log_set_process(const char *kind);
 /* Opens the log file anew, here and in every process that was forked after nx_log_configure: each does
  * so before its next line. Async-signal-safe. Without a log file it does nothing. */
 void nx_log_reopen(void);
+
+/* Bytes of the UTF-8 character that a NUL-terminated text begins with, when it may be shown as it is; 0 for
+ * control characters and for what isn't UTF-8 (overlong forms and surrogates aren't). */
+size_t nx_log_printable(const char *text);
 
 /* True when lines of this level are written. */
 bool nx_log_wants(enum nx_log_level level);

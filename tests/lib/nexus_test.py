@@ -491,6 +491,20 @@ class Node:
             check=False,
         )
 
+    def run_to(self, path, *arguments, timeout=TIMEOUT):
+        """The same with what it prints going to a file: -> the exit status."""
+        with open(path, "w", encoding="utf-8") as output:
+            return subprocess.run(
+                [SERVER, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                cwd=self.directory,
+                env=self.environment(),
+                timeout=timeout,
+                check=False,
+            ).returncode
+
     # -- ending --
 
     @property
