@@ -2,6 +2,8 @@
  * 7.1, read strictly); data is skipped, not looked at. See chunk_guard.h. */
 #include "http/chunk_guard.h"
 
+#include "http/head_scan.h"
+
 #include <errno.h>
 
 enum state {
@@ -13,6 +15,7 @@ enum state {
     DATA_CR,
     DATA_LF,
     TRAILER_START,
+    TRAILER_NAME,
     TRAILER,
     TRAILER_LF,
     END_LF,
@@ -89,16 +92,17 @@ static int size_lf_byte(struct chunk_guard *guard, uint8_t c)
 
 static int trailer_byte(struct chunk_guard *guard, uint8_t c)
 {
-    if (guard->state == TRAILER_START) {
-        if (c == '\r') {
-            return go(guard, END_LF);
-        }
-        if (c == ' ' || c == '\t' || c == ':') {
-            return bad(guard, "a malformed trailer line");
-        }
-        guard->state = TRAILER;
+    if (guard->state == TRAILER) {
+        return c == '\r' ? go(guard, TRAILER_LF)
+                         : printable(guard, c, "a control byte in a trailer");
     }
-    return c == '\r' ? go(guard, TRAILER_LF) : printable(guard, c, "a control byte in a trailer");
+    if (guard->state == TRAILER_START && c == '\r') {
+        return go(guard, END_LF);
+    }
+    if (guard->state == TRAILER_NAME && c == ':') {
+        return go(guard, TRAILER);
+    }
+    return nx_is_token(c) ? go(guard, TRAILER_NAME) : bad(guard, "a malformed trailer line");
 }
 
 static int expect(struct chunk_guard *guard, bool right, enum state next)
@@ -125,6 +129,7 @@ static int step(struct chunk_guard *guard, uint8_t c)
     case DATA_LF:
         return expect(guard, c == '\n', SIZE_FIRST);
     case TRAILER_START:
+    case TRAILER_NAME:
     case TRAILER:
         return guard->line > NX_CHUNK_MAX_TRAILERS ? bad(guard, "the trailers are too long")
                                                    : trailer_byte(guard, c);

@@ -1,12 +1,10 @@
-/* Runs in http workers. Owns the sockets of clients: reads, frames, hands requests to the router,
- * writes what they are answered with, and ends what is malformed, silent or stuck. It knows no
+/* Runs in http workers. Owns the sockets of clients: reads, has the bytes taken apart and answered
+ * (connection_input.c), writes the answers, and ends what is malformed, silent or stuck. It knows no
  * endpoint. See connection.h for a connection's life. */
 #include "http/connection.h"
 
-#include "common/latch.h"
-#include "common/log.h"
+#include "http/connection_parts.h"
 #include "http/response.h"
-#include "http/router.h"
 #include "http/waits.h"
 #include "http/worker.h"
 
@@ -20,17 +18,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define READ_HIGH     (64u << 10)  /* bytes read ahead, and at once */
-#define BODY_PIECE    (16u << 10)  /* of a body, given to the handler at once */
-#define BACKLOG_HIGH  (256u << 10) /* no further request is begun above this many unsent bytes */
-#define WRITE_STALL_S 10           /* a client that takes nothing for so long is cut */
-#define READ_PAST     (64u << 10)  /* rest of a body that is read past to keep a connection */
+#define WRITE_STALL_S 10          /* a client that takes nothing for so long is cut */
+#define READ_PAST     (64u << 10) /* rest of a body that is read past to keep a connection */
 #define LINGER_MS     5000
 #define LINGER_BYTES  (64u << 20)
 #define OUT_KEEP      (256u << 10)
-
-static void on_timer(evutil_socket_t fd, short what, void *arg);
-static void end_request(struct connection *connection);
 
 /* ---- output ---- */
 
@@ -67,103 +59,6 @@ static void flush(struct connection *connection)
         connection->dead = true;
     }
     nx_text_reset(out, OUT_KEEP);
-}
-
-/* ---- timer ---- */
-
-static void set_timer(struct connection *connection, uint64_t milliseconds)
-{
-    struct timeval wait = {
-        .tv_sec = (time_t)(milliseconds / 1000),
-        .tv_usec = (suseconds_t)(milliseconds % 1000 * 1000),
-    };
-
-    if (connection->timer == NULL) {
-        connection->timer = evtimer_new(connection->worker->base, on_timer, connection);
-    }
-    if (connection->timer == NULL || evtimer_add(connection->timer, &wait) < 0) {
-        nx_connection_close(connection);
-        return;
-    }
-    connection->timed = true;
-    connection->timer_ms = nx_now_ms();
-}
-
-static void stop_timer(struct connection *connection)
-{
-    if (connection->timed) {
-        evtimer_del(connection->timer);
-        connection->timed = false;
-    }
-}
-
-void nx_connection_timer(struct connection *connection, uint64_t milliseconds)
-{
-    if (milliseconds == 0) {
-        stop_timer(connection);
-    } else {
-        set_timer(connection, milliseconds);
-    }
-}
-
-static uint64_t request_timeout(const struct connection *connection)
-{
-    return connection->worker->process->config->http.request_timeout_ms;
-}
-
-/* A client has request_timeout_ms for a whole head, and for each pause within a body. A pause that we
- * ask for doesn't count, nor does an idle connection: an idle node has no timers. */
-static void settle_timer(struct connection *connection)
-{
-    bool begun = connection->state == CONN_HEAD && connection->scan.length > 0;
-
-    if (begun && !connection->timed) {
-        set_timer(connection, request_timeout(connection));
-    }
-    if (connection->state == CONN_BODY && !connection->held &&
-        (!connection->timed ||
-         nx_now_ms() - connection->timer_ms > request_timeout(connection) / 16)) {
-        set_timer(connection, request_timeout(connection));
-    }
-    if ((connection->state == CONN_HEAD && !begun) ||
-        (connection->state == CONN_BODY && connection->held)) {
-        stop_timer(connection);
-    }
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct connection *connection = arg;
-
-    (void)fd;
-    (void)what;
-    connection->timed = false;
-    switch (connection->state) {
-    case CONN_HEAD:
-        connection->keep_alive = false;
-        nx_refuse(connection, NX_ERROR_REQUEST_TIMEOUT,
-                  "The head of the request did not come within http.request_timeout_ms.");
-        break;
-    case CONN_BODY:
-        connection->keep_alive = false;
-        if (connection->early) {
-            end_request(connection);
-        } else {
-            nx_refuse(connection, NX_ERROR_REQUEST_TIMEOUT,
-                      "No byte of the body came for http.request_timeout_ms.");
-        }
-        break;
-    case CONN_BUSY:
-        if (connection->wait_expired != NULL) {
-            connection->wait_expired(connection);
-        }
-        break;
-    case CONN_FLUSH:
-    case CONN_LINGER:
-        nx_connection_close(connection);
-        break;
-    }
-    nx_connection_run(connection);
 }
 
 /* ---- the end of a request ---- */
@@ -223,7 +118,7 @@ static void end_request(struct connection *connection)
 {
     bool whole = body_read(connection);
 
-    stop_timer(connection);
+    nx_connection_timer(connection, 0);
     if (!whole && nx_connection_keeps(connection)) {
         drop_handler(connection);
         connection->request->body_use = BODY_DISCARD;
@@ -263,6 +158,7 @@ static void release(struct connection *connection)
     if (connection->counted) {
         atomic_fetch_sub_explicit(&nx_worker_row(worker)->connections, 1, memory_order_relaxed);
     }
+    worker->turned_away -= connection->turned_away ? 1 : 0;
     bufferevent_free(connection->bev);
     free(connection);
 }
@@ -274,234 +170,6 @@ void nx_connection_retire(struct connection *connection)
         nx_connection_close(connection);
     }
     nx_connection_run(connection);
-}
-
-/* ---- reading ---- */
-
-/* The bytes at the front of the input that lie in one piece. */
-static struct nx_slice front(struct connection *connection)
-{
-    struct evbuffer_iovec piece = {NULL, 0};
-
-    if (evbuffer_peek(bufferevent_get_input(connection->bev), -1, NULL, &piece, 1) < 1) {
-        return nx_slice_of(NULL, 0);
-    }
-    return nx_slice_of(piece.iov_base, piece.iov_len);
-}
-
-static void consume(struct connection *connection, size_t n)
-{
-    evbuffer_drain(bufferevent_get_input(connection->bev), n);
-}
-
-/* The head as one piece, however it came. */
-static struct nx_slice gather_head(struct connection *connection)
-{
-    struct evbuffer *input = bufferevent_get_input(connection->bev);
-    struct nx_slice bytes = front(connection);
-    size_t all = evbuffer_get_length(input);
-
-    /* Only as much as a head can be: what lies behind may be a large body. */
-    if (bytes.length < all && bytes.length <= connection->scan.length) {
-        bytes.length = all < READ_HIGH ? all : READ_HIGH;
-        bytes.data = evbuffer_pullup(input, (ev_ssize_t)bytes.length);
-        bytes.length = bytes.data == NULL ? 0 : bytes.length;
-    }
-    return bytes;
-}
-
-static void refuse_head(struct connection *connection, enum head_verdict verdict)
-{
-    connection->keep_alive = false;
-    if (verdict == HEAD_TARGET_TOO_LONG) {
-        nx_refuse(connection, NX_ERROR_URI_TOO_LONG, "The request target is above 16 KiB.");
-    } else if (verdict == HEAD_TOO_LARGE) {
-        nx_refuse(connection, NX_ERROR_HEADERS_TOO_LARGE,
-                  "The headers are above 32 KiB or more than %d.", NX_HEAD_MAX_FIELDS);
-    } else {
-        nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The request is malformed: %s.",
-                  connection->scan.why);
-    }
-}
-
-/* A head is whole: a request begins. */
-static void begin_request(struct connection *connection, struct nx_slice head)
-{
-    struct http_worker *worker = connection->worker;
-    struct request *request = nx_worker_take_request(worker);
-    int rc;
-
-    connection->keep_alive = false;
-    if (request == NULL || !nx_text_add(&request->head, head.data, head.length)) {
-        nx_connection_close(connection);
-        if (request != NULL) {
-            nx_worker_give_request(worker, request);
-        }
-        return;
-    }
-    consume(connection, head.length);
-    stop_timer(connection);
-    connection->request = request;
-    connection->state = CONN_BUSY;
-    request->owner = connection;
-    rc = nx_request_parse_head(request);
-    if (rc == -EBADMSG) {
-        nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The request is malformed: %s.",
-                  request->malformed);
-        return;
-    }
-    connection->keep_alive = rc == 0 && http_should_keep_alive(&request->parser) != 0;
-    atomic_fetch_add_explicit(&nx_worker_row(worker)->requests, 1, memory_order_relaxed);
-    nx_route(connection, rc == -ENOTSUP);
-    if (connection->request == request && connection->state == CONN_BUSY && request->has_body &&
-        !request->message_done && !connection->dead) {
-        connection->state = CONN_BODY;
-    }
-}
-
-static bool take_head(struct connection *connection)
-{
-    enum head_verdict verdict;
-
-    if (nx_connection_backlog(connection) > BACKLOG_HIGH) {
-        return false;
-    }
-    for (;;) {
-        struct nx_slice bytes = gather_head(connection);
-        size_t before = connection->scan.length;
-
-        if (bytes.length <= before) {
-            return false;
-        }
-        verdict = nx_head_scan(&connection->scan, (const char *)bytes.data, bytes.length);
-        if (verdict == HEAD_DONE) {
-            begin_request(connection, nx_slice_of(bytes.data, connection->scan.length));
-            return true;
-        }
-        if (verdict != HEAD_MORE) {
-            refuse_head(connection, verdict);
-            return true;
-        }
-    }
-}
-
-/* ---- bodies ---- */
-
-bool nx_connection_reserve(struct connection *connection, size_t bytes)
-{
-    struct request *request = connection->request;
-    struct http_worker *worker = connection->worker;
-
-    if (bytes > request->reserved) {
-        size_t more = bytes - request->reserved;
-
-        if (more > NX_BODY_BUDGET - worker->body_bytes) {
-            return false;
-        }
-        request->reserved = bytes;
-        worker->body_bytes += more;
-    }
-    return true;
-}
-
-/* Keeps content for the handler, within the endpoint's bound and the worker's budget. */
-static void collect(struct connection *connection, struct nx_slice content)
-{
-    struct request *request = connection->request;
-
-    if (request->body_seen > request->body_most) {
-        nx_refuse_too_large(connection);
-    } else if (!nx_connection_reserve(connection, (size_t)request->body_seen) ||
-               !nx_text_add(&request->body, content.data, content.length)) {
-        nx_refuse_body_budget(connection);
-    }
-}
-
-void nx_connection_body(struct request *request, struct nx_slice content)
-{
-    struct connection *connection = request->owner;
-
-    if (connection->ending || connection->dead) {
-        return;
-    }
-    request->body_seen += content.length;
-    switch (request->body_use) {
-    case BODY_COLLECT:
-        collect(connection, content);
-        break;
-    case BODY_STREAM:
-        request->stream->data(connection, content);
-        break;
-    case BODY_DISCARD:
-        break;
-    }
-}
-
-static void body_done(struct connection *connection)
-{
-    struct request *request = connection->request;
-
-    stop_timer(connection);
-    connection->state = CONN_BUSY;
-    if (connection->early) {
-        end_request(connection);
-    } else if (request->body_use == BODY_STREAM) {
-        request->stream->end(connection);
-    } else {
-        nx_route_body_done(connection);
-    }
-}
-
-static void refuse_body(struct connection *connection)
-{
-    connection->keep_alive = false;
-    if (connection->early) {
-        end_request(connection); /* answered already */
-    } else {
-        nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The body is malformed: %s.",
-                  connection->request->malformed);
-    }
-}
-
-static bool take_body(struct connection *connection)
-{
-    struct request *request = connection->request;
-    struct nx_slice bytes = front(connection);
-    size_t used = 0;
-    int rc;
-
-    if (connection->held || bytes.length == 0) {
-        return false;
-    }
-    if (bytes.length > BODY_PIECE) {
-        bytes.length = BODY_PIECE;
-    }
-    connection->parsing = true;
-    rc = nx_request_parse_body(request, bytes, &used);
-    connection->parsing = false;
-    if (connection->ending) { /* refused on the way */
-        connection->ending = false;
-        connection->keep_alive = false;
-        end_request(connection);
-    } else if (rc < 0) {
-        refuse_body(connection);
-    } else {
-        consume(connection, used);
-        if (request->message_done && !connection->dead) {
-            body_done(connection);
-        }
-    }
-    return true;
-}
-
-void nx_connection_hold(struct connection *connection)
-{
-    connection->held = true;
-}
-
-void nx_connection_release(struct connection *connection)
-{
-    connection->held = false;
 }
 
 /* ---- the end of a connection ---- */
@@ -517,16 +185,17 @@ static bool begin_linger(struct connection *connection)
     }
     shutdown(bufferevent_getfd(connection->bev), SHUT_WR);
     connection->state = CONN_LINGER;
-    set_timer(connection, LINGER_MS);
+    nx_connection_timer(connection, LINGER_MS);
     return true;
 }
 
 static bool linger(struct connection *connection)
 {
-    size_t n = evbuffer_get_length(bufferevent_get_input(connection->bev));
+    struct evbuffer *input = bufferevent_get_input(connection->bev);
+    size_t n = evbuffer_get_length(input);
 
     connection->lingered += n;
-    consume(connection, n);
+    evbuffer_drain(input, n);
     if (connection->eof || connection->lingered > LINGER_BYTES) {
         nx_connection_close(connection);
     }
@@ -537,9 +206,9 @@ static bool step(struct connection *connection)
 {
     switch (connection->state) {
     case CONN_HEAD:
-        return take_head(connection);
+        return nx_connection_take_head(connection);
     case CONN_BODY:
-        return take_body(connection);
+        return nx_connection_take_body(connection);
     case CONN_BUSY:
         return false;
     case CONN_FLUSH:
@@ -550,23 +219,34 @@ static bool step(struct connection *connection)
     return false;
 }
 
-/* After the client's end-of-file nothing more can come: what is not whole by now never will be. */
-static void judge_eof(struct connection *connection)
+/* After the client's end-of-file nothing more can come: what is not whole by now never will be, and its
+ * client may still listen. True: the connection has gone on. */
+static bool judge_eof(struct connection *connection)
 {
-    if (connection->eof &&
-        (connection->state == CONN_HEAD || (connection->state == CONN_BODY && !connection->held)) &&
-        nx_connection_backlog(connection) <= BACKLOG_HIGH) {
+    bool in_head = connection->state == CONN_HEAD;
+    bool in_body = connection->state == CONN_BODY && !connection->held;
+
+    if (!connection->eof || (!in_head && !in_body) ||
+        nx_connection_backlog(connection) > NX_BACKLOG_HIGH) {
+        return false;
+    }
+    if (connection->early || (in_head && connection->scan.length == 0)) {
         connection->state = CONN_FLUSH;
         drop_request(connection);
-        stop_timer(connection);
+        nx_connection_timer(connection, 0);
+        return true;
     }
+    connection->keep_alive = false;
+    nx_refuse(connection, NX_ERROR_BAD_REQUEST,
+              "The connection ended within the %s of the request.", in_head ? "head" : "body");
+    return true;
 }
 
 /* A client that sends faster than it is answered is left waiting in its socket. By hand, since a
  * bufferevent at its high watermark calls back without end. */
 static void settle_reading(struct connection *connection)
 {
-    bool full = evbuffer_get_length(bufferevent_get_input(connection->bev)) >= READ_HIGH;
+    bool full = evbuffer_get_length(bufferevent_get_input(connection->bev)) >= NX_READ_HIGH;
 
     if (full == connection->paused) {
         return;
@@ -589,16 +269,14 @@ void nx_connection_run(struct connection *connection)
         while (!connection->dead && step(connection)) {
         }
         flush(connection);
-        if (!connection->dead) {
-            judge_eof(connection);
-        }
-    } while (!connection->dead && connection->state == CONN_FLUSH && step(connection));
+    } while (!connection->dead &&
+             (judge_eof(connection) || (connection->state == CONN_FLUSH && step(connection))));
     connection->running = false;
     if (connection->dead) {
         release(connection);
         return;
     }
-    settle_timer(connection);
+    nx_connection_settle_timer(connection);
     settle_reading(connection);
     if (connection->dead) {
         release(connection);
@@ -662,7 +340,7 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
         atomic_fetch_add_explicit(&nx_worker_row(worker)->connections, 1, memory_order_relaxed);
     }
     bufferevent_setcb(connection->bev, on_read, on_drained, on_event, connection);
-    bufferevent_set_max_single_read(connection->bev, READ_HIGH);
+    bufferevent_set_max_single_read(connection->bev, NX_READ_HIGH);
     bufferevent_set_timeouts(connection->bev, NULL, &stall);
     if (bufferevent_enable(connection->bev, EV_READ) < 0) {
         nx_connection_close(connection);
@@ -670,4 +348,19 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
         return -ENOMEM;
     }
     return 0;
+}
+
+void nx_connection_turn_away(struct connection *connection)
+{
+    struct http_worker *worker = connection->worker;
+
+    if (connection->counted) {
+        atomic_fetch_sub_explicit(&nx_worker_row(worker)->connections, 1, memory_order_relaxed);
+    }
+    connection->counted = false;
+    connection->turned_away = true;
+    worker->turned_away++;
+    nx_refuse(connection, NX_ERROR_OVERLOADED,
+              "This node has http.max_connections connections; try again.");
+    nx_connection_run(connection);
 }

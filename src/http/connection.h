@@ -46,6 +46,7 @@ struct connection {
     enum peer_class peer;
     struct head_scan scan;
     bool counted;      /* in http.max_connections */
+    bool turned_away;  /* one above them, being told so */
     bool running;      /* nx_connection_run is under way */
     bool answering;    /* the head of the answer is out, its body still comes (export) */
     bool parsing;      /* the parser runs: the request can't be given back yet */
@@ -71,6 +72,10 @@ struct connection {
 
 /* Takes over an accepted socket. 0 or -ENOMEM (the socket is closed). */
 int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer);
+
+/* Answers a new connection that is one too many with 503 and ends it. It takes no place among
+ * http.max_connections; worker->turned_away counts it while it lasts. It may be freed here. */
+void nx_connection_turn_away(struct connection *connection);
 
 /* Does all that the bytes at hand allow; call it after anything that may have set the connection
  * going again. It may free the connection. */

@@ -2,7 +2,6 @@
  * 5, read strictly); no allocation, no state but its own. See head_scan.h. */
 #include "http/head_scan.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 enum state {
@@ -19,8 +18,7 @@ enum state {
     END_LF,
 };
 
-/* RFC 9110 5.6.2: the characters of a token. */
-static bool is_token(unsigned char c)
+bool nx_is_token(unsigned char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
            (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
@@ -54,7 +52,7 @@ static enum head_verdict method_byte(struct head_scan *scan, unsigned char c)
     if (c == ' ' && scan->part > 0) {
         return go(scan, TARGET);
     }
-    if (!is_token(c)) {
+    if (!nx_is_token(c)) {
         return bad(scan, "the request line doesn't begin with a method and one space");
     }
     return ++scan->part > NX_HEAD_MAX_METHOD ? bad(scan, "the method is too long") : HEAD_MORE;
@@ -95,7 +93,7 @@ static enum head_verdict field_start_byte(struct head_scan *scan, unsigned char 
     if (c == ' ' || c == '\t') {
         return bad(scan, "a folded header line");
     }
-    if (!is_token(c)) {
+    if (!nx_is_token(c)) {
         return bad(scan, "a header line without a name");
     }
     if (++scan->fields > NX_HEAD_MAX_FIELDS) {
@@ -112,8 +110,8 @@ static enum head_verdict name_byte(struct head_scan *scan, unsigned char c)
     if (c == ' ' || c == '\t') {
         return bad(scan, "a space before the colon of a header line");
     }
-    return is_token(c) ? HEAD_MORE
-                       : bad(scan, "a header line without a colon, or a bad byte in a name");
+    return nx_is_token(c) ? HEAD_MORE
+                          : bad(scan, "a header line without a colon, or a bad byte in a name");
 }
 
 static enum head_verdict value_byte(struct head_scan *scan, unsigned char c)

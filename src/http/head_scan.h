@@ -7,6 +7,7 @@
 #ifndef NX_HTTP_HEAD_SCAN_H
 #define NX_HTTP_HEAD_SCAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,5 +39,8 @@ void nx_head_scan_init(struct head_scan *scan);
 /* Looks at bytes[scan->length, n): `bytes` is the whole head from its first byte, so far n bytes of
  * it. Call again with more after HEAD_MORE. */
 enum head_verdict nx_head_scan(struct head_scan *scan, const char *bytes, size_t n);
+
+/* Whether a byte can stand in a token (RFC 9110, section 5.6.2): a method, a field's name. */
+bool nx_is_token(unsigned char c);
 
 #endif

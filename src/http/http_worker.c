@@ -32,9 +32,9 @@
 #define FAST_STOP_MS    2000
 #define RETRY_ACCEPT_US 100000
 #define KEEP_SCRATCH    (1u << 20)
-#define OVER_LIMIT_MOST \
+#define DEAD_PEER_MS    120000
+#define TURN_AWAY_MOST \
     64 /* connections beyond the limit that are told so; others are just closed */
-#define DEAD_PEER_MS 120000
 
 /* ---- pool ---- */
 
@@ -148,16 +148,12 @@ static void take_tcp(struct http_worker *worker, int fd, const struct sockaddr *
 
     nx_net_nodelay(fd);
     nx_net_detect_dead(fd, DEAD_PEER_MS);
-    if (count >= most + OVER_LIMIT_MOST) {
+    if (count >= most && worker->turned_away >= TURN_AWAY_MOST) {
         close(fd);
         return;
     }
     if (nx_connection_open(worker, fd, nx_access_classify(address)) == 0 && count >= most) {
-        struct connection *connection = LIST_FIRST(&worker->connections);
-
-        nx_refuse(connection, NX_ERROR_OVERLOADED,
-                  "This node has http.max_connections connections; try again.");
-        nx_connection_run(connection);
+        nx_connection_turn_away(LIST_FIRST(&worker->connections));
     }
 }
 

@@ -192,34 +192,41 @@ static int check_target(struct request *request)
     return 0;
 }
 
-/* The target of a request whose method the parser doesn't know, and so has read no further. */
-static int take_target(struct request *request)
+static enum http_errno parse(struct request *request, const char *bytes, size_t length)
 {
-    struct nx_slice head = nx_slice_of(request->head.data, request->head.length);
-    const uint8_t *blank = memchr(head.data, ' ', head.length);
-    const uint8_t *target = blank == NULL ? NULL : blank + 1;
-    size_t left = blank == NULL ? 0 : (size_t)(head.data + head.length - target);
-    const uint8_t *end = left == 0 ? NULL : memchr(target, ' ', left);
+    http_parser_execute(&request->parser, &callbacks, bytes, length);
+    return HTTP_PARSER_ERRNO(&request->parser);
+}
 
-    if (end == NULL || *target != '/') {
-        return malformed(request, "its request line can't be read");
-    }
-    request->target = nx_slice_of(target, (size_t)(end - target));
-    return 0;
+static void begin_parsing(struct request *request)
+{
+    http_parser_init(&request->parser, HTTP_REQUEST);
+    request->parser.data = request;
+}
+
+/* A method that the parser has no name for: the rest of the head as that of a POST, so that target and
+ * headers are known and checked all the same. */
+static enum http_errno parse_behind_method(struct request *request)
+{
+    const uint8_t *space = memchr(request->head.data, ' ', request->head.length);
+    size_t before = (size_t)(space - request->head.data);
+
+    begin_parsing(request);
+    parse(request, "POST", 4);
+    return parse(request, (const char *)space, request->head.length - before);
 }
 
 int nx_request_parse_head(struct request *request)
 {
-    http_parser *parser = &request->parser;
     enum http_errno error;
+    bool unknown_method;
     int rc;
 
-    http_parser_init(parser, HTTP_REQUEST);
-    parser->data = request;
-    http_parser_execute(parser, &callbacks, (const char *)request->head.data, request->head.length);
-    error = HTTP_PARSER_ERRNO(parser);
-    if (error == HPE_INVALID_METHOD) {
-        return take_target(request) < 0 ? -EBADMSG : -ENOTSUP;
+    begin_parsing(request);
+    error = parse(request, (const char *)request->head.data, request->head.length);
+    unknown_method = error == HPE_INVALID_METHOD;
+    if (unknown_method) {
+        error = parse_behind_method(request);
     }
     /* Our own words first: they name the header. */
     rc = check_length(request);
@@ -231,7 +238,8 @@ int nx_request_parse_head(struct request *request)
     if ((error != HPE_OK && error != HPE_PAUSED) || !request->head_done) {
         return malformed(request, http_errno_description(error));
     }
-    return check_target(request);
+    rc = check_target(request);
+    return rc == 0 && unknown_method ? -ENOTSUP : rc;
 }
 
 /* ---- body ---- */

@@ -87,7 +87,7 @@ struct request {
 };
 
 /* Takes the head apart with http_parser; `head` holds it whole and has passed nx_head_scan. 0;
- * -EBADMSG (malformed says why); -ENOTSUP: a method that nobody knows. */
+ * -EBADMSG (malformed says why); -ENOTSUP: a method that nobody knows, else well-formed. */
 int nx_request_parse_head(struct request *request);
 
 /* Gives bytes of the body to the parser, which calls nx_connection_body with the content. 0 and

@@ -213,8 +213,9 @@ static bool check_coding(struct connection *connection)
     const struct request *request = connection->request;
     const struct nx_slice *type = nx_request_header(request, "Content-Type");
 
-    if (nx_request_header(request, "Content-Encoding") != NULL &&
-        !nx_request_header_is(request, "Content-Encoding", "identity")) {
+    if (nx_request_header_count(request, "Content-Encoding") > 1 ||
+        (nx_request_header(request, "Content-Encoding") != NULL &&
+         !nx_request_header_is(request, "Content-Encoding", "identity"))) {
         nx_refuse(connection, NX_ERROR_UNSUPPORTED_ENCODING,
                   "Bodies are taken as they are; send it without Content-Encoding.");
         return false;
@@ -274,7 +275,8 @@ static bool check_body(struct connection *connection)
         return false;
     }
     request->body.length = 0;
-    if (!nx_connection_reserve(connection, request->chunked ? 0 : (size_t)request->body_left) ||
+    /* Only what has come is counted: a client that announces much and sends nothing takes nothing. */
+    if (request->body_left > NX_BODY_BUDGET - connection->worker->body_bytes ||
         !nx_text_reserve(&request->body, NX_BODY_GAP)) {
         nx_refuse_body_budget(connection);
         return false;

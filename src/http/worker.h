@@ -45,9 +45,10 @@ struct http_worker {
     struct connection_list exports;
     SLIST_HEAD(request_list, request) free_requests;
     unsigned free_request_count;
-    size_t body_bytes; /* reserved of NX_BODY_BUDGET */
-    struct text out;   /* answers of the connection that runs now */
-    struct text json;  /* scratch for JSON answers */
+    unsigned turned_away; /* connections above http.max_connections that are being told so */
+    size_t body_bytes;    /* reserved of NX_BODY_BUDGET */
+    struct text out;      /* answers of the connection that runs now */
+    struct text json;     /* scratch for JSON answers */
     struct text scratch;
     struct json_tokener *tokener;
     char host_name[256];

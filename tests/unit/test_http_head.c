@@ -196,6 +196,9 @@ static const struct chunk_case chunk_cases[] = {
     {"folded trailer", "0\r\nX: y\r\n z\r\n\r\n", -1},
     {"bare LF at the end", "0\r\n\n", -1},
     {"bare LF in a trailer", "0\r\nX: y\n\r\n", -1},
+    {"trailer without a colon", "0\r\nX\r\n\r\n", -1},
+    {"trailer without a name", "0\r\n: y\r\n\r\n", -1},
+    {"space before a trailer's colon", "0\r\nX : y\r\n\r\n", -1},
 };
 
 static int guard_all(const char *bytes, size_t step)
