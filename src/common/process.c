@@ -139,6 +139,6 @@ void nx_process_fatal(struct nx_process *process, const char *format, ...)
     va_end(list);
     nx_error("%s", text);
     (void)nx_control_send(process->control.fd, NX_CONTROL_FATAL, 0, 0, text);
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no process has threads */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nothing else in the process can be in exit() */
     exit(NX_EXIT_PERSON);
 }

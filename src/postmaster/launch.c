@@ -98,7 +98,7 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
     memcpy(process.state_root, pm->dir.root, sizeof process.state_root);
     nx_latch_cancel(pm->shm, slot); /* rings for its predecessor */
     nx_process_title(&process, "starting");
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no process has threads */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nothing else in the process can be in exit() */
     exit(nx_kind_rules(kind)->entry(&process));
 }
 

@@ -81,6 +81,8 @@ struct nx_walreceiver {
     uint64_t logged_ms;
 };
 
+/* ---- ending.c ---- */
+
 /* Notes why the attempt is over; the first reason stands. */
 void nx_receiver_end(struct nx_walreceiver *r,
                      enum nx_cause_kind kind,
@@ -104,6 +106,9 @@ static inline uint64_t nx_receiver_durable(const struct nx_walreceiver *r)
 {
     return atomic_load_explicit(&r->shm->log.durable_offset, memory_order_acquire);
 }
+
+/* Reads what the postmaster says; ends the attempt when the process shall stop. */
+void nx_receiver_hear(struct nx_walreceiver *r);
 
 /* Sleeps until the doorbell rings, `fd` (-1: none) has one of `events`, the postmaster says something,
  * or timeout_ms are over. The caller has prepared the latch; this cancels it. What the fd has comes

@@ -9,7 +9,6 @@
 #include "common/net.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,24 +18,6 @@
 #define HELD_BACK_MS  60000
 #define LONGEST_MS    3600000
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
-
-void nx_walsender_end(struct nx_walsender *ws,
-                      enum nx_ending_kind kind,
-                      uint32_t code,
-                      const char *format,
-                      ...)
-{
-    va_list args;
-
-    if (nx_walsender_ended(ws)) {
-        return;
-    }
-    ws->ending.kind = kind;
-    ws->ending.code = code;
-    va_start(args, format);
-    (void)vsnprintf(ws->ending.text, sizeof ws->ending.text, format, args);
-    va_end(args);
-}
 
 static uint64_t silence_limit(const struct nx_walsender *ws)
 {

@@ -54,6 +54,8 @@ struct nx_walsender {
     struct nx_ending ending;
 };
 
+/* ---- ending.c ---- */
+
 /* Notes why the conversation is over; the first reason stands. */
 void nx_walsender_end(struct nx_walsender *ws,
                       enum nx_ending_kind kind,
