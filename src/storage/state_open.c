@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DATA_FILE "data.mdb"
@@ -187,6 +188,29 @@ static int new_env(const struct nx_environment *environment, MDB_env **ret_env)
     return 0;
 }
 
+/* Reading behind the end of a file that was cut short would end the process; zeros there are found as
+ * damage. The pages behind it can also be some that LMDB gave up before it ever wrote them. */
+static int fill_up(MDB_env *env)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat file;
+    int fd = -1;
+    int rc = mdb_env_info(env, &info);
+
+    rc = rc != 0 ? rc : mdb_env_stat(env, &stat);
+    rc = rc != 0 ? rc : mdb_env_get_fd(env, &fd);
+    if (rc != 0) {
+        return rc;
+    }
+    off_t wanted = (off_t)((info.me_last_pgno + 1) * stat.ms_psize);
+
+    if (fstat(fd, &file) != 0 || (file.st_size < wanted && ftruncate(fd, wanted) != 0)) {
+        return errno;
+    }
+    return 0;
+}
+
 static int load(struct nx_environment *environment, MDB_env *env, char *error, size_t cap)
 {
     unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;
@@ -194,6 +218,9 @@ static int load(struct nx_environment *environment, MDB_env *env, char *error, s
     int rc = mdb_env_open(env, environment->dir,
                           environment->options.writer ? flags : flags | MDB_RDONLY, FILE_MODE);
 
+    if (rc == 0 && environment->options.writer) {
+        rc = fill_up(env);
+    }
     rc = rc != 0 ? rc : mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
     if (rc != 0) {
         return say(error, cap, environment, nx_state_error(rc));

@@ -75,7 +75,8 @@ END_TEST
 
 static enum nx_restart_action dies_in_startup(struct nx_child_history *history, uint64_t now_ms)
 {
-    struct nx_child_death death = {.rule = RESTART_ALL, .wait_status = EXITED(NX_EXIT_FAILURE), .now_ms = now_ms};
+    struct nx_child_death death = {
+        .rule = RESTART_ALL, .wait_status = EXITED(NX_EXIT_FAILURE), .now_ms = now_ms};
 
     return nx_restart_decide(&death, history).action;
 }

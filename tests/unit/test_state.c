@@ -1,6 +1,8 @@
 /* The state in LMDB: what is put comes back after a reopen, damage is found, positions hold, a full map
  * is told. From simple to nasty. */
 #include "state_fixture.h"
+#include "storage/state_codec.h"
+#include "storage/state_handle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -296,21 +298,161 @@ START_TEST(a_file_that_is_none_is_refused_and_named)
 }
 END_TEST
 
-START_TEST(a_full_map_is_told_and_what_was_stays)
+static void assert_refused(bool writer, int error, const char *says)
+{
+    struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = writer};
+    struct nx_state *state;
+
+    ck_assert_int_eq(nx_state_open(state_dir, &options, &state, state_error, sizeof state_error),
+                     error);
+    ck_assert_ptr_nonnull(strstr(state_error, state_dir));
+    ck_assert_msg(strstr(state_error, says) != NULL, "%s", state_error);
+}
+
+START_TEST(a_file_of_somebody_else_is_refused)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_val text = nx_state_val("theirs", 6);
+
+    ck_assert_int_eq(mdb_env_create(&env), 0);
+    ck_assert_int_eq(mdb_env_set_maxdbs(env, 4), 0);
+    ck_assert_int_eq(mdb_env_open(env, state_dir, 0, 0600), 0);
+    ck_assert_int_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    ck_assert_int_eq(mdb_dbi_open(txn, _i == 0 ? "other" : "kv", MDB_CREATE, &dbi), 0);
+    ck_assert_int_eq(mdb_put(txn, dbi, &text, &text, 0), 0);
+    ck_assert_int_eq(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    assert_refused(true, -EBADMSG, "damaged");
+    assert_refused(false, -EBADMSG, "damaged");
+}
+END_TEST
+
+/* Changes rows of `meta` as a newer version would write them, or damage. */
+static void put_meta(const char *name, const void *bytes, size_t n)
+{
+    struct nx_state *state = state_open(true);
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    ck_assert_int_eq(nx_state_meta_put(state->environment, state->write, name, bytes, n), 0);
+    ck_assert_int_eq(mdb_txn_commit(state->write), 0);
+    state->write = NULL;
+    nx_state_close(state);
+}
+
+START_TEST(a_newer_format_is_refused_and_named)
+{
+    static const uint8_t newer[] = {NX_STATE_FORMAT + 1, 0, 0, 0};
+
+    put_meta("format", newer, sizeof newer);
+    assert_refused(true, -EBADMSG, "format 2");
+    assert_refused(false, -EBADMSG, "run the version that wrote it");
+}
+END_TEST
+
+START_TEST(a_position_of_another_size_is_damage)
+{
+    put_meta("position", "short", 5);
+    assert_refused(true, -EBADMSG, "damaged");
+}
+END_TEST
+
+START_TEST(a_file_cut_short_is_refused)
+{
+    struct nx_state *state = state_open(true);
+
+    nx_state_close(state);
+    ck_assert_int_eq(truncate(data_file(), _i), 0);
+    assert_refused(true, -EBADMSG, "damaged");
+}
+END_TEST
+
+/* A part of it is missing, as after a copy that was broken off: found as damage, or not in the way. */
+START_TEST(a_file_cut_in_its_middle_ends_no_process)
+{
+    struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
+    struct nx_state *state = state_open(true);
+    struct nx_record record;
+    struct nx_position base;
+    bool damage = false;
+    char key[32];
+
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    for (uint64_t i = 1; i <= 5000; i++) {
+        (void)snprintf(key, sizeof key, "key%06llu", (unsigned long long)i);
+        put(state, key, i, "some value");
+    }
+    commit(state, 5000);
+    nx_state_close(state);
+    ck_assert_int_eq(truncate(data_file(), (long)4096 * (2 + 4L * _i)), 0);
+
+    int rc = nx_state_open(state_dir, &options, &state, state_error, sizeof state_error);
+
+    ck_assert(rc == 0 || rc == -EBADMSG);
+    if (rc < 0) {
+        return;
+    }
+    rc = nx_state_read_begin(state, &base);
+    ck_assert(rc == 0 || rc == -EBADMSG);
+    for (uint64_t i = 1; rc == 0 && i <= 5000; i++) {
+        (void)snprintf(key, sizeof key, "key%06llu", (unsigned long long)i);
+        int found = get(state, key, &record);
+
+        ck_assert(found == 0 || found == -EBADMSG);
+        damage = damage || found != 0;
+    }
+    ck_assert(damage || rc < 0);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+START_TEST(a_missing_directory_is_named)
+{
+    struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
+    struct nx_state *state;
+    char dir[128];
+
+    (void)snprintf(dir, sizeof dir, "%s/none", state_dir);
+    ck_assert_int_eq(nx_state_open(dir, &options, &state, state_error, sizeof state_error),
+                     -ENOTDIR);
+    ck_assert_ptr_nonnull(strstr(state_error, dir));
+}
+END_TEST
+
+START_TEST(a_half_made_file_is_made_anew)
+{
+    char path[160];
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "%s.new", data_file());
+    file = fopen(path, "we");
+    ck_assert_ptr_nonnull(file);
+    (void)fputs("half", file);
+    (void)fclose(file);
+    struct nx_state *state = state_open(true);
+
+    ck_assert_uint_eq(begin(state), 0);
+    nx_state_read_end(state);
+    nx_state_close(state);
+    ck_assert_int_ne(access(path, F_OK), 0);
+}
+END_TEST
+
+/* Puts records of 100,000 bytes, a transaction each, until the map is full. Returns the last offset. */
+static uint64_t fill(struct nx_state *state, uint64_t offset)
 {
     static char value[100000];
-    struct nx_state *state = state_open_sized(true, 8u << 20);
-    struct nx_record record;
-    uint64_t offset = 0;
     int rc = 0;
 
     memset(value, 'v', sizeof value - 1);
-    ck_assert_uint_gt(nx_state_map_free(state), 1u << 20);
     while (rc == 0) {
         char key[32];
 
         (void)snprintf(key, sizeof key, "key%06llu", (unsigned long long)++offset);
-        record = record_of(key, offset, value);
+        struct nx_record record = record_of(key, offset, value);
+
         ck_assert_int_eq(nx_state_write_begin(state), 0);
         rc = nx_state_put(state, &record);
         if (rc == 0) {
@@ -320,10 +462,56 @@ START_TEST(a_full_map_is_told_and_what_was_stays)
         }
     }
     ck_assert_int_eq(rc, -ENOSPC);
+    return offset - 1;
+}
+
+START_TEST(a_full_map_is_told_and_what_was_stays)
+{
+    struct nx_state *state = state_open_sized(true, 8u << 20);
+    struct nx_record record;
+
+    ck_assert_uint_gt(nx_state_map_free(state), 1u << 20);
+    uint64_t last = fill(state, 0);
+
     ck_assert_uint_lt(nx_state_map_free(state), 1u << 20);
-    ck_assert_uint_eq(begin(state), offset - 1);
+    ck_assert_uint_eq(begin(state), last);
     ck_assert_int_eq(get(state, "key000001", &record), 0);
     nx_state_read_end(state);
+    nx_state_close(state);
+
+    /* A larger map takes more; a smaller one than there is in the file is no loss. */
+    state = state_open_sized(true, 16u << 20);
+    ck_assert_uint_gt(nx_state_map_free(state), 6u << 20);
+    uint64_t later = fill(state, last);
+
+    ck_assert_uint_gt(later, last + 60);
+    nx_state_close(state);
+    state = state_open_sized(false, 1u << 20);
+    ck_assert_uint_eq(begin(state), later);
+    ck_assert_int_eq(get(state, "key000001", &record), 0);
+    ck_assert_int_eq(get(state, "key000130", &record), 0);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
+/* Deletes must get through where puts don't: the space that they free is used again. */
+START_TEST(deletes_make_room_in_a_full_map)
+{
+    struct nx_state *state = state_open_sized(true, 8u << 20);
+    uint64_t last = fill(state, 0);
+    uint64_t offset = last;
+
+    for (uint64_t i = 1; i <= last / 2; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof key, "key%06llu", (unsigned long long)i);
+        ck_assert_int_eq(nx_state_write_begin(state), 0);
+        erase(state, key);
+        commit(state, ++offset);
+    }
+    ck_assert_uint_gt(nx_state_map_free(state), 2u << 20);
+    ck_assert_uint_gt(fill(state, offset), offset + 20);
     nx_state_close(state);
 }
 END_TEST
@@ -357,7 +545,15 @@ int main(void)
     tcase_add_test(tcase, a_cursor_goes_through_all_in_byte_order);
     tcase_add_test(tcase, a_damaged_value_is_found);
     tcase_add_test(tcase, a_file_that_is_none_is_refused_and_named);
+    tcase_add_loop_test(tcase, a_file_of_somebody_else_is_refused, 0, 2);
+    tcase_add_test(tcase, a_newer_format_is_refused_and_named);
+    tcase_add_test(tcase, a_position_of_another_size_is_damage);
+    tcase_add_loop_test(tcase, a_file_cut_short_is_refused, 0, 2);
+    tcase_add_loop_test(tcase, a_file_cut_in_its_middle_ends_no_process, 0, 14);
+    tcase_add_test(tcase, a_missing_directory_is_named);
+    tcase_add_test(tcase, a_half_made_file_is_made_anew);
     tcase_add_test(tcase, a_full_map_is_told_and_what_was_stays);
+    tcase_add_test(tcase, deletes_make_room_in_a_full_map);
     tcase_add_test(tcase, the_position_found_can_be_made_sure_of);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -287,7 +287,10 @@ static void step_seal(void)
 {
     bool room = walwriter.generation + 1 - oldest < NX_GENERATIONS;
 
-    if (room && log_generation(walwriter.generation)->first_offset <= walwriter.writer.newest) {
+    uint64_t first = atomic_load_explicit(&log_generation(walwriter.generation)->first_offset,
+                                          memory_order_relaxed);
+
+    if (room && first <= walwriter.writer.newest) {
         log_seal(&walwriter);
     }
 }
