@@ -26,16 +26,20 @@ void nx_log_writer_init(struct nx_log_writer *writer, struct nx_shm *shm, uint64
     atomic_store_explicit(&shm->log.oldest_offset, first_offset, memory_order_release);
 }
 
-/* Gives up the oldest entries until [tail_pos, end) fits the arena and one more index slot is free.
- * False when pinned entries are in the way. */
-static bool give_up_until(struct nx_log_writer *writer, uint64_t start, uint64_t end)
+/* Gives up the oldest entries until [tail_pos, end) fits the arena and `entries` more index slots are
+ * free. False when pinned entries are in the way. */
+static bool give_up_until(struct nx_log_writer *writer,
+                          uint64_t start,
+                          uint64_t end,
+                          unsigned entries)
 {
     struct nx_shm *shm = writer->shm;
     uint64_t oldest = atomic_load_explicit(&shm->log.oldest_offset, memory_order_relaxed);
     bool fits = true;
 
-    while (oldest <= writer->newest && (end - writer->tail_pos > shm->arena_size ||
-                                        writer->newest + 2 - oldest >= shm->index_count)) {
+    while (oldest <= writer->newest &&
+           (end - writer->tail_pos > shm->arena_size ||
+            writer->newest + 1 + entries - oldest >= shm->index_count)) {
         if (oldest >= writer->pinned_offset) {
             fits = false;
             break;
@@ -70,7 +74,7 @@ uint8_t *nx_log_reserve(struct nx_log_writer *writer,
     if (pos % size + length > size) {
         pos += size - pos % size;
     }
-    if (!give_up_until(writer, pos, pos + length + reserve)) {
+    if (!give_up_until(writer, pos, pos + length + reserve, reserve > 0 ? 2 : 1)) {
         return NULL;
     }
     *ret_pos = pos;

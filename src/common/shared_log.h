@@ -37,8 +37,8 @@ void nx_log_writer_init(struct nx_log_writer *writer, struct nx_shm *shm, uint64
 
 /* Room for a frame of `length` bytes: gives up old entries below pinned_offset as needed (publishing
  * oldest_offset first) and returns the place to build the frame at, or NULL when what is pinned
- * leaves no room. reserve: bytes that must stay free behind it (NX_LOG_RESERVE, 0 for the epoch
- * entry itself). Nothing is appended yet: calling again without commit gives a place again.
+ * leaves no room. reserve: bytes that must stay free behind it, and with them one place in the index
+ * (NX_LOG_RESERVE, 0 for the epoch entry itself). Nothing is appended yet: calling again without commit gives a place again.
  * *ret_pos is its position. */
 uint8_t *nx_log_reserve(struct nx_log_writer *writer,
                         size_t length,

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -153,6 +154,12 @@ int nx_shm_create(uint64_t wanted, struct nx_shm **ret_shm, struct nx_shm_origin
 int nx_shm_create_private(uint64_t size, struct nx_shm **ret_shm)
 {
     return create_memfd(size / PAGE * PAGE, ret_shm);
+}
+
+void nx_shm_renew(struct nx_shm *shm, uint64_t size)
+{
+    memset(shm, 0, size);
+    lay_out(shm, size);
 }
 
 void nx_shm_destroy(struct nx_shm *shm)

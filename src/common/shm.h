@@ -24,6 +24,11 @@ struct nx_shm_origin {
  * 0, -ENOSPC (not enough shared memory; *ret_origin says what was free), or another -errno. */
 int nx_shm_create(uint64_t wanted, struct nx_shm **ret_shm, struct nx_shm_origin *ret_origin);
 
+/* All memory is zero and laid out again, as after nx_shm_create, with no other process left that has it
+ * mapped. size: as created; what the object itself says of it may have been overwritten by a process that
+ * went wrong. No new object, which might find no room beside this one. */
+void nx_shm_renew(struct nx_shm *shm, uint64_t size);
+
 /* Unmaps it. The last process to do so (or to die) frees the memory. */
 void nx_shm_destroy(struct nx_shm *shm);
 

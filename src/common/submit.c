@@ -103,6 +103,12 @@ int nx_condition_decode(const uint8_t **p, size_t *left, struct nx_condition *re
 
 /* ---- producer ---- */
 
+unsigned nx_producer_slot(unsigned index)
+{
+    return index < NX_MAX_HTTP_WORKERS ? nx_process_slot(NX_KIND_HTTP, index)
+                                       : nx_process_slot(NX_KIND_WALRECEIVER, 0);
+}
+
 void nx_producer_attach(struct nx_producer *producer,
                         struct nx_shm *shm,
                         unsigned index,
@@ -113,8 +119,10 @@ void nx_producer_attach(struct nx_producer *producer,
         .index = index,
         .generation = generation,
         .head = atomic_load_explicit(&submissions(shm, index)->head, memory_order_relaxed),
-        .seen = atomic_load_explicit(&completions(shm, index)->tail, memory_order_relaxed),
+        .seen = atomic_load_explicit(&completions(shm, index)->head, memory_order_acquire),
     };
+    /* What stands there is our predecessor's. */
+    atomic_store_explicit(&completions(shm, index)->tail, producer->seen, memory_order_release);
     atomic_store_explicit(&submissions(shm, index)->starved, 0, memory_order_relaxed);
 }
 
@@ -192,7 +200,8 @@ int nx_submit(struct nx_producer *producer,
         return -EMSGSIZE;
     }
     if (*progress == 0 && submission->kind == NX_SUBMIT_WRITE &&
-        producer->open >= shm->completion_count) {
+        producer->open + 1 >= shm->completion_count) {
+        /* One place stays for an answer to our predecessor that was being posted as we began. */
         return -EAGAIN;
     }
     while (*progress < total) {
@@ -290,10 +299,7 @@ static void advance(struct nx_consumer *consumer, uint64_t bytes)
     atomic_store_explicit(&ring->tail, consumer->tail, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring->starved, memory_order_relaxed) != 0) {
-        unsigned slot = consumer->index < NX_MAX_HTTP_WORKERS
-                            ? nx_process_slot(NX_KIND_HTTP, consumer->index)
-                            : nx_process_slot(NX_KIND_WALRECEIVER, 0);
-        nx_latch_ring(consumer->shm, slot);
+        nx_latch_ring(consumer->shm, nx_producer_slot(consumer->index));
     }
 }
 
@@ -369,6 +375,11 @@ int nx_consumer_next(struct nx_consumer *consumer, struct nx_received *ret_recei
         }
         int whole = assemble(consumer, record);
 
+        if (whole < 0) {
+            consumer->partial = (struct nx_received){.kind = (enum nx_submit_kind)record->kind,
+                                                     .generation = record->generation,
+                                                     .ticket = record->ticket};
+        }
         advance(consumer, size);
         if (whole != 0) {
             *ret_received = consumer->partial;
@@ -395,7 +406,11 @@ void nx_completion_post(struct nx_consumer *consumer, const struct nx_completion
     struct ring *ring = completions(consumer->shm, consumer->index);
     struct nx_completion *places = (struct nx_completion *)(void *)(ring + 1);
     uint64_t count = consumer->shm->completion_count;
+    const struct nx_slot *slot = &consumer->shm->slots[nx_producer_slot(consumer->index)];
 
+    if (completion->generation != atomic_load_explicit(&slot->generation, memory_order_acquire)) {
+        return; /* whoever asked is gone; its successor needs the place */
+    }
     if (consumer->posted - atomic_load_explicit(&ring->tail, memory_order_acquire) >= count) {
         return; /* only a producer that broke the bound loses answers */
     }

@@ -76,6 +76,7 @@ enum nx_submit_status {
     NX_SUBMIT_READ_ONLY = 6, /* a WRITE on a replica, or a FRAME on a master */
     NX_SUBMIT_BAD_FRAME = 7, /* offset, epoch or prev_crc doesn't follow: end the session */
     NX_SUBMIT_TOO_LARGE = 8, /* doesn't fit an entry */
+    NX_SUBMIT_DAMAGED = 9,   /* the record that a condition asks for has a wrong CRC */
 };
 
 /* Posted when durable_offset covers what the answer was judged on. A FRAME gets one only when it is
@@ -94,6 +95,9 @@ struct nx_completion {
     uint64_t reserved[2];
 };
 static_assert(sizeof(struct nx_completion) == 64, "one completion a cache line");
+
+/* Slot of the process that has a pair of rings. */
+unsigned nx_producer_slot(unsigned index);
 
 /* ---- the producer's side (http worker, walreceiver) ---- */
 
@@ -165,11 +169,13 @@ struct nx_consumer {
 void nx_consumer_attach(struct nx_consumer *consumer, struct nx_shm *shm, unsigned index);
 /* True when something stands in the ring. */
 bool nx_consumer_waiting(const struct nx_consumer *consumer);
-/* Next whole submission: 1 and *ret, or 0 when none is whole yet, or -ENOMEM. */
+/* Next whole submission: 1 and *ret; 0 when none is whole yet; -ENOMEM when there is no memory to put one
+ * together, and *ret says only whose it is (kind, generation, ticket): it is gone and to be answered. */
 int nx_consumer_next(struct nx_consumer *consumer, struct nx_received *ret_received);
 /* Done with what nx_consumer_next gave: its bytes may be overwritten by the producer. */
 void nx_consumer_release(struct nx_consumer *consumer);
-/* Posts a completion (there is always room). The caller rings the producer's slot afterwards. */
+/* Posts a completion (there is always room), unless the process that submitted is gone. The caller rings
+ * the producer's slot afterwards. */
 void nx_completion_post(struct nx_consumer *consumer, const struct nx_completion *completion);
 
 #endif

@@ -346,6 +346,7 @@ static void batch_done(struct connection *connection,
     case NX_SUBMIT_READ_ONLY:
     case NX_SUBMIT_BAD_FRAME:
     case NX_SUBMIT_TOO_LARGE:
+    case NX_SUBMIT_DAMAGED:
         nx_write_problem(completion, &problem);
         nx_respond_problem(connection, &problem);
         break;

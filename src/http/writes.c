@@ -77,6 +77,9 @@ static const struct refusal {
      "This node is a replica and takes no writes; send it to the master."},
     {NX_SUBMIT_TOO_LARGE, NX_ERROR_BATCH_TOO_LARGE,
      "The write is above the 16 MiB that one log entry holds; nothing was written."},
+    {NX_SUBMIT_DAMAGED, NX_ERROR_INTERNAL,
+     "The stored record of a key is damaged (its checksum is wrong), so its version is not known; "
+     "nothing was written. A write without a condition replaces it; see this node's log."},
 };
 
 void nx_write_problem(const struct nx_completion *completion, struct problem *ret_problem)

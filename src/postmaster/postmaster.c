@@ -68,10 +68,7 @@ void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode)
 /* All children of a crash are gone: shared memory afresh, then all start. */
 static void start_afresh(struct nx_postmaster *pm)
 {
-    if (nx_shared_create(pm) < 0) {
-        nx_postmaster_kill(pm, NX_EXIT_FAILURE);
-        return;
-    }
+    nx_shared_renew(pm);
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         pm->children[i].start_due_ms = 0;
     }
@@ -188,11 +185,15 @@ int nx_postmaster_run(struct nx_postmaster *pm)
     pm->life = NX_LIFE_STARTING;
     nx_pid_file_write(pm, "starting");
     for (;;) {
+        enum nx_life before = pm->life;
+
         advance(pm);
         if (pm->life == NX_LIFE_ENDED) {
             break;
         }
-        turn(pm);
+        if (pm->life == before) { /* else there may be no event that would bring the next step */
+            turn(pm);
+        }
     }
     nx_pid_file_remove(pm);
     nx_info("stopped");

@@ -55,6 +55,7 @@ struct nx_postmaster {
     struct nx_config_report *report; /* of the load, for reloads */
     struct nx_data_dir dir;
     struct nx_shm *shm;
+    uint64_t shm_size; /* bytes; a child that went wrong can't have changed it here */
     int http_fd;
     int unix_fd;
     int replication_fd; /* -1 on a standalone node */
@@ -118,9 +119,10 @@ int nx_listeners_open(struct nx_postmaster *pm, char *error, size_t cap);
 void nx_listeners_close(struct nx_postmaster *pm);
 
 /* ---- shared.c ---- */
-/* Makes shared memory and writes the postmaster's fields; carries over counters of the node from the
- * old object, which is destroyed. 0 or -errno, logged. */
+/* Makes shared memory and writes the postmaster's fields, once. 0 or -errno, logged. */
 int nx_shared_create(struct nx_postmaster *pm);
+/* Empties it after a crash, all children being reaped; what counts since the node's start is kept. */
+void nx_shared_renew(struct nx_postmaster *pm);
 /* A master or standalone node without a cluster id gets one; a replica adopts its master's. 0,
  * -EEXIST (another one is known), or -errno. */
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);

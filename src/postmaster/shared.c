@@ -31,31 +31,45 @@ static void publish_cluster(struct nx_postmaster *pm)
                           memory_order_release);
 }
 
-/* What outlives a crash: when the node started, how often its children did, what was sent. */
-static void carry_over(const struct nx_shm *old, struct nx_shm *shm)
-{
-    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
-        const struct nx_slot *from = &old->slots[i];
-        struct nx_slot *to = &shm->slots[i];
+/* What outlives a crash: how often children were started and how they ended, and what was sent. */
+struct carried {
+    uint32_t restarts[NX_MAX_SLOTS];
+    int32_t last_exit[NX_MAX_SLOTS];
+    uint64_t bytes_sent;
+    uint64_t sync_acks;
+    uint64_t snapshot_transfers;
+};
 
-        atomic_store_explicit(&to->restarts,
-                              atomic_load_explicit(&from->restarts, memory_order_relaxed),
-                              memory_order_relaxed);
-        atomic_store_explicit(&to->last_exit,
-                              atomic_load_explicit(&from->last_exit, memory_order_relaxed),
-                              memory_order_relaxed);
+static void carry_from(const struct nx_shm *shm, struct carried *carried)
+{
+    const struct nx_control_block *control = &shm->control;
+
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        const struct nx_slot *slot = &shm->slots[i];
+
+        carried->restarts[i] = atomic_load_explicit(&slot->restarts, memory_order_relaxed);
+        carried->last_exit[i] = atomic_load_explicit(&slot->last_exit, memory_order_relaxed);
     }
-    atomic_store_explicit(
-        &shm->control.ended_bytes_sent,
-        atomic_load_explicit(&old->control.ended_bytes_sent, memory_order_relaxed),
-        memory_order_relaxed);
-    atomic_store_explicit(&shm->control.ended_sync_acks,
-                          atomic_load_explicit(&old->control.ended_sync_acks, memory_order_relaxed),
+    carried->bytes_sent = atomic_load_explicit(&control->ended_bytes_sent, memory_order_relaxed);
+    carried->sync_acks = atomic_load_explicit(&control->ended_sync_acks, memory_order_relaxed);
+    carried->snapshot_transfers =
+        atomic_load_explicit(&control->ended_snapshot_transfers, memory_order_relaxed);
+}
+
+static void carry_to(struct nx_shm *shm, const struct carried *carried)
+{
+    struct nx_control_block *control = &shm->control;
+
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        struct nx_slot *slot = &shm->slots[i];
+
+        atomic_store_explicit(&slot->restarts, carried->restarts[i], memory_order_relaxed);
+        atomic_store_explicit(&slot->last_exit, carried->last_exit[i], memory_order_relaxed);
+    }
+    atomic_store_explicit(&control->ended_bytes_sent, carried->bytes_sent, memory_order_relaxed);
+    atomic_store_explicit(&control->ended_sync_acks, carried->sync_acks, memory_order_relaxed);
+    atomic_store_explicit(&control->ended_snapshot_transfers, carried->snapshot_transfers,
                           memory_order_relaxed);
-    atomic_store_explicit(
-        &shm->control.ended_snapshot_transfers,
-        atomic_load_explicit(&old->control.ended_snapshot_transfers, memory_order_relaxed),
-        memory_order_relaxed);
 }
 
 static void log_failure(int rc, const struct nx_shm_origin *origin)
@@ -69,6 +83,20 @@ static void log_failure(int rc, const struct nx_shm_origin *origin)
         nx_error("shared memory of %llu bytes can't be made: %s", (unsigned long long)origin->size,
                  strerrordesc_np(-rc));
     }
+}
+
+/* The fields that are the postmaster's. */
+static void fill(struct nx_postmaster *pm)
+{
+    struct nx_shm *shm = pm->shm;
+
+    shm->control.started_at = pm->started_at;
+    memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);
+    shm->control.config[0] = pm->config;
+    atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
+    /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
+    atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
+    publish_cluster(pm);
 }
 
 int nx_shared_create(struct nx_postmaster *pm)
@@ -86,19 +114,20 @@ int nx_shared_create(struct nx_postmaster *pm)
             "/dev/shm has only %llu bytes free: %llu bytes of anonymous memory are used instead",
             (unsigned long long)origin.filesystem_free, (unsigned long long)origin.size);
     }
-    shm->control.started_at = pm->started_at;
-    memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);
-    shm->control.config[0] = pm->config;
-    atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
-    /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
-    atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
-    if (pm->shm != NULL) {
-        carry_over(pm->shm, shm);
-        nx_shm_destroy(pm->shm);
-    }
     pm->shm = shm;
-    publish_cluster(pm);
+    pm->shm_size = origin.size;
+    fill(pm);
     return 0;
+}
+
+void nx_shared_renew(struct nx_postmaster *pm)
+{
+    static struct carried carried;
+
+    carry_from(pm->shm, &carried);
+    nx_shm_renew(pm->shm, pm->shm_size);
+    carry_to(pm->shm, &carried);
+    fill(pm);
 }
 
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)

@@ -36,11 +36,10 @@ int nx_data_failed_doing(const struct nx_data_opening *o, int rc, const char *do
 
 /* ---- the directory itself ---- */
 
-static int make_directory(const struct nx_data_opening *o, const char *path, bool *ret_made)
+static int make_directory(const struct nx_data_opening *o, const char *path)
 {
     int rc = mkdir(path, 0700) == 0 ? 0 : -errno;
 
-    *ret_made = rc == 0;
     if (rc == -ENOENT) {
         return nx_data_fail(o, rc,
                             "data directory %s: the directory that should hold it doesn't exist; "
@@ -178,22 +177,28 @@ static int lock(struct nx_data_opening *o)
     return 0;
 }
 
+/* At each start: the one that made the directory may have been killed before it got here. */
+static int sync_parent(const struct nx_data_opening *o)
+{
+    int parent = openat(o->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc;
+
+    if (parent < 0 && errno == EACCES) {
+        return 0; /* not ours to sync, and so whoever made us a directory there did it long ago */
+    }
+    rc = parent >= 0 && fsync(parent) == 0 ? 0 : -errno;
+    if (parent >= 0) {
+        close(parent);
+    }
+    return rc < 0 ? nx_data_failed_doing(o, rc, "syncing the directory that holds it") : 0;
+}
+
 int nx_data_dir_claim(struct nx_data_opening *o, const char *path)
 {
-    bool made = false;
-    int parent;
-    int rc = make_directory(o, path, &made);
+    int rc = make_directory(o, path);
 
     rc = rc < 0 ? rc : resolve(o, path);
     rc = rc < 0 ? rc : check_mode(o);
-    if (rc == 0 && made) {
-        parent = openat(o->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (parent < 0 || fsync(parent) != 0) {
-            rc = nx_data_failed_doing(o, -errno, "syncing the directory that holds it");
-        }
-        if (parent >= 0) {
-            close(parent);
-        }
-    }
+    rc = rc < 0 ? rc : sync_parent(o);
     return rc < 0 ? rc : lock(o);
 }

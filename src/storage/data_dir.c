@@ -297,6 +297,16 @@ static int load_root(struct nx_data_opening *o, const char *root)
     return rc;
 }
 
+/* Names that were found may be page cache alone, where the start that made them was killed before it
+ * synced their directory. */
+static int sync_names(const struct nx_data_opening *o)
+{
+    if (fsync(o->root_fd) != 0 || fsync(o->fd) != 0) {
+        return nx_data_failed_doing(o, -errno, "syncing it");
+    }
+    return 0;
+}
+
 static int load(struct nx_data_opening *o)
 {
     char root[NX_DATA_ROOT_SIZE];
@@ -307,7 +317,8 @@ static int load(struct nx_data_opening *o)
         rc = begin_root(o);
         rc = rc < 0 ? rc : read_current(o, root);
     }
-    return rc < 0 ? rc : load_root(o, root);
+    rc = rc < 0 ? rc : load_root(o, root);
+    return rc < 0 ? rc : sync_names(o);
 }
 
 int nx_data_dir_open(const char *path, struct nx_data_dir *ret_dir, char *error, size_t cap)

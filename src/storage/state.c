@@ -186,18 +186,30 @@ void nx_state_read_end(struct nx_state *state)
     state->reading_void = false;
 }
 
+static int find(struct nx_state *state, const uint8_t *key, size_t key_length, MDB_val *ret_val)
+{
+    MDB_val wanted = nx_state_val(key, key_length);
+
+    if (state->reading_void) {
+        return -ENOENT;
+    }
+    return nx_state_error(mdb_get(state->read, state->environment->kv, &wanted, ret_val));
+}
+
+int nx_state_has(struct nx_state *state, const uint8_t *key, size_t key_length)
+{
+    MDB_val val;
+
+    return find(state, key, key_length, &val);
+}
+
 int nx_state_get(struct nx_state *state,
                  const uint8_t *key,
                  size_t key_length,
                  struct nx_record *ret_record)
 {
-    MDB_val wanted = nx_state_val(key, key_length);
     MDB_val val;
-
-    if (state->reading_void) {
-        return -ENOENT;
-    }
-    int rc = nx_state_error(mdb_get(state->read, state->environment->kv, &wanted, &val));
+    int rc = find(state, key, key_length, &val);
 
     return rc < 0 ? rc
                   : nx_state_record_decode(nx_slice_of(key, key_length), nx_state_slice(&val),

@@ -61,6 +61,9 @@ int nx_state_get(struct nx_state *state,
                  const uint8_t *key,
                  size_t key_length,
                  struct nx_record *ret_record);
+/* Whether there is a record of the key, damaged or not, without looking at it: 0, -ENOENT, or another
+ * error. */
+int nx_state_has(struct nx_state *state, const uint8_t *key, size_t key_length);
 /* A cursor inside the running read transaction, closed before read_end. */
 int nx_state_cursor_open(struct nx_state *state, struct nx_state_cursor **ret_cursor);
 void nx_state_cursor_close(struct nx_state_cursor *cursor); /* NULL is fine */

@@ -339,13 +339,14 @@ int nx_environment_create(const struct nx_environment *environment, char *error,
 {
     int rc = file_exists(environment);
 
-    if (rc == -ENOENT) {
+    if (rc == 0 || rc == -ENOENT) {
         int dir_fd = open_dir(environment);
 
         if (dir_fd < 0) {
             rc = dir_fd;
         } else {
-            rc = make(environment, dir_fd);
+            /* A name that is there may be page cache alone: its maker may have been killed. */
+            rc = rc == 0 ? (fsync(dir_fd) == 0 ? 0 : -errno) : make(environment, dir_fd);
             close(dir_fd);
         }
     }

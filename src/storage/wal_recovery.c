@@ -1,14 +1,14 @@
 /* Recovery of the log. Runs in the walwriter, once, before anything is published; it alone touches
  * segments then, but for the checkpointer's free files. First everything is read and judged, and nothing
- * is written; only a log that is found good is mended. It owns the segment it reads and, until it
- * returns, the last one.
+ * but what was read is written; only a log that is found good is mended. It owns the segment it reads and,
+ * until it returns, the last one.
  *
  * Whether the end of the log is a torn group or corruption:
  *  - what the mark or the state says was durable must be there;
  *  - a segment is begun only when all before it is durable, so damage can be torn only in the last one;
  *  - a group is at most NX_ENTRY_MAX_FRAME, so readable entries further behind were durable, and with
- *    them what is damaged (not so when groups were not synced one by one). One entry could be a value that looks like one; a chain of two can't stand
- *    outside the group that is torn. */
+ *    them what is damaged (not so when groups were not synced one by one). One entry could be a value
+ *    that looks like one; a chain of two can't stand outside the group that is torn. */
 #include "storage/wal_recovery.h"
 
 #include "common/crc32.h"
@@ -119,6 +119,64 @@ static int judge_end(struct nx_recovery *r, size_t i, uint64_t at, const struct 
     return successors ? refuse_damage(r, i, at, found->fault) : 0;
 }
 
+/* ---- making it disk ---- */
+
+static int mend_failed(struct nx_recovery *r, size_t i, const char *doing, int rc)
+{
+    char name[NX_SEGMENT_NAME];
+
+    return nx_recovery_refuse(
+        r, -EIO,
+        "%s wal/%s failed in recovery: %s. What the disk holds is unknown; mend the disk before the "
+        "next start",
+        doing, nx_recovery_name(r, i, name), nx_errno_text(rc));
+}
+
+static int open_for_writing(struct nx_recovery *r, size_t i, int *ret_fd)
+{
+    char name[NX_SEGMENT_NAME];
+    int fd =
+        openat(r->options->dir_fd, nx_recovery_name(r, i, name), O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0) {
+        return mend_failed(r, i, "opening", -errno);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* Makes disk of what was read of a segment since the last call. */
+static int secure(struct nx_recovery *r, size_t i, int fd)
+{
+    int rc = nx_wal_rewrite(fd, &r->ranges[i]);
+
+    if (rc < 0) {
+        return mend_failed(r, i, "rewriting", rc);
+    }
+    if (fdatasync(fd) != 0) {
+        return mend_failed(r, i, "syncing", -errno);
+    }
+    r->ranges[i] = (struct nx_wal_range){.from = 0};
+    return 0;
+}
+
+static int secure_all(struct nx_recovery *r)
+{
+    for (size_t i = r->start; i < r->count; i++) {
+        int fd = -1;
+        int rc = r->ranges[i].to == 0 ? 0 : open_for_writing(r, i, &fd);
+
+        if (rc == 0 && fd >= 0) {
+            rc = secure(r, i, fd);
+            close(fd);
+        }
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
 /* ---- reading ---- */
 
 /* An entry that state or mark know must be theirs. */
@@ -155,9 +213,32 @@ static void report_progress(const struct nx_recovery *r, bool always)
     }
 }
 
-static int accept(struct nx_recovery *r, size_t i, uint64_t at, const struct nx_wal_found *found)
+static int replay(struct nx_recovery *r, const struct nx_wal_found *found)
 {
     const struct nx_recovery_options *options = r->options;
+    int rc;
+
+    while ((rc = options->entry(options->arg, found->frame, found->header.frame_length)) ==
+           -EAGAIN) {
+        rc = secure_all(r);
+        if (rc < 0) {
+            return rc; /* said already */
+        }
+        rc = options->wait(options->arg);
+        if (rc < 0) {
+            break;
+        }
+    }
+    if (rc < 0) {
+        return nx_recovery_refuse(r, rc, "replaying entry %" PRIu64 ": %s", found->header.offset,
+                                  nx_errno_text(rc));
+    }
+    r->result.replayed++;
+    return 0;
+}
+
+static int accept(struct nx_recovery *r, size_t i, uint64_t at, const struct nx_wal_found *found)
+{
     const struct nx_entry_header *header = &found->header;
     struct nx_position position = {header->epoch, header->offset, header->crc};
     struct nx_wal_range *range = &r->ranges[i];
@@ -166,18 +247,16 @@ static int accept(struct nx_recovery *r, size_t i, uint64_t at, const struct nx_
     if (rc < 0) {
         return rc;
     }
+    if (header->offset > r->options->base.offset) {
+        rc = replay(r, found);
+        if (rc < 0) {
+            return rc;
+        }
+    }
     if (header->offset > r->result.mark.position.offset) {
         range->from = range->to == 0 ? at : range->from;
         range->to = at + header->frame_length;
         range->crc = nx_crc32(range->crc, found->frame, header->frame_length);
-    }
-    if (header->offset > options->base.offset) {
-        rc = options->entry(options->arg, found->frame, header->frame_length);
-        if (rc < 0) {
-            return nx_recovery_refuse(r, rc, "replaying entry %" PRIu64 ": %s", header->offset,
-                                      nx_errno_text(rc));
-        }
-        r->result.replayed++;
     }
     nx_wal_chain_add(&r->chain, header);
     r->result.end = position;
@@ -224,48 +303,20 @@ static int scan_segment(struct nx_recovery *r, size_t i)
 
 /* ---- mending ---- */
 
-static int mend_failed(struct nx_recovery *r, size_t i, const char *doing, int rc)
+/* Zeros of what is cut, and disk of what was read. The segment stays open, the caller's. */
+static int mend_last(struct nx_recovery *r, size_t i)
 {
-    char name[NX_SEGMENT_NAME];
-
-    return nx_recovery_refuse(
-        r, -EIO,
-        "%s wal/%s failed at the end of recovery: %s. What the disk holds is unknown; mend "
-        "the disk before the next start",
-        doing, nx_recovery_name(r, i, name), nx_errno_text(rc));
-}
-
-/* Makes disk of what was read, and zeros of what is cut. The last segment stays open. */
-static int mend_segment(struct nx_recovery *r, size_t i)
-{
-    bool last = i + 1 == r->count;
-    char name[NX_SEGMENT_NAME];
-    const char *doing = "opening";
-    int rc = 0;
     int fd;
+    int rc = open_for_writing(r, i, &fd);
 
-    if (!last && r->ranges[i].to == 0) {
-        return 0;
+    if (rc < 0) {
+        return rc;
     }
-    fd = openat(r->options->dir_fd, nx_recovery_name(r, i, name), O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        return mend_failed(r, i, doing, -errno);
-    }
-    if (last) {
-        doing = "cutting";
-        rc = nx_wal_cut(fd, r->at, &r->result.cut_bytes);
-    }
-    if (rc == 0) {
-        doing = "rewriting";
-        rc = nx_wal_rewrite(fd, &r->ranges[i]);
-    }
-    if (rc == 0 && fdatasync(fd) != 0) {
-        doing = "syncing";
-        rc = -errno;
-    }
-    if (rc < 0 || !last) {
+    rc = nx_wal_cut(fd, r->at, &r->result.cut_bytes);
+    rc = rc < 0 ? mend_failed(r, i, "cutting", rc) : secure(r, i, fd);
+    if (rc < 0) {
         close(fd);
-        return rc < 0 ? mend_failed(r, i, doing, rc) : 0;
+        return rc;
     }
     r->result.segment_fd = fd;
     r->result.segment_first = r->list[i].first_offset;
@@ -276,12 +327,13 @@ static int mend_segment(struct nx_recovery *r, size_t i)
 
 static int mend(struct nx_recovery *r)
 {
-    for (size_t i = r->start; i < r->count; i++) {
-        int rc = mend_segment(r, i);
+    int rc = secure_all(r);
 
-        if (rc < 0) {
-            return rc;
-        }
+    if (rc == 0 && r->count > r->start) {
+        rc = mend_last(r, r->count - 1);
+    }
+    if (rc < 0) {
+        return rc;
     }
     if (fsync(r->options->dir_fd) != 0) {
         return nx_recovery_refuse(r, -EIO,

@@ -17,8 +17,11 @@ struct nx_recovery_options {
     const uint8_t *cluster_id; /* 16 bytes every segment header must carry; all zero: none yet */
     bool unsynced;             /* groups behind the mark were not synced one by one (wal.fsync) */
     /* One entry behind base, in order; the frame is valid (CRC, chain, operations) and only borrowed.
-     * A negative return ends recovery with that error. */
+     * -EAGAIN: no room for it now; what was given before is made durable, then `wait` is called, then
+     * the same entry is given again. Any other negative return ends recovery with that error. */
     int (*entry)(void *arg, const uint8_t *frame, size_t length);
+    /* All entries given so far are on disk. Waits for room; a negative return ends recovery. */
+    int (*wait)(void *arg);
     /* Progress: offset reached, and the last one known to exist (0: not known). May be NULL. */
     void (*progress)(void *arg, uint64_t offset, uint64_t goal);
     void *arg;
@@ -40,8 +43,8 @@ struct nx_recovery_result {
 /* 0 with *ret_result (segment_fd is the caller's then), or a negative error with *error a sentence
  * that names segment, byte, offset, and for corruption the number of readable entries behind it, and
  * what to do (-EBADMSG: corruption or a missing piece; a person must mend it). Before it returns 0:
- * the torn end is zeroed, later segments unlinked, frames above the mark written again in place and
- * fdatasynced, directory synced. -EIO from that last step must stop the server. */
+ * the torn end is zeroed, frames above the mark written again in place and fdatasynced, directory
+ * synced. -EIO from that last step must stop the server. */
 int nx_recovery_run(const struct nx_recovery_options *options,
                     struct nx_recovery_result *ret_result,
                     char *error,

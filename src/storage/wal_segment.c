@@ -390,8 +390,9 @@ int nx_segment_begin(int dir_fd, const struct nx_segment_header *header, uint64_
     }
     if (rc < 0) {
         close(fd);
-        (void)unlinkat(dir_fd, CLAIMED_NEW, 0); /* a claimed one waits for the next call */
-        return rc;
+        (void)unlinkat(dir_fd, claimed, 0); /* what a failed sync left of it is unknown */
+        /* From here on it may have its name: going on in the segment before would be a second history. */
+        return rc == -ENOSPC ? -EIO : rc;
     }
     *ret_fd = fd;
     return 0;

@@ -65,8 +65,9 @@ int nx_segment_recycle(int dir_fd, uint64_t first_offset, uint64_t n, uint64_t s
 
 /* Begins a segment: takes the lowest free-<n> of at least `size` bytes (or makes a file, which takes
  * longer), writes the header, fdatasyncs, renames it to its first offset (over a prepared but unused
- * one), syncs the directory. Before the first segment it makes the mark. 0 and *ret_fd (read-write), or
- * -errno with nothing left half-done that recovery would mind. */
+ * one), syncs the directory. Before the first segment it makes the mark. 0 and *ret_fd (read-write);
+ * -ENOSPC: there is no room for it, and nothing has changed; or another -errno: it may have its name
+ * already, so nothing may be appended to the segment before. Recovery minds neither. */
 int nx_segment_begin(int dir_fd,
                      const struct nx_segment_header *header,
                      uint64_t size,

@@ -54,10 +54,13 @@ enum nx_boot_note nx_boot_look(int dir_fd)
     char now[BOOT_ID_SIZE];
     char then[BOOT_ID_SIZE];
 
-    if (read_small(dir_fd, NOTE, then) < 0) {
+    int rc = read_small(dir_fd, NOTE, then);
+
+    if (rc == -ENOENT) {
         return NX_BOOT_CLEAN;
     }
-    return read_boot_id(now) == 0 && strcmp(now, then) == 0 ? NX_BOOT_SAME : NX_BOOT_LOST;
+    return rc == 0 && read_boot_id(now) == 0 && strcmp(now, then) == 0 ? NX_BOOT_SAME
+                                                                       : NX_BOOT_LOST;
 }
 
 int nx_boot_begin(int dir_fd)

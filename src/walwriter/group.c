@@ -114,18 +114,6 @@ static int summarize(const struct nx_received *received, struct body_summary *re
     return rc;
 }
 
-/* True when a key exists in the store before this entry. */
-static int exists_in_store(struct walwriter *w, struct nx_slice key, bool *ret_exists)
-{
-    uint64_t version;
-    int rc = nx_lookup_version(w, key.data, key.length, &version);
-
-    if (rc == 0) {
-        *ret_exists = version != 0;
-    }
-    return rc;
-}
-
 /* Copies the operations that do something to `out`: puts, and deletes of keys that exist at that
  * point of the entry. */
 static int copy_effective(struct walwriter *w,
@@ -153,7 +141,7 @@ static int copy_effective(struct walwriter *w,
             if (*touched != 0) {
                 exists = *touched == NX_OP_PUT;
             } else {
-                rc = exists_in_store(w, op.key, &exists);
+                rc = nx_lookup_exists(w, op.key, &exists);
             }
             if (rc < 0) {
                 return rc;
@@ -195,7 +183,7 @@ static int place_ops(struct walwriter *w,
             bool exists = false;
 
             rc = nx_op_decode_at(received->body, received->body_length, &op);
-            rc = rc < 0 ? rc : exists_in_store(w, op.key, &exists);
+            rc = rc < 0 ? rc : nx_lookup_exists(w, op.key, &exists);
             completion->hits = exists ? 1 : 0;
         }
         memcpy(out, received->body, length);
@@ -282,8 +270,14 @@ static enum taken take_write(struct walwriter *w,
     }
     rc = rc < 0 ? rc : place_ops(w, received, frame, pos, &summary, &completion);
     if (rc < 0) {
-        nx_error("a write can't be judged: reading the state failed (error %d); it is refused", rc);
-        answer(w, producer, received, &completion, NX_SUBMIT_OVERLOADED);
+        static struct nx_log_limit unreadable;
+
+        nx_log_limited(&unreadable, NX_LOG_ERROR,
+                       "a write is refused, because a key's version in %s/state can't be read: %s",
+                       w->process->state_root,
+                       rc == -EBADMSG ? "the record is damaged" : strerrordesc_np(-rc));
+        answer(w, producer, received, &completion,
+               rc == -EBADMSG ? NX_SUBMIT_DAMAGED : NX_SUBMIT_OVERLOADED);
         return TAKEN;
     }
     answer(w, producer, received, &completion, rc > 0 ? NX_SUBMIT_DONE : NX_SUBMIT_NOTHING);
@@ -319,6 +313,10 @@ static enum taken take_frame(struct walwriter *w,
     struct nx_entry_header header;
     uint64_t pos;
 
+    if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) != NX_NODE_REPLICA) {
+        answer(w, producer, received, &completion, NX_SUBMIT_READ_ONLY);
+        return TAKEN;
+    }
     if (!frame_follows(w, received, &header)) {
         if (!w->refusing_frames) {
             answer(w, producer, received, &completion, NX_SUBMIT_BAD_FRAME);
@@ -363,9 +361,13 @@ static bool take_next(struct walwriter *w, unsigned producer)
     int rc = nx_consumer_next(&w->consumers[producer], &received);
 
     if (rc < 0) {
-        nx_error("no memory to put a large write together; it is dropped and its client will be "
-                 "told that the outcome is unknown");
-        return false;
+        static struct nx_log_limit no_memory;
+        struct nx_completion completion = {.ticket = 0};
+
+        nx_log_limited(&no_memory, NX_LOG_ERROR, "no memory to put a large write together");
+        answer(w, producer, &received, &completion, NX_SUBMIT_OVERLOADED);
+        w->refusing_frames = w->refusing_frames || received.kind == NX_SUBMIT_FRAME;
+        return true;
     }
     if (rc == 0) {
         return false;
@@ -379,6 +381,7 @@ static bool take_next(struct walwriter *w, unsigned producer)
         w->held_for = taken;
         return false;
     }
+    w->stalled_since_ms = 0;
     nx_consumer_release(&w->consumers[producer]);
     return true;
 }

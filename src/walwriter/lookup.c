@@ -14,43 +14,63 @@ void nx_lookup_end(struct walwriter *w)
     }
 }
 
-static int lookup_state(struct walwriter *w,
-                        const uint8_t *key,
-                        size_t length,
-                        uint64_t *ret_version)
+static int begin_reading(struct walwriter *w)
 {
     struct nx_position base;
-    struct nx_record record;
+    int rc = w->reading ? 0 : nx_state_read_begin(w->state, &base);
 
-    if (!w->reading) {
-        int rc = nx_state_read_begin(w->state, &base);
+    w->reading = rc == 0;
+    return rc;
+}
 
-        if (rc < 0) {
-            return rc;
-        }
-        w->reading = true;
+/* The newest version in the generations, or NULL. */
+static const struct nx_skip_node *find_in_generations(struct walwriter *w, struct nx_slice key)
+{
+    const struct nx_skip_node *node = NULL;
+
+    for (uint64_t number = w->generation; number >= w->oldest_generation && node == NULL;
+         number--) {
+        node = nx_skip_find(w->shm, nx_skip_pool(w->shm, number), key.data, key.length, UINT64_MAX);
     }
-    int rc = nx_state_get(w->state, key, length, &record);
+    return node;
+}
 
+int nx_lookup_exists(struct walwriter *w, struct nx_slice key, bool *ret_exists)
+{
+    const struct nx_skip_node *node = find_in_generations(w, key);
+    int rc;
+
+    if (node != NULL) {
+        *ret_exists = node->kind == NX_OP_PUT;
+        return 0;
+    }
+    rc = begin_reading(w);
+    rc = rc < 0 ? rc : nx_state_has(w->state, key.data, key.length);
+    if (rc < 0 && rc != -ENOENT) {
+        return rc;
+    }
+    *ret_exists = rc == 0;
+    return 0;
+}
+
+/* The newest version of a key, durable or not: 0 = absent. 0 or a negative error of the state. */
+static int version_of(struct walwriter *w, struct nx_slice key, uint64_t *ret_version)
+{
+    const struct nx_skip_node *node = find_in_generations(w, key);
+    struct nx_record record;
+    int rc;
+
+    if (node != NULL) {
+        *ret_version = node->kind == NX_OP_PUT ? node->offset : 0;
+        return 0;
+    }
+    rc = begin_reading(w);
+    rc = rc < 0 ? rc : nx_state_get(w->state, key.data, key.length, &record);
     if (rc < 0 && rc != -ENOENT) {
         return rc;
     }
     *ret_version = rc == 0 ? record.offset : 0;
     return 0;
-}
-
-int nx_lookup_version(struct walwriter *w, const uint8_t *key, size_t length, uint64_t *ret_version)
-{
-    for (uint64_t number = w->generation; number >= w->oldest_generation; number--) {
-        const struct nx_skip_node *node =
-            nx_skip_find(w->shm, nx_skip_pool(w->shm, number), key, length, UINT64_MAX);
-
-        if (node != NULL) {
-            *ret_version = node->kind == NX_OP_PUT ? node->offset : 0;
-            return 0;
-        }
-    }
-    return lookup_state(w, key, length, ret_version);
 }
 
 static bool listed(const struct nx_condition *condition, uint64_t version)
@@ -91,7 +111,7 @@ int nx_lookup_judge(struct walwriter *w,
         int rc = nx_condition_decode(&at, &left, &condition);
 
         if (rc == 0) {
-            rc = nx_lookup_version(w, condition.key, condition.key_length, &version);
+            rc = version_of(w, nx_slice_of(condition.key, condition.key_length), &version);
         }
         if (rc < 0) {
             return rc;

@@ -12,21 +12,20 @@
 #include <string.h>
 #include <unistd.h>
 
-struct replay {
-    struct walwriter *w;
-    uint64_t marked; /* entries up to here are known to be on disk, so they may be merged early */
-};
-
 /* Waits for the checkpointer to merge a generation: the log is larger than the memory it is replayed
- * into, because the configuration has shrunk since. */
-static int wait_for_merge(struct replay *replay)
+ * into, because that has shrunk since. What was replayed is on disk. */
+static int wait_for_merge(void *arg)
 {
-    struct walwriter *w = replay->w;
+    struct walwriter *w = arg;
     unsigned slot = w->process->slot;
-    uint64_t synced = w->log.newest < replay->marked ? w->log.newest : replay->marked;
     struct pollfd control = {.fd = w->process->control.fd, .events = POLLIN};
 
-    atomic_store_explicit(&w->shm->log.synced_offset, synced, memory_order_release);
+    if (atomic_load_explicit(&w->shm->log.synced_offset, memory_order_relaxed) < w->log.newest) {
+        nx_info("the log behind the checkpoint is larger than wal.shm_size: entries up to %llu are "
+                "merged into the state before recovery goes on",
+                (unsigned long long)w->log.newest);
+    }
+    atomic_store_explicit(&w->shm->log.synced_offset, w->log.newest, memory_order_release);
     nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
     nx_latch_prepare(w->shm, slot, NX_WAKE_NEVER);
     if (atomic_load_explicit(&w->shm->checkpoint.merged_generation, memory_order_acquire) <
@@ -40,8 +39,7 @@ static int wait_for_merge(struct replay *replay)
 
 static int replay_entry(void *arg, const uint8_t *frame, size_t length)
 {
-    struct replay *replay = arg;
-    struct walwriter *w = replay->w;
+    struct walwriter *w = arg;
     struct nx_entry_header header;
     uint64_t pos;
     uint8_t *place;
@@ -49,12 +47,9 @@ static int replay_entry(void *arg, const uint8_t *frame, size_t length)
     if (nx_entry_decode(frame, length, false, &header) < 0) {
         return -EBADMSG;
     }
-    while ((place = nx_room_make(w, length, header.op_count, &pos)) == NULL) {
-        int rc = wait_for_merge(replay);
-
-        if (rc < 0) {
-            return rc;
-        }
+    place = nx_room_make(w, length, header.op_count, &pos);
+    if (place == NULL) {
+        return -EAGAIN;
     }
     memcpy(place, frame, length);
     nx_group_append(w, place, pos, &header);
@@ -66,12 +61,12 @@ static int replay_entry(void *arg, const uint8_t *frame, size_t length)
 
 static void replay_progress(void *arg, uint64_t offset, uint64_t goal)
 {
-    struct replay *replay = arg;
-    struct nx_log_state *log = &replay->w->shm->log;
+    struct walwriter *w = arg;
+    struct nx_log_state *log = &w->shm->log;
 
     atomic_store_explicit(&log->recovery_done, offset, memory_order_relaxed);
     atomic_store_explicit(&log->recovery_goal, goal, memory_order_relaxed);
-    nx_process_title(replay->w->process, "recovering %llu of %llu", (unsigned long long)offset,
+    nx_process_title(w->process, "recovering %llu of %llu", (unsigned long long)offset,
                      (unsigned long long)goal);
 }
 
@@ -126,34 +121,35 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
     atomic_store_explicit(&log->start_offset, w->last.offset, memory_order_release);
 }
 
-/* A node that may have lost what it acknowledged begins a new epoch, so that no other history is
- * mistaken for its own. A replica need not: it asks its master again from what it has. */
-static int begin_epoch_if_lost(struct walwriter *w, enum nx_boot_note note)
+/* Begins an epoch, durably: whatever wal.fsync says, its number must not be given twice. */
+static int begin_epoch(struct walwriter *w)
 {
-    int rc = 0;
+    int rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
 
-    if (w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
-        rc = nx_boot_begin(w->file.dir_fd);
-    }
-    if (rc < 0 || note != NX_BOOT_LOST ||
-        atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
-        return rc;
-    }
-    nx_warn(
-        "the machine went down while wal.fsync was not always: acknowledged writes may be lost; "
-        "epoch %llu begins behind offset %llu",
-        (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
-    rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
     rc = rc < 0 ? rc : nx_group_append_epoch(w, w->epoch + 1);
-    return rc < 0 ? rc : nx_group_commit(w);
+    rc = rc < 0 ? rc : nx_group_commit(w);
+    rc = rc < 0 ? rc : nx_wal_file_sync(w);
+    return rc < 0 ? rc : nx_wal_file_mark(w);
 }
 
-/* The end of the log is known and this run's note stands, or none is needed. */
+/* A node that may have lost what it acknowledged begins a new epoch, so that no other history is
+ * mistaken for its own. A replica need not: it asks its master again from what it has. The note that
+ * tells of the loss stands until that is done. */
 static int begin_run(struct walwriter *w, enum nx_boot_note note)
 {
-    int rc = begin_epoch_if_lost(w, note);
+    bool replica =
+        atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA;
+    int rc = 0;
 
-    if (rc == 0 && w->process->config->wal.fsync == NX_FSYNC_ALWAYS) {
+    if (note == NX_BOOT_LOST && !replica) {
+        nx_warn("the machine went down while wal.fsync was not always: acknowledged writes may be "
+                "lost; epoch %llu begins behind offset %llu",
+                (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
+        rc = begin_epoch(w);
+    }
+    if (rc == 0 && w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
+        rc = nx_boot_begin(w->file.dir_fd);
+    } else if (rc == 0) {
         nx_boot_end(w->file.dir_fd);
     }
     return rc;
@@ -161,9 +157,7 @@ static int begin_run(struct walwriter *w, enum nx_boot_note note)
 
 int nx_walwriter_recover(struct walwriter *w)
 {
-    struct replay replay = {.w = w};
     struct nx_recovery_result result;
-    struct nx_mark mark;
     struct nx_position base;
     uint8_t cluster_id[16] = {0};
     char error[1024];
@@ -178,7 +172,6 @@ int nx_walwriter_recover(struct walwriter *w)
     if (w->shm->control.cluster_id[0] != '\0') {
         (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
     }
-    replay.marked = nx_mark_read(w->file.dir_fd, &mark) == 0 ? mark.position.offset : 0;
     nx_log_writer_init(&w->log, w->shm, base.offset + 1);
     nx_room_start(w);
 
@@ -188,8 +181,9 @@ int nx_walwriter_recover(struct walwriter *w)
         .cluster_id = cluster_id,
         .unsynced = note != NX_BOOT_CLEAN,
         .entry = replay_entry,
+        .wait = wait_for_merge,
         .progress = replay_progress,
-        .arg = &replay,
+        .arg = w,
     };
 
     rc = nx_recovery_run(&options, &result, error, sizeof error);

@@ -101,7 +101,8 @@ int nx_wal_file_write(struct walwriter *w, uint64_t first, uint64_t last)
 int nx_wal_file_sync(struct walwriter *w)
 {
     if (w->file.fd >= 0 && fdatasync(w->file.fd) != 0) {
-        return -errno;
+        /* -ENOSPC would be taken for a segment that can't be begun yet, which is waited for. */
+        return errno == ENOSPC ? -EIO : -errno;
     }
     w->file.unsynced = false;
     atomic_store_explicit(&w->shm->log.synced_offset, w->log.newest, memory_order_release);

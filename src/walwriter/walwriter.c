@@ -143,11 +143,13 @@ static int turn(struct walwriter *w, bool *ret_idle)
         if (w->held_for == NO_SEGMENT) {
             rc = begin_segment(w, ret_idle);
         }
-        if (rc < 0 || *ret_idle) {
+        if (rc == 0 && !*ret_idle) {
+            nx_group_drain(w); /* at once: nobody would ring for what is held */
+        }
+        rc = rc < 0 ? rc : nx_group_commit(w); /* a refusal is posted too */
+        if (*ret_idle) {
             break;
         }
-        nx_group_drain(w); /* at once: nobody would ring for what is held */
-        rc = nx_group_commit(w);
     }
     return rc;
 }

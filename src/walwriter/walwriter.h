@@ -106,18 +106,17 @@ void nx_group_append(struct walwriter *w,
                      uint8_t *frame,
                      uint64_t pos,
                      const struct nx_entry_header *header);
-/* Answers the held submission and all that wait with `status` (stalled for too long). */
+/* Answers the held submission with `status` (stalled for too long). Those behind it have no wait of their
+ * own: until one is taken again, each that finds no room is refused at once. */
 void nx_group_refuse(struct walwriter *w, enum nx_submit_status status);
 /* Appends an epoch entry naming this node and makes it the epoch in force. 0 or -ENOSPC. */
 int nx_group_append_epoch(struct walwriter *w, uint64_t epoch);
 
 /* ---- lookup.c ---- */
 
-/* The newest version of a key, durable or not: 0 = absent. 0 or a negative error of the state. */
-int nx_lookup_version(struct walwriter *w,
-                      const uint8_t *key,
-                      size_t length,
-                      uint64_t *ret_version);
+/* Whether the newest version of a key, durable or not, is a value. A damaged record is one too: it can be
+ * overwritten or deleted, and its value isn't read for that. 0 or a negative error of the state. */
+int nx_lookup_exists(struct walwriter *w, struct nx_slice key, bool *ret_exists);
 /* Judges the conditions of a submission. 0: all hold; 1: completion's failed_index and actual are set;
  * negative: malformed, or the state can't be read. */
 int nx_lookup_judge(struct walwriter *w,

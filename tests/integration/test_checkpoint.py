@@ -10,6 +10,8 @@ import tempfile
 import threading
 import unittest
 
+import load
+import wal_files
 from nexus_test import Client, Cluster, HttpError, NexusTestCase, wait_until
 
 MIB = 1 << 20
@@ -251,6 +253,41 @@ class Generations(NexusTestCase):
         self.history.note("k000", offset, "asked")
         self.assertIn(b'"asked"', node.export("k000"))
         self.assertGreaterEqual(node.status()["checkpoint_offset"], offset)
+
+
+class LittleMemory(NexusTestCase):
+    """Shared memory of the smallest size, and entries that are large for it."""
+
+    def test_1_large_entries_among_small_ones_stop_nobody(self):
+        settings = {"wal.shm_size": "32MiB", "http.max_value_size": "15MiB",
+                    "state.checkpoint_interval": "1h", "http.workers": 2}
+        node = self.node("master", settings=settings)
+        small = load.AckedPuts(node.http_port, clients=4, size=1000).start()
+        large = lambda rng, client, number: load.put(f"large{number}", bytes(15 * MIB))
+        failures = load.Writers(node.http_port, 10, clients=1, window=1, make=large).start().join()
+        small.stop()
+        self.assertEqual(failures, [])
+        self.assertEqual(small.refused, set())
+        self.assertGreater(node.status()["checkpoint_offset"], 0)
+
+    def test_2_a_log_larger_than_memory_is_merged_while_it_is_recovered(self):
+        for fsync in ("always", "off"):
+            with self.subTest(fsync):
+                node = self.node("master", settings={"state.checkpoint_interval": "1h",
+                                                     "wal.shm_size": "256MiB", "wal.fsync": fsync})
+                values = {f"k{number}": str(number) * MIB for number in range(24)}
+                for key, value in values.items():
+                    node.put(key, value.encode())
+                node.kill_all()
+                # As after a power cut: the mark is never synced, so an older one is found.
+                os.truncate(os.path.join(node.wal_dir, "durable"), 0)
+                with open(os.path.join(node.wal_dir, "durable"), "wb") as mark:
+                    mark.write(wal_files.Mark(0, 0, 0, 0, 0, 0).encode())
+                node.settings["wal.shm_size"] = "32MiB"
+                node.start()
+                self.assertIn("larger than wal.shm_size", node.log())
+                for key, value in values.items():
+                    self.assertEqual(node.get(key), value.encode())
 
 
 class FullDisk(NexusTestCase):

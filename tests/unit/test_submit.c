@@ -12,10 +12,19 @@
 static struct nx_producer producer;
 static struct nx_consumer consumer;
 
+/* A process begins on the rings, as the postmaster and it do. */
+static void begin_producer(uint32_t generation)
+{
+    struct nx_slot *slot = &shm->slots[nx_producer_slot(2)];
+
+    atomic_store_explicit(&slot->generation, generation, memory_order_release);
+    nx_producer_attach(&producer, shm, 2, generation);
+}
+
 static void setup(void)
 {
     shm_setup();
-    nx_producer_attach(&producer, shm, 2, 1);
+    begin_producer(1);
     nx_consumer_attach(&consumer, shm, 2);
 }
 
@@ -103,7 +112,7 @@ START_TEST(open_submissions_never_exceed_the_completion_places)
         ck_assert_int_eq(nx_consumer_next(&consumer, &r), 1);
         nx_consumer_release(&consumer);
     }
-    ck_assert_uint_eq(accepted, shm->completion_count);
+    ck_assert_uint_eq(accepted, shm->completion_count - 1);
 }
 END_TEST
 
@@ -174,7 +183,7 @@ START_TEST(a_successor_goes_on_and_the_dead_ones_pieces_are_forgotten)
 
     ck_assert_int_eq(nx_submit(&producer, &s, &progress), -EAGAIN); /* killed half-way */
     post(1, 1);
-    nx_producer_attach(&producer, shm, 2, 2);
+    begin_producer(2);
     ck_assert_int_eq(nx_consumer_next(&consumer, &r), 0);
     ck_assert_int_eq(submit(9, "new", 3), 0);
     ck_assert_int_eq(nx_consumer_next(&consumer, &r), 1);
@@ -185,6 +194,44 @@ START_TEST(a_successor_goes_on_and_the_dead_ones_pieces_are_forgotten)
     ck_assert(nx_completion_next(&producer, &c));
     ck_assert_uint_eq(c.ticket, 9); /* the answer of generation 1 was dropped */
     free(body);
+}
+END_TEST
+
+/* Submits as many as there are places, which the consumer takes. The number of them. */
+static uint64_t submit_all(void)
+{
+    struct nx_received r;
+    uint64_t count = 0;
+
+    while (submit(count, "x", 1) == 0) {
+        count++;
+        ck_assert_int_eq(nx_consumer_next(&consumer, &r), 1);
+        nx_consumer_release(&consumer);
+    }
+    return count;
+}
+
+START_TEST(answers_to_the_dead_take_no_place_from_its_successor)
+{
+    uint64_t old = submit_all();
+    struct nx_completion c;
+
+    post(0, 1); /* answered before the death, never read */
+    begin_producer(2);
+    uint64_t fresh = submit_all();
+
+    for (uint64_t i = 1; i < old; i++) {
+        post(i, 1);
+    }
+    for (uint64_t i = 0; i < fresh; i++) {
+        post(i, 2);
+    }
+    for (uint64_t i = 0; i < fresh; i++) {
+        ck_assert(nx_completion_next(&producer, &c));
+        ck_assert_uint_eq(c.ticket, i);
+    }
+    ck_assert(!nx_completion_next(&producer, &c));
+    ck_assert_uint_eq(producer.open, 0);
 }
 END_TEST
 
@@ -267,6 +314,7 @@ int main(void)
     tcase_add_test(tcase, open_submissions_never_exceed_the_completion_places);
     tcase_add_test(tcase, a_large_submission_goes_in_pieces);
     tcase_add_test(tcase, a_successor_goes_on_and_the_dead_ones_pieces_are_forgotten);
+    tcase_add_test(tcase, answers_to_the_dead_take_no_place_from_its_successor);
     tcase_add_test(tcase, malformed_conditions_are_refused);
     tcase_add_test(tcase, the_rings_work_between_threads);
     suite_add_tcase(suite, tcase);
