@@ -4,34 +4,75 @@
 #
 #     scripts/quickstart.sh         build, start, import, show
 #     scripts/quickstart.sh stop    stop both nodes and remove ./quickstart
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 master_http=127.0.0.1:15474
 replica_http=127.0.0.1:25474
-ctl=build/nexus-ctl
+ctl=scripts/nexus-ctl
+
+# The two nodes are what this script says, whatever is set for other ones.
+for variable in ${!NEXUS_@}; do
+    unset "$variable"
+done
+
+usage() {
+    echo "usage: scripts/quickstart.sh [stop]"
+}
 
 say() {
     printf '\n== %s\n' "$*"
 }
 
-stop_node() {
-    if [ -d "quickstart/$1" ] && [ -x "$ctl" ] && "$ctl" status -s -D "quickstart/$1" >/dev/null 2>&1; then
-        "$ctl" stop -D "quickstart/$1"
-    fi
+ask() {
+    curl -q -fsS --noproxy '*' "$@"
 }
 
-if [ "${1:-}" = stop ]; then
+# Nothing is removed of a node that may still run.
+stop_node() {
+    local status=0
+    [ -d "quickstart/$1" ] || return 0
+    "$ctl" status -s -D "quickstart/$1" >/dev/null 2>&1 || status=$?
+    case $status in
+    0) "$ctl" stop -D "quickstart/$1" ;;
+    3 | 4) ;; # it doesn't run, or never did
+    *)
+        echo "It can't be told whether the $1 runs; nothing is removed." >&2
+        exit 1
+        ;;
+    esac
+}
+
+stop_all() {
+    if [ ! -d quickstart ]; then
+        echo "There is no ./quickstart: nothing to stop."
+        return
+    fi
     stop_node replica
     stop_node master
     rm -rf quickstart
     echo "Both nodes are stopped and ./quickstart is removed."
+}
+
+case "$#:${1:-}" in
+0:) ;;
+1:stop)
+    stop_all
     exit 0
-fi
-if [ $# -gt 0 ]; then
-    echo "usage: scripts/quickstart.sh [stop]" >&2
+    ;;
+1:-h | 1:--help)
+    usage
+    exit 0
+    ;;
+*)
+    usage >&2
     exit 1
-fi
+    ;;
+esac
+
+# Where something fails once a node was started, say how to clean up.
+started=no
+trap '[ "$started" = no ] || echo "quickstart.sh: stopped half-way; scripts/quickstart.sh stop ends what runs." >&2' ERR
 
 # start_node NAME HTTP REPLICATION [SETTING ...]: starts it unless it runs already.
 start_node() {
@@ -51,6 +92,7 @@ start_node() {
         echo "bind_addr = $replication"
         printf '%s\n' "$@"
     } >"quickstart/$name/nexus.conf"
+    started=yes
     "$ctl" start -D "quickstart/$name"
 }
 
@@ -63,8 +105,8 @@ catalogue() {
 # Waits until the replica has what the master has.
 wait_for_replica() {
     local goal
-    goal=$(curl -fsS "http://$master_http/replication/status" | jq .wal_offset)
-    curl -fsS -o /dev/null -H "Nexus-Min-Offset: $goal" "http://$replica_http/kv/bash"
+    goal=$(ask "http://$master_http/replication/status" | jq .wal_offset)
+    ask -o /dev/null -H "Nexus-Min-Offset: $goal" "http://$replica_http/kv/bash"
 }
 
 say "Installing what the build needs"
@@ -72,14 +114,16 @@ scripts/install-deps.sh build run
 
 say "Building build/nexus-server"
 build() {
-    cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release && cmake --build build --target nexus-server
+    # --fresh: a build folder may be of another place or generator.
+    cmake --fresh -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release && cmake --build build --target nexus-server
 }
-if ! build >build-quickstart.log 2>&1; then
-    tail -n 30 build-quickstart.log >&2
-    echo "The build failed; all of its output is in build-quickstart.log." >&2
+log=$(mktemp "${TMPDIR:-/tmp}/nexus-build.XXXXXX")
+if ! build >"$log" 2>&1; then
+    tail -n 30 "$log" >&2
+    echo "The build failed; all of its output is in $log." >&2
     exit 1
 fi
-rm -f build-quickstart.log
+rm -f "$log"
 build/nexus-server --version
 
 say "Starting a master (HTTP $master_http) and a replica of it (HTTP $replica_http)"
@@ -87,21 +131,21 @@ start_node master "$master_http" 127.0.0.1:15475 "role = master"
 start_node replica "$replica_http" 127.0.0.1:25475 "role = replica" "master_addr = 127.0.0.1:15475"
 
 say "Importing this machine's package catalogue into the master"
-catalogue | curl -fsS --data-binary @- "http://$master_http/import"
+catalogue | ask --data-binary @- "http://$master_http/import"
 wait_for_replica
 
 say "The same key, read from the master and from the replica"
 for node in "$master_http" "$replica_http"; do
     echo "\$ curl http://$node/kv/bash | head -n 4"
-    curl -fsS "http://$node/kv/bash" | sed -n 1,4p
+    ask "http://$node/kv/bash" | sed -n 1,4p
 done
 
 say "How the two are"
 echo "\$ curl http://$master_http/replication/status | jq '.running and .replica_count > 0'"
-curl -fsS "http://$master_http/replication/status" | jq '.running and .replica_count > 0'
+ask "http://$master_http/replication/status" | jq '.running and .replica_count > 0'
 echo "\$ curl http://$replica_http/replication/status | jq '.connected and .lag < 1000'"
-curl -fsS "http://$replica_http/replication/status" | jq '.connected and .lag < 1000'
-curl -fsS "http://$master_http/replication/replicas" |
+ask "http://$replica_http/replication/status" | jq '.connected and .lag < 1000'
+ask "http://$master_http/replication/replicas" |
     jq -r '.replicas[] | "replica \(.id): acknowledged \(.last_ack_offset), lag \(.lag), healthy \(.healthy)"'
 
 cat <<END
@@ -109,7 +153,7 @@ cat <<END
 Both nodes run. Try:
     curl -X PUT --data 'world' http://$master_http/kv/hello
     curl http://$replica_http/kv/hello
-    build/nexus-ctl status -D quickstart/replica
-Logs: quickstart/master/nexus.log, quickstart/replica/nexus.log
-Stop and clean up: scripts/quickstart.sh stop
+    $PWD/build/nexus-ctl status -D $PWD/quickstart/replica
+Logs: $PWD/quickstart/master/nexus.log, $PWD/quickstart/replica/nexus.log
+Stop and clean up: $PWD/scripts/quickstart.sh stop
 END

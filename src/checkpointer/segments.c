@@ -20,7 +20,6 @@
 #define RETRY_MS         1000
 #define RESERVE_SEGMENTS 2
 #define MOST_FREE        2 /* ready at a time while the log grows; one is enough for a quiet node */
-#define NAME_TRIES       64
 
 int nx_segments_open(struct nx_segments *segments, struct nx_process *process)
 {
@@ -136,15 +135,13 @@ static size_t count_free(struct nx_segments *segments)
 /* Under the first number that is free: recycles the segment `first`, or with 0 makes a new file. */
 static int make_free(struct nx_segments *segments, uint64_t first)
 {
-    int rc = -EEXIST;
+    uint64_t n = segments->next_free++;
 
-    for (int tries = 0; tries < NAME_TRIES && rc == -EEXIST; tries++) {
-        uint64_t n = segments->next_free++;
-
-        rc = first > 0 ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments))
-                       : nx_segment_prepare(segments->dir_fd, n, segment_size(segments));
+    while (nx_segment_free_exists(segments->dir_fd, n)) { /* of an earlier run */
+        n = segments->next_free++;
     }
-    return rc;
+    return first > 0 ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments))
+                     : nx_segment_prepare(segments->dir_fd, n, segment_size(segments));
 }
 
 static int unlink_segment(const struct nx_segments *segments, uint64_t first)

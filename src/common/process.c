@@ -89,9 +89,13 @@ void nx_process_title(const struct nx_process *process, const char *format, ...)
 static void reload(struct nx_process *process)
 {
     const struct nx_control_block *control = &process->shm->control;
-    uint64_t version = atomic_load_explicit(&control->config_version, memory_order_acquire);
+    uint64_t version;
 
-    *process->config = control->config[version % 2];
+    do { /* a second reload may write over what is being copied */
+        version = atomic_load_explicit(&control->config_version, memory_order_acquire);
+        *process->config = control->config[version % 2];
+        atomic_thread_fence(memory_order_acquire);
+    } while (atomic_load_explicit(&control->config_version, memory_order_relaxed) != version);
     (void)nx_log_configure(process->config);
 }
 

@@ -56,7 +56,6 @@ static void lay_out(struct nx_shm *shm, uint64_t size)
     uint64_t at = round_up(sizeof *shm, PAGE);
     uint64_t ring = power_below(size / 128);
 
-    shm->control.magic = NX_SHM_MAGIC;
     shm->control.size = size;
     shm->submit_size = ring < 65536 ? 65536 : ring;
     shm->completion_count = COMPLETIONS;

@@ -22,7 +22,6 @@
 #include <stdint.h>
 
 #define NX_LINE             64
-#define NX_SHM_MAGIC        0x6e65787573686d31ull /* "nexushm1" */
 #define NX_MAX_HTTP_WORKERS 8
 #define NX_MAX_REPLICAS     128 /* highest replication.max_replicas */
 #define NX_SPARE_WALSENDERS 16  /* beyond max_replicas: connections that are still shaking hands */
@@ -53,12 +52,11 @@ enum nx_node_phase {
 
 /* W:postmaster. Strings are written before the first fork, but for cluster_id (see there). */
 struct nx_control_block {
-    alignas(NX_LINE) uint64_t magic;
-    uint64_t size;              /* of the whole object, bytes */
-    char node_id[NX_UUID_TEXT]; /* DATA_DIR/nexus.id */
-    uint64_t started_at;        /* Unix ms, the postmaster's start; survives crash restarts */
-    nx_atomic_u32 role;         /* enum nx_node_role */
-    nx_atomic_u32 phase;        /* enum nx_node_phase */
+    alignas(NX_LINE) uint64_t size; /* of the whole object, bytes */
+    char node_id[NX_UUID_TEXT];     /* DATA_DIR/nexus.id */
+    uint64_t started_at;            /* Unix ms, the postmaster's start; survives crash restarts */
+    nx_atomic_u32 role;             /* enum nx_node_role */
+    nx_atomic_u32 phase;            /* enum nx_node_phase */
     /* "" until the node belongs to a cluster: a fresh replica adopts its master's. Written once;
      * cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
@@ -151,8 +149,7 @@ struct nx_receiver_state {
     nx_atomic_u64 caught_up_ms;  /* when the lag was last 0; since then it grows */
     nx_atomic_u64 master_bytes;  /* bytes of entries announced but not applied: lag_bytes */
     char master_id[NX_UUID_TEXT];
-    char master_http[NX_ADDR_TEXT];  /* the master's advertised HTTP address */
-    nx_atomic_u64 wanted_generation; /* producer generation of the running session */
+    char master_http[NX_ADDR_TEXT]; /* the master's advertised HTTP address */
 };
 
 enum nx_receiver_stage {

@@ -11,6 +11,7 @@
 #include "http/writes.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,10 +76,13 @@ static void respond_mismatch(struct connection *connection,
         .epoch = epoch,
     };
 
-    snprintf(problem.message, sizeof problem.message, "%s",
-             version == 0
-                 ? "The condition does not hold: the key is absent (offset 0)."
-                 : "The condition does not hold: the key's version is the offset given here.");
+    if (version == 0) {
+        snprintf(problem.message, sizeof problem.message,
+                 "The condition does not hold: the key is absent (offset 0).");
+    } else {
+        snprintf(problem.message, sizeof problem.message,
+                 "The condition does not hold: the key's version is %" PRIu64 ".", version);
+    }
     nx_respond_problem(connection, &problem);
 }
 

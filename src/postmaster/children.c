@@ -13,6 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define REPLACED_MS     1000 /* for a walsender whose replica has come again */
+#define ACCEPT_AGAIN_MS 500  /* after a want of descriptors or memory */
+
 /* ---- which ones ---- */
 
 static unsigned http_workers(const struct nx_config *config)
@@ -69,6 +72,20 @@ void nx_children_start_all(struct nx_postmaster *pm)
     }
 }
 
+void nx_children_kill_due(struct nx_postmaster *pm)
+{
+    uint64_t now = nx_now_ms();
+
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        struct nx_child *child = &pm->children[i];
+
+        if (child->pid != 0 && child->kill_due_ms != 0 && child->kill_due_ms <= now) {
+            child->kill_due_ms = 0;
+            (void)kill(child->pid, SIGKILL);
+        }
+    }
+}
+
 unsigned nx_children_running(const struct nx_postmaster *pm, int stage)
 {
     unsigned count = 0;
@@ -95,6 +112,7 @@ void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type 
         if (child->pid == 0 || (stage >= 0 && nx_kind_rules(kind)->stage != (unsigned)stage)) {
             continue;
         }
+        child->told_to_stop = child->told_to_stop || type == NX_CONTROL_STOP;
         if (nx_control_send(child->control_fd, type, 0, arg, NULL) < 0) {
             nx_warn("%s %d doesn't read its channel", nx_process_kind_title(kind), (int)child->pid);
         }
@@ -134,11 +152,15 @@ static void serve(struct nx_postmaster *pm)
 static void end_older_senders(struct nx_postmaster *pm, unsigned newer, const char *id)
 {
     for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
-        const struct nx_child *child = &pm->children[nx_process_slot(NX_KIND_WALSENDER, i)];
+        struct nx_child *child = &pm->children[nx_process_slot(NX_KIND_WALSENDER, i)];
+        const struct nx_replica_slot *replica = &pm->shm->replicas[i];
 
-        if (i != newer && child->pid != 0 && strcmp(pm->shm->replicas[i].id, id) == 0) {
+        if (i != newer && child->pid != 0 &&
+            atomic_load_explicit(&replica->state, memory_order_acquire) != NX_REPLICA_NONE &&
+            strcmp(replica->id, id) == 0) {
             nx_info("replica %s connected again: its older connection is closed", id);
-            (void)kill(child->pid, SIGTERM);
+            (void)nx_control_send(child->control_fd, NX_CONTROL_STOP, 0, NX_STOP_FAST, NULL);
+            child->kill_due_ms = nx_now_ms() + REPLACED_MS;
         }
     }
 }
@@ -227,8 +249,11 @@ static void act(struct nx_postmaster *pm,
         break;
     case NX_RESTART_GIVE_UP:
         nx_error(
-            "the server stops: %s %s for the %dth time while starting; the lines above say why",
-            title, how, NX_STARTUP_DEATHS);
+            "the server stops: %s %s for the %dth time while starting; its lines before this one "
+            "in %s say why",
+            title, how, NX_STARTUP_DEATHS,
+            pm->config.server.log_file[0] != '\0' ? pm->config.server.log_file
+                                                  : "the log (standard error)");
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
         break;
     case NX_RESTART_STOP:
@@ -237,23 +262,30 @@ static void act(struct nx_postmaster *pm,
     }
 }
 
-static void buried(struct nx_postmaster *pm, unsigned slot, int wait_status)
+/* A stop goes on without a child that ended well when it was told to. One that crashes, fails or goes
+ * before its time is told of; without its walwriter the node can't stop in order. */
+static void act_in_stop(struct nx_postmaster *pm, unsigned slot, int wait_status, const char *how)
+{
+    unsigned instance;
+    enum nx_process_kind kind = nx_process_slot_kind(slot, &instance);
+    enum nx_restart_rule rule = nx_kind_rules(kind)->restart;
+
+    if (rule == RESTART_NEVER || (pm->children[slot].told_to_stop && wait_status == 0)) {
+        return;
+    }
+    nx_warn("%s %s during the stop", nx_process_kind_title(kind), how);
+    if (rule == RESTART_ALL) {
+        nx_postmaster_kill(pm, NX_EXIT_FAILURE);
+    }
+}
+
+/* What a child leaves: its channel, and its row in the table of processes. */
+static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status)
 {
     struct nx_child *child = &pm->children[slot];
     struct nx_slot *row = &pm->shm->slots[slot];
     unsigned instance;
-    enum nx_process_kind kind = nx_process_slot_kind(slot, &instance);
-    enum nx_restart_rule rule = nx_kind_rules(kind)->restart;
-    uint64_t now = nx_now_ms();
-    struct nx_child_death death = {rule, wait_status, child->ready, now - child->started_ms, now};
-    bool expected = pm->life >= NX_LIFE_STOPPING;
-    char how[128];
 
-    nx_children_message(pm, slot); /* its last words */
-    nx_restart_describe(wait_status, how, sizeof how);
-    if (!expected && rule != RESTART_NEVER) {
-        nx_warn("%s %d %s", nx_process_kind_title(kind), (int)child->pid, how);
-    }
     if (child->control_fd >= 0) {
         close(child->control_fd);
         child->control_fd = -1;
@@ -261,15 +293,39 @@ static void buried(struct nx_postmaster *pm, unsigned slot, int wait_status)
     child->pid = 0;
     atomic_store_explicit(&row->pid, 0, memory_order_release);
     atomic_store_explicit(&row->last_exit, wait_status, memory_order_relaxed);
-    if (kind == NX_KIND_WALSENDER) {
+    if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALSENDER) {
         nx_shared_end_replica(pm, instance);
     }
-    if (!expected && pm->life < NX_LIFE_STOPPING) {
-        if (rule != RESTART_NEVER) {
-            atomic_fetch_add_explicit(&row->restarts, 1, memory_order_relaxed);
-        }
-        act(pm, slot, nx_restart_decide(&death, &child->history), how);
+}
+
+static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_status)
+{
+    struct nx_child *child = &pm->children[slot];
+    unsigned instance;
+    const char *title = nx_process_kind_title(nx_process_slot_kind(slot, &instance));
+    enum nx_restart_rule rule = nx_kind_rules(nx_process_slot_kind(slot, &instance))->restart;
+    struct nx_child_history *history = rule == RESTART_NEVER ? &pm->connections : &child->history;
+    uint64_t now = nx_now_ms();
+    struct nx_child_death death = {rule, wait_status, child->ready, now - child->started_ms, now};
+    pid_t pid = child->pid;
+    char how[128];
+
+    nx_children_message(pm, slot); /* its last words */
+    nx_restart_describe(wait_status, how, sizeof how);
+    clear_away(pm, slot, wait_status);
+    if (pm->life == NX_LIFE_STOPPING) {
+        act_in_stop(pm, slot, wait_status, how);
     }
+    if (pm->life >= NX_LIFE_STOPPING) {
+        return;
+    }
+    if (rule != RESTART_NEVER || nx_restart_is_crash(wait_status)) {
+        nx_warn("%s %d %s", title, (int)pid, how);
+    }
+    if (rule != RESTART_NEVER) {
+        atomic_fetch_add_explicit(&pm->shm->slots[slot].restarts, 1, memory_order_relaxed);
+    }
+    act(pm, slot, nx_restart_decide(&death, history), how);
 }
 
 void nx_children_reap(struct nx_postmaster *pm)
@@ -280,7 +336,7 @@ void nx_children_reap(struct nx_postmaster *pm)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
             if (pm->children[i].pid == pid) {
-                buried(pm, i, status);
+                child_exited(pm, i, status);
                 break;
             }
         }
@@ -301,18 +357,48 @@ static unsigned free_walsender(const struct nx_postmaster *pm)
     return NX_MAX_WALSENDERS;
 }
 
-void nx_children_accept(struct nx_postmaster *pm)
+/* Without descriptors or memory the connection stays in the queue, and the port readable. */
+static void accept_failed(struct nx_postmaster *pm, int error)
+{
+    static struct nx_log_limit limit;
+
+    if (error == EAGAIN || error == ECONNABORTED || error == EINTR) {
+        return;
+    }
+    nx_log_limited(&limit, NX_LOG_WARNING, "a connection to %s can't be accepted: %s",
+                   pm->config.replication.bind_addr, strerrordesc_np(error));
+    pm->accept_due_ms = nx_now_ms() + ACCEPT_AGAIN_MS;
+}
+
+static void turn_away(int fd, const struct nx_config *config, int rc)
 {
     static struct nx_log_limit limit;
     char peer[NX_ADDR_SIZE];
+
+    nx_net_peer(fd, peer);
+    if (rc == -EUSERS) {
+        nx_log_limited(
+            &limit, NX_LOG_WARNING,
+            "the connection of %s to the replication port is closed: all %llu places are "
+            "taken (replication.max_replicas and %d for handshakes)",
+            peer, (unsigned long long)config->replication.max_replicas + NX_SPARE_WALSENDERS,
+            NX_SPARE_WALSENDERS);
+    } else {
+        nx_log_limited(
+            &limit, NX_LOG_WARNING,
+            "the connection of %s to the replication port is closed: no process for it: %s", peer,
+            strerrordesc_np(-rc));
+    }
+    close(fd);
+}
+
+void nx_children_accept(struct nx_postmaster *pm)
+{
     /* cppcheck-suppress nullPointer ; nobody's address is asked for here */
     int fd = accept4(pm->replication_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd < 0) {
-        if (errno != EAGAIN && errno != ECONNABORTED) {
-            nx_log_limited(&limit, NX_LOG_WARNING, "a connection to %s can't be accepted: %s",
-                           pm->config.replication.bind_addr, strerrordesc_np(errno));
-        }
+        accept_failed(pm, errno);
         return;
     }
     unsigned instance = free_walsender(pm);
@@ -321,12 +407,6 @@ void nx_children_accept(struct nx_postmaster *pm)
                  : nx_launch(pm, nx_process_slot(NX_KIND_WALSENDER, instance), fd);
 
     if (rc < 0) {
-        nx_net_peer(fd, peer);
-        nx_log_limited(&limit, NX_LOG_WARNING,
-                       "the connection of %s to the replication port is closed: %s "
-                       "(replication.max_replicas is %llu)",
-                       peer, strerrordesc_np(-rc),
-                       (unsigned long long)pm->config.replication.max_replicas);
-        close(fd);
+        turn_away(fd, &pm->config, rc);
     }
 }

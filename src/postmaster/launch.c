@@ -48,6 +48,7 @@ static void close_foreign(const struct nx_postmaster *pm, bool keep_http)
         close_if_open(pm->children[i].control_fd);
     }
     close_if_open(pm->signal_fd);
+    close_if_open(pm->watch_fd);
     close_if_open(pm->replication_fd);
     if (!keep_http) {
         close_if_open(pm->http_fd);
@@ -89,7 +90,8 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
     process.instance = instance;
     process.slot = slot;
     process.shm = pm->shm;
-    process.config = &pm->config; /* this process's own copy since the fork */
+    pm->config = nx_shared_config(pm); /* this process's own copy since the fork */
+    process.config = &pm->config;
     process.control.fd = control;
     process.http_fd = http ? pm->http_fd : -1;
     process.http_unix_fd = http && instance == 0 ? pm->unix_fd : -1;
@@ -112,6 +114,7 @@ static void note_started(struct nx_postmaster *pm, unsigned slot, pid_t pid, int
     child->told_to_stop = false;
     child->started_ms = nx_now_ms();
     child->start_due_ms = 0;
+    child->kill_due_ms = 0;
     atomic_store_explicit(&pm->shm->slots[slot].pid, (int32_t)pid, memory_order_release);
 }
 

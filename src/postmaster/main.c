@@ -20,29 +20,33 @@
 static struct nx_postmaster postmaster = {.http_fd = -1,
                                           .unix_fd = -1,
                                           .replication_fd = -1,
-                                          .signal_fd = -1};
+                                          .signal_fd = -1,
+                                          .watch_fd = -1};
 static struct nx_config_report report;
 
-/* Raises the limit of descriptors to what http.max_connections needs, or lowers the latter. */
-static void fit_descriptors(struct nx_config *config)
+/* Raises the limit of descriptors to what http.max_connections needs, as far as it goes. */
+static void fit_descriptors(struct nx_postmaster *pm)
 {
     struct rlimit limit;
-    rlim_t wanted = config->http.max_connections + DESCRIPTORS_BESIDE;
+    rlim_t wanted = pm->config.http.max_connections + DESCRIPTORS_BESIDE;
 
+    pm->most_connections = UINT64_MAX;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
         return;
     }
     limit.rlim_cur =
         limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return;
+    }
     if (limit.rlim_cur < wanted) {
-        config->http.max_connections = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE
-                                           ? limit.rlim_cur - DESCRIPTORS_BESIDE
-                                           : DESCRIPTORS_BESIDE;
+        pm->most_connections = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE
+                                   ? limit.rlim_cur - DESCRIPTORS_BESIDE
+                                   : DESCRIPTORS_BESIDE;
         nx_warn(
             "the limit of open files is %llu: http.max_connections is lowered to %llu; raise the "
             "limit (ulimit -n, LimitNOFILE) for more",
-            (unsigned long long)limit.rlim_max, (unsigned long long)config->http.max_connections);
+            (unsigned long long)limit.rlim_cur, (unsigned long long)pm->most_connections);
     }
 }
 
@@ -103,12 +107,19 @@ static int prepare(struct nx_postmaster *pm)
         return NX_EXIT_PERSON;
     }
     log_start(pm);
-    fit_descriptors(&pm->config);
+    fit_descriptors(pm);
     rc = nx_signals_open(pm);
     rc = rc < 0 ? rc : nx_latch_create_doorbells();
     if (rc < 0) {
         nx_error("signals or doorbells can't be set up: %s", strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
+    }
+    rc = nx_watch_open(pm);
+    if (rc < 0) {
+        nx_warn(
+            "the data directory can't be watched (%s): should it be removed while the server runs, "
+            "nobody will notice",
+            strerrordesc_np(-rc));
     }
     rc = begin_cluster(pm);
     if (rc < 0) {

@@ -5,13 +5,19 @@
 #include "common/latch.h"
 #include "common/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 
-#define LAST_STAGE    3     /* of process_kinds.def */
-#define STOP_LIMIT_MS 10000 /* of a stage of a fast stop; walsenders may drain beyond it */
+#define LAST_STAGE    3
+#define STOP_LIMIT_MS 10000 /* of a stage of a fast stop, beyond stop_drain_ms */
+
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
+    static_assert((stage) <= LAST_STAGE, "a stop would never reach " title);
+#include "common/process_kinds.def"
+#undef NX_PROCESS
 
 void nx_postmaster_kill(struct nx_postmaster *pm, int exit_status)
 {
@@ -85,7 +91,7 @@ static void advance_stop(struct nx_postmaster *pm, uint64_t now)
             "%u processes did not end in time and are killed: recovery will read the log at the "
             "next start",
             nx_children_running(pm, -1));
-        nx_postmaster_kill(pm, 0);
+        nx_postmaster_kill(pm, NX_EXIT_FAILURE);
         return;
     }
     while (nx_children_running(pm, (int)pm->stop_stage) == 0) {
@@ -104,6 +110,7 @@ static void advance(struct nx_postmaster *pm)
     switch (pm->life) {
     case NX_LIFE_STARTING:
     case NX_LIFE_SERVING:
+        nx_children_kill_due(pm);
         nx_children_start_all(pm);
         break;
     case NX_LIFE_STOPPING:
@@ -124,18 +131,29 @@ static void advance(struct nx_postmaster *pm)
     }
 }
 
+static void sooner(uint64_t *due, uint64_t other)
+{
+    if (other != 0 && other < *due) {
+        *due = other;
+    }
+}
+
 /* Milliseconds until something is due; -1: nothing is. */
 static int time_to_wait(const struct nx_postmaster *pm)
 {
-    uint64_t due = pm->deadline_ms == 0 ? UINT64_MAX : pm->deadline_ms;
+    uint64_t due = UINT64_MAX;
     uint64_t now = nx_now_ms();
 
+    /* A crash's delay is over only when all are reaped, which is an event. */
+    if (pm->life != NX_LIFE_CRASHED || nx_children_running(pm, -1) == 0) {
+        sooner(&due, pm->deadline_ms);
+    }
     for (unsigned i = 0; i < NX_MAX_SLOTS && pm->life <= NX_LIFE_SERVING; i++) {
-        uint64_t start = pm->children[i].start_due_ms;
-
-        if (pm->children[i].pid == 0 && start != 0 && start < due) {
-            due = start;
-        }
+        sooner(&due, pm->children[i].pid == 0 ? pm->children[i].start_due_ms
+                                              : pm->children[i].kill_due_ms);
+    }
+    if (pm->life == NX_LIFE_SERVING) {
+        sooner(&due, pm->accept_due_ms);
     }
     if (due == UINT64_MAX) {
         return -1;
@@ -143,16 +161,25 @@ static int time_to_wait(const struct nx_postmaster *pm)
     return due > now ? (int)(due - now) : 0;
 }
 
+/* Whether the replication port is to be looked at. */
+static bool accepting(struct nx_postmaster *pm)
+{
+    if (pm->accept_due_ms != 0 && nx_now_ms() >= pm->accept_due_ms) {
+        pm->accept_due_ms = 0;
+    }
+    return pm->life == NX_LIFE_SERVING && pm->accept_due_ms == 0;
+}
+
 /* One turn: waits for an event and handles all there are. */
 static void turn(struct nx_postmaster *pm)
 {
-    struct pollfd fds[NX_MAX_SLOTS + 2];
-    unsigned slots[NX_MAX_SLOTS + 2];
-    nfds_t count = 2;
+    struct pollfd fds[NX_MAX_SLOTS + 3];
+    unsigned slots[NX_MAX_SLOTS + 3];
+    nfds_t count = 3;
 
     fds[0] = (struct pollfd){.fd = pm->signal_fd, .events = POLLIN};
-    fds[1] = (struct pollfd){.fd = pm->life == NX_LIFE_SERVING ? pm->replication_fd : -1,
-                             .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = accepting(pm) ? pm->replication_fd : -1, .events = POLLIN};
+    fds[2] = (struct pollfd){.fd = pm->watch_fd, .events = POLLIN};
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         if (pm->children[i].control_fd >= 0) {
             slots[count] = i;
@@ -164,13 +191,16 @@ static void turn(struct nx_postmaster *pm)
         nx_postmaster_kill(pm, NX_EXIT_FAILURE);
         return;
     }
-    for (nfds_t i = 2; i < count; i++) {
+    for (nfds_t i = 3; i < count; i++) {
         if (fds[i].revents != 0) {
             nx_children_message(pm, slots[i]);
         }
     }
     if (fds[0].revents != 0) {
         nx_signals_handle(pm);
+    }
+    if (fds[2].revents != 0) {
+        nx_watch_handle(pm);
     }
     if (fds[1].revents != 0 && pm->life == NX_LIFE_SERVING) {
         nx_children_accept(pm);

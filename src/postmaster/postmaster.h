@@ -8,6 +8,7 @@
  *     listeners.c    sockets, made before anything is forked
  *     shared.c       shared memory made afresh, roles and cluster id in it
  *     signals.c      signals as readable events
+ *     watch.c        the data directory taken away
  *     pid_file.c     DATA_DIR/nexus.pid */
 #ifndef NX_POSTMASTER_POSTMASTER_H
 #define NX_POSTMASTER_POSTMASTER_H
@@ -41,12 +42,13 @@ enum nx_life {
 
 /* One slot of the process table, the private side. */
 struct nx_child {
-    pid_t pid;      /* 0: not running */
-    int control_fd; /* our end; -1: none */
-    bool ready;     /* it has told READY */
-    bool told_to_stop;
+    pid_t pid;         /* 0: not running */
+    int control_fd;    /* our end; -1: none */
+    bool ready;        /* it has told READY */
+    bool told_to_stop; /* its end is expected */
     uint64_t started_ms;
     uint64_t start_due_ms; /* 0: none; else when it is to be started again */
+    uint64_t kill_due_ms;  /* 0: none; else when it is killed if it hasn't ended as it was told */
     struct nx_child_history history;
 };
 
@@ -60,12 +62,15 @@ struct nx_postmaster {
     int unix_fd;
     int replication_fd; /* -1 on a standalone node */
     int signal_fd;
-    uint64_t started_at; /* Unix ms */
+    int watch_fd;           /* -1 where it can't be watched */
+    uint64_t accept_due_ms; /* no connection is accepted before; 0: at once */
+    uint64_t started_at;    /* Unix ms */
     enum nx_life life;
     enum nx_stop_mode stop_mode;
     unsigned stop_stage;
-    uint64_t deadline_ms; /* of the running stage, or of a delayed start; 0: none */
-    bool killed;          /* the deadline passed, everything was killed */
+    uint64_t deadline_ms;                /* of the running stage, or of a delayed start; 0: none */
+    uint64_t most_connections;           /* that descriptors allow; bounds http.max_connections */
+    struct nx_child_history connections; /* of processes that serve one connection, together */
     int exit_status;
     struct nx_child children[NX_MAX_SLOTS];
 };
@@ -101,11 +106,13 @@ void nx_children_reap(struct nx_postmaster *pm);
 void nx_children_message(struct nx_postmaster *pm, unsigned slot);
 /* Accepts one connection on the replication port and gives it to a walsender. */
 void nx_children_accept(struct nx_postmaster *pm);
+/* Kills those that were told to end and didn't in time. */
+void nx_children_kill_due(struct nx_postmaster *pm);
 /* Starts whatever this node's role has; what is running stays. */
 void nx_children_start_all(struct nx_postmaster *pm);
 /* Running children, of a stop stage, or of all (stage < 0). */
 unsigned nx_children_running(const struct nx_postmaster *pm, int stage);
-/* Sends a message to all running children of a stage (all: < 0). */
+/* Sends a message to all running children of a stage (all: < 0). After STOP their end is expected. */
 void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type type, uint64_t arg);
 void nx_children_signal(struct nx_postmaster *pm, int signal);
 
@@ -126,6 +133,8 @@ void nx_shared_renew(struct nx_postmaster *pm);
 /* A master or standalone node without a cluster id gets one; a replica adopts its master's. 0,
  * -EEXIST (another one is known), or -errno. */
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);
+/* The configuration that processes get: the one in force within what descriptors allow. */
+struct nx_config nx_shared_config(const struct nx_postmaster *pm);
 /* A new configuration for everybody. */
 void nx_shared_reload(struct nx_postmaster *pm);
 /* Adds an ended walsender's counters to the node's and clears its replica slot. */
@@ -138,6 +147,12 @@ int nx_signals_open(struct nx_postmaster *pm);
 void nx_signals_handle(struct nx_postmaster *pm);
 /* In a child: default dispositions again, nothing blocked. */
 void nx_signals_reset(void);
+
+/* ---- watch.c ---- */
+/* Begins to watch the data directory: watch_fd becomes readable. 0 or -errno. */
+int nx_watch_open(struct nx_postmaster *pm);
+/* Looks whether it is still there; else stops the server at once. */
+void nx_watch_handle(struct nx_postmaster *pm);
 
 /* ---- pid_file.c ---- */
 /* Writes the pid file with this state ("starting", "ready", "stopping"). Failures are logged only. */

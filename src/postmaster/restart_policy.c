@@ -36,7 +36,7 @@ static bool keeps_dying(const struct nx_child_death *death, struct nx_child_hist
     return history->startup_deaths >= NX_STARTUP_DEATHS;
 }
 
-/* None after a long life, then nothing, 100 ms, 200 ms, ... */
+/* The first restart after a long life is immediate; later ones wait 100 ms, 200 ms, ..., 5 s. */
 static uint64_t backoff(const struct nx_child_death *death, struct nx_child_history *history)
 {
     uint64_t delay = NX_BACKOFF_FIRST_MS;
@@ -63,7 +63,8 @@ struct nx_restart_decision nx_restart_decide(const struct nx_child_death *death,
         return (struct nx_restart_decision){NX_RESTART_STOP, 0};
     }
     if (death->rule == RESTART_NEVER) {
-        return (struct nx_restart_decision){crash ? NX_RESTART_SERVER : NX_RESTART_FORGET, 0};
+        return crash ? (struct nx_restart_decision){NX_RESTART_SERVER, backoff(death, history)}
+                     : (struct nx_restart_decision){NX_RESTART_FORGET, 0};
     }
     if (keeps_dying(death, history)) {
         return (struct nx_restart_decision){NX_RESTART_GIVE_UP, 0};
@@ -73,7 +74,7 @@ struct nx_restart_decision nx_restart_decide(const struct nx_child_death *death,
                                         backoff(death, history)};
 }
 
-void nx_restart_describe(int wait_status, char *text, unsigned long cap)
+void nx_restart_describe(int wait_status, char *text, size_t cap)
 {
     if (WIFSIGNALED(wait_status)) {
         (void)snprintf(text, cap, "was ended by signal %d (%s)", WTERMSIG(wait_status),

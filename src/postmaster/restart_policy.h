@@ -3,6 +3,7 @@
 #define NX_POSTMASTER_RESTART_POLICY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Column of process_kinds.def. */
@@ -55,7 +56,7 @@ struct nx_restart_decision nx_restart_decide(const struct nx_child_death *death,
  * SIGABRT). */
 bool nx_restart_is_crash(int wait_status);
 
-/* "exited with status 2", "was killed by signal 9 (Killed)"; text of cap bytes. */
-void nx_restart_describe(int wait_status, char *text, unsigned long cap);
+/* "exited with status 2", "was ended by signal 9 (Killed)"; text of cap bytes. */
+void nx_restart_describe(int wait_status, char *text, size_t cap);
 
 #endif

@@ -85,6 +85,16 @@ static void log_failure(int rc, const struct nx_shm_origin *origin)
     }
 }
 
+struct nx_config nx_shared_config(const struct nx_postmaster *pm)
+{
+    struct nx_config config = pm->config;
+
+    if (config.http.max_connections > pm->most_connections) {
+        config.http.max_connections = pm->most_connections;
+    }
+    return config;
+}
+
 /* The fields that are the postmaster's. */
 static void fill(struct nx_postmaster *pm)
 {
@@ -92,7 +102,7 @@ static void fill(struct nx_postmaster *pm)
 
     shm->control.started_at = pm->started_at;
     memcpy(shm->control.node_id, pm->dir.node_id, sizeof shm->control.node_id);
-    shm->control.config[0] = pm->config;
+    shm->control.config[0] = nx_shared_config(pm);
     atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
     /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
     atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
@@ -166,13 +176,13 @@ void nx_shared_reload(struct nx_postmaster *pm)
     }
     pm->config = fresh;
     (void)nx_log_configure(&pm->config);
-    control->config[version % 2] = fresh;
+    control->config[version % 2] = nx_shared_config(pm);
     atomic_store_explicit(&control->config_version, version, memory_order_release);
     nx_children_tell(pm, -1, NX_CONTROL_RELOAD, 0);
     unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
 
-    nx_info("configuration reloaded: %u keys changed%s%s", applied, applied > 0 ? ": " : "",
-            applied > 0 ? names : "");
+    nx_info("configuration reloaded: %u key%s changed%s%s", applied, applied == 1 ? "" : "s",
+            applied > 0 ? ": " : "", applied > 0 ? names : "");
     if (nx_config_changes(&report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
         nx_warn("these keys changed and wait for a restart: %s", names);
     }

@@ -16,8 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOCK_NAME "nexus.lock"
-#define POLL_MS   20
+#define POLL_MS 20
 
 int nx_data_fail(const struct nx_data_opening *o, int rc, const char *format, ...)
 {
@@ -136,7 +135,7 @@ static int take_lock(const struct nx_data_opening *o, int fd)
 
     while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
-            return nx_data_failed_doing(o, -errno, "locking " LOCK_NAME);
+            return nx_data_failed_doing(o, -errno, "locking " NX_LOCK_NAME);
         }
         pid = read_pid(fd);
         if (waited >= NX_LOCK_WAIT_MS || (pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH))) {
@@ -158,10 +157,10 @@ static int lock(struct nx_data_opening *o)
     char text[32];
     int length;
     int rc;
-    int fd = openat(o->fd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = openat(o->fd, NX_LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
     if (fd < 0) {
-        return nx_data_failed_doing(o, -errno, "opening " LOCK_NAME);
+        return nx_data_failed_doing(o, -errno, "opening " NX_LOCK_NAME);
     }
     rc = take_lock(o, fd);
     if (rc < 0) {

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #define NX_DATA_FORMAT 1
+#define NX_LOCK_NAME   "nexus.lock"
 
 struct nx_identity {
     char cluster_id[NX_UUID_TEXT]; /* "" until the node belongs to a cluster */
@@ -55,9 +56,6 @@ int nx_identity_store(struct nx_data_dir *dir, const struct nx_identity *identit
 /* Writes a small file durably: temporary name beside it, fdatasync, rename, directory fsync. 0, or
  * -errno with the old file in place. */
 int nx_file_replace(const char *path, const void *bytes, size_t length, unsigned mode);
-
-/* fsync of a directory. 0 or -errno. */
-int nx_directory_sync(const char *path);
 
 /* Binary form of a textual UUID. 0 or -EINVAL. */
 int nx_uuid_parse(const char *text, uint8_t ret_uuid[16]);

@@ -223,19 +223,6 @@ int nx_file_replace(const char *path, const void *bytes, size_t length, unsigned
     return rc;
 }
 
-int nx_directory_sync(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    rc = fsync(fd) == 0 ? 0 : -errno;
-    close(fd);
-    return rc;
-}
-
 int nx_file_read_text(int dir_fd, const char *name, char *ret_text, size_t cap)
 {
     int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);

@@ -306,7 +306,7 @@ static int scan_segment(struct nx_recovery *r, size_t i)
 /* Zeros of what is cut, and disk of what was read. The segment stays open, the caller's. */
 static int mend_last(struct nx_recovery *r, size_t i)
 {
-    int fd;
+    int fd = -1;
     int rc = open_for_writing(r, i, &fd);
 
     if (rc < 0) {

@@ -263,6 +263,14 @@ static int finish_free(int dir_fd, int fd, const char *temp, uint64_t n, uint64_
     return rc;
 }
 
+bool nx_segment_free_exists(int dir_fd, uint64_t n)
+{
+    char name[NX_SEGMENT_NAME];
+
+    free_name(n, name);
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int nx_segment_prepare(int dir_fd, uint64_t n, uint64_t size)
 {
     static const char temp[] = TEMP_PREFIX "prepare";

@@ -55,6 +55,8 @@ int nx_segment_free_count(int dir_fd,
                           bool clean,
                           size_t *ret_count,
                           uint64_t *ret_lowest);
+/* Whether there is a free-<n>. Only the checkpointer makes them, so that it can rely on a no. */
+bool nx_segment_free_exists(int dir_fd, uint64_t n);
 /* Makes free-<n> of `size` zero bytes, written and synced; a temporary name first, so that a free-<n>
  * is always whole. 0; -EEXIST: there is such a one; -ENOSPC and other -errno leave nothing behind. */
 int nx_segment_prepare(int dir_fd, uint64_t n, uint64_t size);

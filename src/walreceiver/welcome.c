@@ -52,16 +52,16 @@ static void adopt_cluster(struct nx_walreceiver *r, struct nx_slice cluster_id)
                         text);
         return;
     }
-    while (nx_now_ms() < until && !nx_process_stopping(r->process)) {
+    uint64_t now;
+
+    while ((now = nx_now_ms()) < until && !nx_process_stopping(r->process)) {
         struct pollfd pollfd = {.fd = r->process->control.fd, .events = POLLIN};
 
-        (void)poll(&pollfd, 1, (int)(until - nx_now_ms()));
+        (void)poll(&pollfd, 1, (int)(until - now));
         if (nx_process_control(r->process, &reply, 1) > 0 && reply.type == NX_CONTROL_DONE) {
             if (reply.status < 0) {
                 nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-reply.status,
                                 "cluster %s can't be adopted: %s", text, reply.text);
-            } else {
-                nx_info("this node now belongs to cluster %s", text);
             }
             return;
         }
@@ -139,7 +139,6 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     atomic_store_explicit(&state->master_offset, welcome->current_wal_offset, memory_order_relaxed);
     atomic_store_explicit(&state->welcome_offset, welcome->current_wal_offset,
                           memory_order_relaxed);
-    atomic_store_explicit(&state->wanted_generation, r->producer.generation, memory_order_relaxed);
     atomic_store_explicit(&state->stage, NX_RECEIVER_CATCHING_UP, memory_order_relaxed);
     atomic_store_explicit(&state->master_known, 1, memory_order_release);
     atomic_store_explicit(&state->connected, 1, memory_order_release);

@@ -179,7 +179,9 @@ static void turn(struct nx_walsender *ws)
 /* One line, and the Error that goes with it. */
 static void say_why(struct nx_walsender *ws)
 {
-    const char *who = ws->replica_id[0] != '\0' ? ws->replica_id : "unknown";
+    bool known = ws->replica_id[0] != '\0';
+    const char *kind = known ? "replica " : "a peer";
+    const char *id = known ? ws->replica_id : "";
 
     switch (ws->ending.kind) {
     case NX_ENDING_NONE:
@@ -187,11 +189,15 @@ static void say_why(struct nx_walsender *ws)
         nx_debug("connection from %s on the replication port ended: %s", ws->peer, ws->ending.text);
         break;
     case NX_ENDING_NORMAL:
-        nx_info("replica %s at %s left: %s", who, ws->peer, ws->ending.text);
+        nx_info("%s%s at %s disconnected: %s", kind, id, ws->peer, ws->ending.text);
         break;
     case NX_ENDING_REFUSED:
-        nx_warn("replica %s at %s refused, Error %u (%s): %s", who, ws->peer, ws->ending.code,
-                nx_wire_error_text(ws->ending.code), ws->ending.text);
+        if (ws->ending.code == 0) {
+            nx_warn("%s%s at %s refused: %s", kind, id, ws->peer, ws->ending.text);
+        } else {
+            nx_warn("%s%s at %s refused, Error %u (%s): %s", kind, id, ws->peer, ws->ending.code,
+                    nx_wire_error_text(ws->ending.code), ws->ending.text);
+        }
         break;
     }
 }

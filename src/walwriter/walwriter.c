@@ -17,6 +17,9 @@
  * submission after a group before it sleeps. An idle node has no groups, so it never spins. */
 #define SPIN_US 30
 
+/* Turns without a sleep between looks at the control channel. */
+#define CONTROL_EVERY 256
+
 /* How often a replica looks again whether its full disk has space for a segment. */
 #define FULL_DISK_RETRY_MS 1000
 
@@ -156,6 +159,8 @@ static int turn(struct walwriter *w, bool *ret_idle)
 
 static int run(struct walwriter *w)
 {
+    unsigned turns = 0;
+
     while (!nx_process_stopping(w->process)) {
         bool idle = true;
         int rc = turn(w, &idle);
@@ -165,6 +170,8 @@ static int run(struct walwriter *w)
         }
         if (idle || !spin(w)) {
             sleep_until_rung(w);
+        } else if (++turns % CONTROL_EVERY == 0) {
+            (void)nx_process_control(w->process, NULL, 0);
         }
     }
     return 0;
@@ -218,7 +225,7 @@ int nx_walwriter_main(struct nx_process *process)
         nx_state_close(w.state);
     }
     if (rc < 0 && rc != -ECANCELED) {
-        nx_error("writing the log in %s/wal failed: %s; recovery will read what is on disk",
+        nx_error("the log in %s/wal failed: %s; recovery will read what is on disk",
                  process->state_root, strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
     }

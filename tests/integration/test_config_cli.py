@@ -359,20 +359,20 @@ class Reload(NexusTestCase):
         self.assertIn(self.put(2000), (200, 201))
         self.reload(
             "[http]\nmax_value_size = 1000\n",
-            r"configuration reloaded: 1 keys changed: http\.max_value_size$",
+            r"configuration reloaded: 1 key changed: http\.max_value_size$",
         )
         wait_until(lambda: self.put(2000) == 413, what="a value that is too large now")
         self.assertIn(self.put(1000), (200, 201))
         # Out of the file, it is the default again.
-        self.reload("", r"configuration reloaded: 1 keys changed: http\.max_value_size$")
+        self.reload("", r"configuration reloaded: 1 key changed: http\.max_value_size$")
         wait_until(lambda: self.put(2000) == 200, what="a value that is small enough again")
 
     def test_the_log_level_and_form(self):
-        self.reload("[server]\nlog_format = json\n", r'"message":"configuration reloaded: 1 keys')
+        self.reload("[server]\nlog_format = json\n", r'"message":"configuration reloaded: 1 key')
         since = self.reload("[server]\nlog_format = json\n", r'reloaded: 0 keys changed"')
         for line in since.splitlines():
             self.assertEqual(json.loads(line)["pid"], self.node.pid, line)
-        self.reload("", r"INFO  postmaster\[\d+\]: configuration reloaded: 1 keys")
+        self.reload("", r"INFO  postmaster\[\d+\]: configuration reloaded: 1 key")
 
     def test_a_key_that_waits_for_a_restart(self):
         before = self.node.pids("http")

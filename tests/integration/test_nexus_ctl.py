@@ -234,11 +234,22 @@ class Running(CtlTestCase):
             self.here.write, "[http]\nmax_connections = 500\n", "data", "nexus.conf"
         )
         self.here.write("[http]\nmax_connections = 600\nworkers = 3\n", "data", "nexus.conf")
-        done = self.assert_ctl(self.ctl("reload"), DONE, "1 keys changed: http.max_connections")
+        done = self.assert_ctl(self.ctl("reload"), DONE, "1 key changed: http.max_connections")
         self.assertIn("wait for a restart: http.workers", done.stdout)
         self.here.write("[http]\nmax_connections = many\n", "data", "nexus.conf")
         self.assert_ctl(self.ctl("reload"), FAILED, "^$", "nexus.conf:2: http.max_connections")
         self.assertTrue(is_alive(self.pid))
+
+    def test_reload_whatever_the_log_is(self):
+        self.addCleanup(self.ctl, "reload")
+        self.addCleanup(
+            self.here.write, "[http]\nmax_connections = 500\n", "data", "nexus.conf"
+        )
+        self.here.write("[server]\nlog_format = json\n", "data", "nexus.conf")
+        done = self.assert_ctl(self.ctl("reload"), DONE, "^configuration reloaded: ")
+        self.assertNotIn('"', done.stdout)
+        self.here.write("[server]\nlog_level = warning\n", "data", "nexus.conf")
+        self.assert_ctl(self.ctl("reload"), DONE, "the configuration is good")
 
     def test_config_is_the_running_servers(self):
         """Its own options and variables count, not those of whoever asks."""

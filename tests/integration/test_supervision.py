@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -150,6 +151,21 @@ class Signals(NexusTestCase):
         found = node.versions()
         self.assertEqual([key for key, offset in acked.items() if found.get(key) != offset], [])
 
+    def test_a_walwriter_that_dies_during_a_stop_ends_it(self):
+        """A smart stop waits for an open request without a limit; this one can't be answered any more."""
+        node = self.node("master", settings={"http.request_timeout_ms": 60000})
+        (walwriter,) = node.pids("walwriter")
+        with socket.create_connection(("127.0.0.1", node.http_port)) as sock:
+            sock.sendall(b"PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+                         b"Expect: 100-continue\r\n\r\n")
+            self.assertIn(b"100 Continue", sock.recv(4096))
+            os.kill(node.pid, signal.SIGUSR2)
+            node.wait_log("stopping")
+            os.kill(walwriter, signal.SIGKILL)
+            self.assertEqual(node.wait_exit(), 2)
+        self.assertRegex(node.log(), r"walwriter .*signal 9.* during the stop")
+        node.start()
+
     def test_signals_to_children_do_no_harm(self):
         node = self.node("master")
         for kind in PERMANENT:
@@ -190,6 +206,26 @@ class Signals(NexusTestCase):
         os.kill(node.pid, signal.SIGHUP)
         node.wait_log("banana", since=mark)
         self.assertEqual(node.request("PUT", "/kv/k", b"x" * 20)[0], 200)
+
+
+class DataDirectory(NexusTestCase):
+    def test_a_server_whose_directory_is_taken_away_stops(self):
+        for how in ("moved", "replaced", "removed"):
+            with self.subTest(how):
+                node = self.node("master")
+                node.put("k", b"v")
+                if how == "removed":
+                    shutil.rmtree(node.data_dir)
+                else:
+                    os.rename(node.data_dir, node.data_dir + ".away")
+                if how == "replaced":
+                    os.mkdir(node.data_dir, 0o700)
+                self.assertEqual(node.wait_exit(), 1)
+                self.assertIn("was removed, moved or replaced", node.log())
+                if how == "moved":
+                    os.rename(node.data_dir + ".away", node.data_dir)
+                    node.start()
+                    self.assertEqual(node.get("k"), b"v")
 
 
 class Starts(NexusTestCase):

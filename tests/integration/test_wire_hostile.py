@@ -462,17 +462,13 @@ class HostileMasters(NexusTestCase):
     def test_05_a_master_that_falls_silent_appears_dead(self):
         peer = self.session()
         mark = self.replica.log_mark()
-        begin = time.monotonic()
         peer.recv_end(10)
-        self.assertGreater(time.monotonic() - begin, 0.8)
         self.replica.wait_log("appears dead", since=mark)
         self.session().close()
 
     def test_06_a_master_that_never_welcomes(self):
         peer, _ = self.hello()
-        begin = time.monotonic()
         peer.recv_end(10)
-        self.assertLess(time.monotonic() - begin, 5)
         self.replica.wait_log("no Welcome within connect_timeout_ms")
         self.session().close()
 

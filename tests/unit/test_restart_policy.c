@@ -73,6 +73,18 @@ START_TEST(short_lives_are_ever_longer_apart_up_to_a_bound)
 }
 END_TEST
 
+START_TEST(crashes_of_connections_are_ever_longer_apart_too)
+{
+    struct nx_child_history history = {0};
+    struct nx_child_death death = {
+        .rule = RESTART_NEVER, .wait_status = KILLED(SIGSEGV), .was_ready = true, .lived_ms = 10};
+
+    ck_assert_uint_eq(nx_restart_decide(&death, &history).delay_ms, 0);
+    ck_assert_uint_eq(nx_restart_decide(&death, &history).delay_ms, NX_BACKOFF_FIRST_MS);
+    ck_assert_int_eq(nx_restart_decide(&death, &history).action, NX_RESTART_SERVER);
+}
+END_TEST
+
 static enum nx_restart_action dies_in_startup(struct nx_child_history *history, uint64_t now_ms)
 {
     struct nx_child_death death = {
@@ -137,6 +149,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_first_death_is_answered_at_once, 0,
                         (int)(sizeof first_deaths / sizeof first_deaths[0]));
     tcase_add_test(tcase, short_lives_are_ever_longer_apart_up_to_a_bound);
+    tcase_add_test(tcase, crashes_of_connections_are_ever_longer_apart_too);
     tcase_add_test(tcase, one_that_keeps_dying_in_startup_is_given_up);
     tcase_add_test(tcase, rare_deaths_in_startup_are_not);
     tcase_add_test(tcase, a_start_that_succeeds_forgets_the_ones_before);
