@@ -134,7 +134,7 @@ static int confirm(struct checkpointer *c)
     int rc = c->state == NULL ? open_state(c) : 0;
 
     rc = rc < 0 ? rc : nx_state_confirm(c->state, &c->position);
-    if (rc == -ENOSPC) {
+    if (rc == -ENOSPC || (rc == -EIO && nx_segments_disk_full(&c->segments))) {
         return space_is_short(c);
     }
     if (rc < 0) {
@@ -195,8 +195,8 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
     if (rc == 0 && last > c->position.offset) {
         rc = nx_merge_generation(c->shm, c->state, number, &result);
     }
-    if (rc == -ENOSPC) {
-        return space_is_short(c);
+    if (rc == -ENOSPC || (rc == -EIO && nx_segments_disk_full(&c->segments))) {
+        return space_is_short(c); /* LMDB says EIO of a write that was cut short by a full disk */
     }
     if (rc < 0) {
         nx_error("merging generation %" PRIu64 " (entries up to %" PRIu64

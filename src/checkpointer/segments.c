@@ -78,16 +78,27 @@ static void say_full(const struct nx_segments *segments)
         RESERVE_SEGMENTS * segment_size(segments), RESERVE_SEGMENTS);
 }
 
+/* What recovery, deletes and merges need: two segments, and as much as a generation that is still to be
+ * merged, but on a small disk not more than an eighth of it for that. */
+static uint64_t reserve_of(const struct nx_segments *segments, const struct statvfs *fs)
+{
+    uint64_t merge = segments->process->shm->generation_bytes;
+    uint64_t most = (uint64_t)fs->f_blocks * fs->f_frsize / 8;
+
+    return RESERVE_SEGMENTS * segment_size(segments) + (merge < most ? merge : most);
+}
+
 /* Full below the reserve; not full again only a segment above it, so that it doesn't flap. */
 static void watch_disk(struct nx_segments *segments)
 {
-    uint64_t reserve = RESERVE_SEGMENTS * segment_size(segments);
     struct statvfs fs;
+    uint64_t reserve;
 
     if (fstatvfs(segments->dir_fd, &fs) != 0 || fs.f_blocks == 0) {
         return; /* a filesystem that doesn't say */
     }
     segments->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    reserve = reserve_of(segments, &fs);
     if (!disk_is_full(segments) && segments->free_bytes < reserve) {
         publish_disk(segments, NX_DISK_FULL);
         say_full(segments);
@@ -97,6 +108,12 @@ static void watch_disk(struct nx_segments *segments)
                 segments->process->state_root, segments->free_bytes);
     }
     segments->retry_ms = disk_is_full(segments) ? nx_now_ms() + RETRY_MS : 0;
+}
+
+bool nx_segments_disk_full(struct nx_segments *segments)
+{
+    watch_disk(segments);
+    return disk_is_full(segments);
 }
 
 static void complain(const struct nx_segments *segments, const char *doing, int rc)

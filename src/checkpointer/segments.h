@@ -27,6 +27,9 @@ void nx_segments_close(struct nx_segments *segments);
  * prepared or recycled a call, since that takes long. True: there is more to do now. */
 bool nx_segments_tend(struct nx_segments *segments, uint64_t checkpoint_offset);
 
+/* Looks at the disk: true when only the reserve is left. */
+bool nx_segments_disk_full(struct nx_segments *segments);
+
 /* True when the walwriter has begun another segment, or the time to look again has come. */
 bool nx_segments_due(const struct nx_segments *segments);
 

@@ -45,34 +45,56 @@ static bool is_own_address(const struct nx_config *config)
                                         (nx_net_is_wildcard(&own) || is_loopback_host(own.host))));
 }
 
+/* "FILE:LINE: ", "VARIABLE: " or "--OPTION: " of a key that was set; "" for a default. */
+static const char *where_set(const struct nx_config_report *report,
+                             const char *section,
+                             const char *key)
+{
+    static char text[NX_PATH_SIZE + 40];
+    size_t row = (size_t)nx_option_find(section, key);
+    char where[NX_PATH_SIZE + 32];
+
+    nx_config_where(report, row, where, sizeof where);
+    (void)snprintf(text, sizeof text, "%s: ", where);
+    return report->origins[row] == NX_FROM_DEFAULT ? "" : text;
+}
+
 static void check_role(const struct nx_config *config, struct nx_config_report *report)
 {
     if (config->replication.role != NX_ROLE_REPLICA) {
         return;
     }
     if (config->replication.master_addr[0] == '\0') {
-        nx_config_error(report, "replication.role = replica needs replication.master_addr: the "
-                                "master's host:port, such as 10.0.0.1:15475");
-    } else if (is_own_address(config)) {
         nx_config_error(report,
-                        "replication.master_addr = %s is this node's own replication address; name "
-                        "the master's",
-                        config->replication.master_addr);
+                        "%sreplication.role = replica needs replication.master_addr: the master's "
+                        "host:port, such as 10.0.0.1:15475",
+                        where_set(report, "replication", "role"));
+    } else if (is_own_address(config)) {
+        nx_config_error(
+            report,
+            "%sreplication.master_addr = %s is this node's own replication address; name "
+            "the master's",
+            where_set(report, "replication", "master_addr"), config->replication.master_addr);
     }
 }
 
 static void check_quorum(const struct nx_config *config, struct nx_config_report *report)
 {
     if (config->replication.mode == NX_MODE_SYNC && config->wal.fsync != NX_FSYNC_ALWAYS) {
-        nx_config_error(report, "replication.mode = sync needs wal.fsync = always: what isn't on "
-                                "disk can't be promised");
+        nx_config_error(
+            report,
+            "%sreplication.mode = sync needs wal.fsync = always: what isn't on disk can't "
+            "be promised",
+            where_set(report, "replication", "mode"));
     }
     if (config->replication.sync_quorum > config->replication.max_replicas) {
-        nx_config_error(report,
-                        "replication.sync_quorum = %llu is above replication.max_replicas = %llu: "
-                        "so many replicas can never confirm",
-                        (unsigned long long)config->replication.sync_quorum,
-                        (unsigned long long)config->replication.max_replicas);
+        nx_config_error(
+            report,
+            "%sreplication.sync_quorum = %llu is above replication.max_replicas = %llu: "
+            "so many replicas can never confirm",
+            where_set(report, "replication", "sync_quorum"),
+            (unsigned long long)config->replication.sync_quorum,
+            (unsigned long long)config->replication.max_replicas);
     }
 }
 
@@ -95,8 +117,9 @@ static void check_log(const struct nx_config *config, struct nx_config_report *r
 {
     if (config->wal.max_size < 2 * config->wal.segment_size) {
         nx_config_error(report,
-                        "wal.max_size (%llu bytes) must be at least two times wal.segment_size "
+                        "%swal.max_size (%llu bytes) must be at least two times wal.segment_size "
                         "(%llu bytes)",
+                        where_set(report, "wal", "max_size"),
                         (unsigned long long)config->wal.max_size,
                         (unsigned long long)config->wal.segment_size);
     }

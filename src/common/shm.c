@@ -108,9 +108,9 @@ static int create_named(uint64_t size, struct nx_shm **ret_shm)
     if (fd < 0) {
         return -errno;
     }
+    (void)shm_unlink(name); /* before it takes memory: a kill must leave nothing */
     int rc = map_object(fd, size, ret_shm);
 
-    (void)shm_unlink(name);
     close(fd);
     return rc;
 }

@@ -18,7 +18,7 @@ struct nx_shm_origin {
 };
 
 /* Makes the object: shm_open with O_EXCL under a random name, mode 0600, posix_fallocate (a plain
- * ftruncate succeeds on a full tmpfs and the first touch is a SIGBUS), unlinked once mapped.
+ * ftruncate succeeds on a full tmpfs and the first touch is a SIGBUS), unlinked at once.
  * wanted: bytes, or 0 for auto (128 MiB, or three quarters of what is free; below 32 MiB a 64 MiB
  * memfd). All memory is zero, the regions are laid out, doorbells are not touched.
  * 0, -ENOSPC (not enough shared memory; *ret_origin says what was free), or another -errno. */

@@ -140,6 +140,7 @@ struct nx_receiver_state {
     nx_atomic_u32 master_known;               /* release store that publishes master_id below */
     nx_atomic_u64 master_offset;              /* highest offset the master was heard to have */
     nx_atomic_u64 welcome_offset;             /* the master's offset at the last Welcome */
+    nx_atomic_u64 first_offset; /* the same, as this node had nothing yet; 0: it had something */
     nx_atomic_u64 entries_received;
     nx_atomic_u64 entries_applied;
     nx_atomic_u64 bytes_received;

@@ -158,7 +158,7 @@ static int open_state(struct connection *connection, uint64_t *ret_offset, uint6
     }
     export->reading = true;
     *ret_offset = base.offset;
-    *ret_epoch = base.epoch;
+    *ret_epoch = base.offset == 0 ? nx_node_epoch(connection->worker->shm) : base.epoch;
     return nx_state_cursor_open(export->state, &export->cursor);
 }
 

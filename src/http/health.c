@@ -59,12 +59,16 @@ void nx_handle_health(struct connection *connection)
     respond_verdict(connection, &verdict);
 }
 
-/* A replica is behind until it has applied what its master had at the last Welcome. */
+/* A replica is behind until it has applied what its master had at the last Welcome. Before the first
+ * one since its start nobody knows how far behind it is. */
 static bool catching_up(struct nx_shm *shm)
 {
+    const struct nx_receiver_state *receiver = &shm->receiver;
+
     return nx_node_role(shm) == NX_NODE_REPLICA &&
-           nx_node_durable(shm) <
-               atomic_load_explicit(&shm->receiver.welcome_offset, memory_order_relaxed);
+           (atomic_load_explicit(&receiver->master_known, memory_order_acquire) == 0 ||
+            nx_node_durable(shm) <
+                atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed));
 }
 
 static void judge_ready(struct nx_shm *shm, uint64_t max_lag, struct verdict *verdict)
@@ -75,6 +79,16 @@ static void judge_ready(struct nx_shm *shm, uint64_t max_lag, struct verdict *ve
     add_reason(verdict, not_synced, "not_synced");
     add_reason(verdict, !not_synced && catching_up(shm), "catching_up");
     add_reason(verdict, nx_node_lag(shm) > max_lag, "lag");
+    /* A replica that can't store what comes holds back reading, and doesn't hear how far it falls back. */
+    add_reason(verdict,
+               nx_node_role(shm) == NX_NODE_REPLICA &&
+                   atomic_load_explicit(&shm->checkpoint.disk_state, memory_order_relaxed) ==
+                       NX_DISK_FULL,
+               "disk_full");
+    add_reason(verdict,
+               nx_node_role(shm) == NX_NODE_REPLICA &&
+                   atomic_load_explicit(&shm->checkpoint.failures, memory_order_relaxed) > 0,
+               "checkpoint_failing");
 }
 
 /* The bound of the lag: the parameter, else the configured one. False: answered. */

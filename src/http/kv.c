@@ -94,7 +94,7 @@ static void respond_value(struct connection *connection,
     nx_respond(connection, &(struct response){
                                .status = modified ? 200 : 304,
                                .type = modified ? "application/octet-stream" : NULL,
-                               .body = nx_slice_of(item->value, item->value_length),
+                               .body = nx_slice_of(item->value, modified ? item->value_length : 0),
                                .has_offset = true,
                                .offset = read_offset,
                                .epoch = nx_node_epoch(connection->worker->shm),

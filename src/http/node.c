@@ -47,20 +47,21 @@ uint64_t nx_node_durable(struct nx_shm *shm)
     return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
 }
 
-/* Until full sync exists, a replica at 0 is streamed from entry 1: with one entry applied it shows an
- * early but true state. At 0 it is only synced if its master said that it has nothing either. */
+/* A replica that begins with nothing is synced once it has what its master had then: before, a key that
+ * exists would seem absent. (A restart on the way forgets the goal, until full sync keeps one.) */
 bool nx_node_not_synced(struct nx_shm *shm)
 {
     const struct nx_receiver_state *receiver = &shm->receiver;
-    bool heard = atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0;
+    uint64_t applied = nx_node_durable(shm);
 
-    if (nx_node_role(shm) != NX_NODE_REPLICA || nx_node_durable(shm) > 0) {
+    if (nx_node_role(shm) != NX_NODE_REPLICA) {
         return false;
     }
-    if (!heard) {
-        return atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
+    if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) == 0) {
+        return applied == 0 &&
+               atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
     }
-    return atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed) > 0;
+    return applied < atomic_load_explicit(&receiver->first_offset, memory_order_relaxed);
 }
 
 uint64_t nx_node_lag(struct nx_shm *shm)
@@ -120,10 +121,15 @@ static void refuse_read_only(struct connection *connection, const char *why)
         .master = known ? master : NULL,
     };
 
-    snprintf(problem.message, sizeof problem.message, "%s %s.", why,
-             known ? "Send it to the master, at the URL under 'master'"
-                   : "Send it to the master (this replica has not reached it yet and doesn't know "
-                     "its HTTP address)");
+    if (known) {
+        snprintf(problem.message, sizeof problem.message,
+                 "%s Send it to the master, at the URL under 'master'.", why);
+    } else {
+        snprintf(problem.message, sizeof problem.message,
+                 "%s Send it to the master, whose replication address is %s (this replica has not "
+                 "heard its HTTP address since it started).",
+                 why, connection->worker->process->config->replication.master_addr);
+    }
     nx_respond_problem(connection, &problem);
 }
 

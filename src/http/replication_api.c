@@ -405,8 +405,6 @@ void nx_handle_replicas(struct connection *connection)
         }
     }
     nx_json_close(&json, ']');
-    nx_json_open(&json, "absent", '['); /* replicas are not remembered yet */
-    nx_json_close(&json, ']');
     nx_json_close(&json, '}');
     nx_text_puts(text, "\n");
     nx_respond_json(connection, text);

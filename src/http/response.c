@@ -114,7 +114,8 @@ void nx_respond(struct connection *connection, const struct response *response)
         nx_text_puts(out, "Content-Length: 0\r\n");
     }
     nx_text_puts(out, "\r\n");
-    if (!is_head_request(connection)) {
+    /* Without Content-Length not a byte: the client would take it for the next answer. */
+    if (!is_head_request(connection) && response->type != NULL) {
         nx_text_add(out, response->body.data, response->body.length);
     }
     check_memory(connection);

@@ -67,8 +67,14 @@ void nx_listeners_close(struct nx_postmaster *pm)
 {
     char path[NX_PATH_SIZE + 16];
 
+    if (pm->http_fd >= 0) {
+        close(pm->http_fd);
+        pm->http_fd = -1;
+    }
     if (pm->unix_fd >= 0) {
         (void)snprintf(path, sizeof path, "%s/nexus.sock", pm->dir.path);
         (void)unlink(path);
+        close(pm->unix_fd);
+        pm->unix_fd = -1;
     }
 }

@@ -24,30 +24,38 @@ static struct nx_postmaster postmaster = {.http_fd = -1,
                                           .watch_fd = -1};
 static struct nx_config_report report;
 
-/* Raises the limit of descriptors to what http.max_connections needs, as far as it goes. */
-static void fit_descriptors(struct nx_postmaster *pm)
+/* Raises the limit of descriptors to what http.max_connections needs, as far as it goes. Negative, and
+ * logged, when it is too low for any. */
+static int fit_descriptors(struct nx_postmaster *pm)
 {
     struct rlimit limit;
     rlim_t wanted = pm->config.http.max_connections + DESCRIPTORS_BESIDE;
 
     pm->most_connections = UINT64_MAX;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
-        return;
+        return 0;
     }
     limit.rlim_cur =
         limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        return;
+        return 0;
+    }
+    if (limit.rlim_cur <= DESCRIPTORS_BESIDE) {
+        nx_error(
+            "the limit of open files is %llu, which is too low: raise it (ulimit -n, LimitNOFILE) to "
+            "%llu, or at least above %llu",
+            (unsigned long long)limit.rlim_cur, (unsigned long long)wanted,
+            (unsigned long long)DESCRIPTORS_BESIDE);
+        return -EMFILE;
     }
     if (limit.rlim_cur < wanted) {
-        pm->most_connections = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE
-                                   ? limit.rlim_cur - DESCRIPTORS_BESIDE
-                                   : DESCRIPTORS_BESIDE;
+        pm->most_connections = limit.rlim_cur - DESCRIPTORS_BESIDE;
         nx_warn(
             "the limit of open files is %llu: http.max_connections is lowered to %llu; raise the "
             "limit (ulimit -n, LimitNOFILE) for more",
             (unsigned long long)limit.rlim_cur, (unsigned long long)pm->most_connections);
     }
+    return 0;
 }
 
 static const char *served_without_token(enum nx_allow allow)
@@ -99,19 +107,26 @@ static int begin_cluster(struct nx_postmaster *pm)
 static int prepare(struct nx_postmaster *pm)
 {
     char error[1024] = "";
-    int rc = nx_data_dir_open(pm->config.server.data_dir, &pm->dir, error, sizeof error);
+    int rc =
+        nx_signals_open(pm); /* first: one that comes during the start is heard when it is over */
 
+    if (rc < 0) {
+        nx_error("signals can't be received: %s", strerrordesc_np(-rc));
+        return NX_EXIT_FAILURE;
+    }
+    rc = nx_data_dir_open(pm->config.server.data_dir, &pm->dir, error, sizeof error);
     rc = rc < 0 ? rc : nx_listeners_open(pm, error, sizeof error);
     if (rc < 0) {
         nx_error("%s", error[0] != '\0' ? error : strerrordesc_np(-rc));
         return NX_EXIT_PERSON;
     }
     log_start(pm);
-    fit_descriptors(pm);
-    rc = nx_signals_open(pm);
-    rc = rc < 0 ? rc : nx_latch_create_doorbells();
+    if (fit_descriptors(pm) < 0) {
+        return NX_EXIT_PERSON;
+    }
+    rc = nx_latch_create_doorbells();
     if (rc < 0) {
-        nx_error("signals or doorbells can't be set up: %s", strerrordesc_np(-rc));
+        nx_error("the doorbells of processes can't be made: %s", strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
     }
     rc = nx_watch_open(pm);

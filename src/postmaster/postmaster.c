@@ -43,6 +43,9 @@ static void begin_stage(struct nx_postmaster *pm, unsigned stage)
     uint64_t limit = STOP_LIMIT_MS + pm->config.replication.stop_drain_ms;
 
     pm->stop_stage = stage;
+    if (stage > 0) {
+        nx_listeners_close(pm); /* nobody is left who would answer a connection */
+    }
     pm->deadline_ms = pm->stop_mode == NX_STOP_SMART && stage == 0 ? 0 : nx_now_ms() + limit;
     nx_children_tell(pm, (int)stage, NX_CONTROL_STOP, pm->stop_mode);
 }

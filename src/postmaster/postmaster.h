@@ -123,6 +123,8 @@ int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd);
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */
 int nx_listeners_open(struct nx_postmaster *pm, char *error, size_t cap);
+/* Closes the HTTP sockets, if they are open, and removes the Unix socket's name: from now on a connection is
+ * refused. */
 void nx_listeners_close(struct nx_postmaster *pm);
 
 /* ---- shared.c ---- */

@@ -16,7 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define POLL_MS 20
+#define POLL_MS   20
+#define GLANCE_MS 500 /* how long the lock of one that lives is looked at */
 
 int nx_data_fail(const struct nx_data_opening *o, int rc, const char *format, ...)
 {
@@ -125,8 +126,14 @@ static pid_t read_pid(int fd)
     return (pid_t)strtol(text, NULL, 10);
 }
 
-/* The children of a postmaster that was killed end within a second and the lock with them; who holds a
- * lock without a pid in it only looks whether it is free (nexus-ctl), or is about to write its pid. */
+/* Whether a process has this pid; one that ended counts until its parent has asked for its status. */
+static bool is_alive(pid_t pid)
+{
+    return pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH);
+}
+
+/* The children of a postmaster that was killed end within a second and the lock with them. nexus-ctl holds
+ * it for a moment, to see whether it is free: the pid in it is an earlier server's then. */
 static int take_lock(const struct nx_data_opening *o, int fd)
 {
     static const struct timespec pause = {.tv_nsec = POLL_MS * 1000000L};
@@ -138,12 +145,12 @@ static int take_lock(const struct nx_data_opening *o, int fd)
             return nx_data_failed_doing(o, -errno, "locking " NX_LOCK_NAME);
         }
         pid = read_pid(fd);
-        if (waited >= NX_LOCK_WAIT_MS || (pid > 0 && (kill(pid, 0) == 0 || errno != ESRCH))) {
+        if (waited >= (is_alive(pid) ? GLANCE_MS : NX_LOCK_WAIT_MS)) {
             return nx_data_fail(
                 o, -EBUSY,
                 "data directory %s is in use by another server (pid %ld%s); stop that one "
                 "(nexus-ctl stop -D %s) or name another directory",
-                o->dir.path, (long)pid, pid > 0 && waited > 0 ? ", or processes that it left" : "",
+                o->dir.path, (long)pid, is_alive(pid) ? "" : ", or processes that it left",
                 o->dir.path);
         }
         (void)nanosleep(&pause, NULL);

@@ -1,6 +1,7 @@
 /* Opens LMDB's environment, and makes it. Runs in every process that reads the state; making in the
  * checkpointer alone. LMDB would make its file in place, unsynced, and a power cut could leave half of
  * it: so it is made under another name, synced, and renamed. */
+#include "common/log.h"
 #include "storage/file_io.h"
 #include "storage/state_codec.h"
 #include "storage/state_handle.h"
@@ -166,6 +167,19 @@ static int open_databases(struct nx_environment *environment, MDB_txn *txn, unsi
     return rc != 0 ? rc : mdb_dbi_open(txn, "meta", flags, &environment->meta);
 }
 
+/* LMDB has found pages that can't be: it would abort without a word of where. */
+static void say_damaged(MDB_env *env, const char *what)
+{
+    const char *path = "";
+
+    (void)mdb_env_get_path(env, &path);
+    nx_error(
+        "the state in %s is damaged (LMDB: %s): recover this node from a replica (start it with an "
+        "empty data directory and let it follow one) or from a snapshot",
+        path, what);
+    abort();
+}
+
 static int new_env(const struct nx_environment *environment, MDB_env **ret_env)
 {
     unsigned readers = environment->options.max_readers;
@@ -180,6 +194,7 @@ static int new_env(const struct nx_environment *environment, MDB_env **ret_env)
              ? rc
              : mdb_env_set_maxreaders(env, readers > NX_STATE_READERS ? readers : NX_STATE_READERS);
     rc = rc != 0 ? rc : mdb_env_set_maxdbs(env, DATABASES);
+    rc = rc != 0 ? rc : mdb_env_set_assert(env, say_damaged);
     if (rc != 0) {
         mdb_env_close(env);
         return rc;

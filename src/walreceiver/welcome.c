@@ -139,6 +139,10 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     atomic_store_explicit(&state->master_offset, welcome->current_wal_offset, memory_order_relaxed);
     atomic_store_explicit(&state->welcome_offset, welcome->current_wal_offset,
                           memory_order_relaxed);
+    if (r->last.offset == 0) {
+        atomic_store_explicit(&state->first_offset, welcome->current_wal_offset,
+                              memory_order_relaxed);
+    }
     atomic_store_explicit(&state->stage, NX_RECEIVER_CATCHING_UP, memory_order_relaxed);
     atomic_store_explicit(&state->master_known, 1, memory_order_release);
     atomic_store_explicit(&state->connected, 1, memory_order_release);

@@ -687,6 +687,15 @@ class Connections(HostileCase):
                     self.assertEqual(head.headers["content-length"], str(len(got.body)))
                 self.assertEqual([answer.status for answer in client.answers()], [200])
 
+    def test_not_modified_has_no_body(self):
+        forged = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npwned"
+        self.node.put("forged", forged)
+        with self.client() as client:
+            client.send(request("GET /kv/forged", "If-None-Match: *") + request("GET /kv/forged") + AFTER)
+            self.assertEqual(client.answer().status, 304)
+            self.assertEqual(client.answer().body, forged)
+            self.assertEqual([answer.status for answer in client.answers()], [200])
+
     def test_keep_alive_and_close(self):
         for line, field, kept, says in (
             ("GET /health", "X: y", True, None),

@@ -3,6 +3,7 @@ replica that can't be served is told."""
 
 import os
 import signal
+import socket
 import time
 import unittest
 import uuid
@@ -79,6 +80,27 @@ class Streaming(NexusTestCase):
             return row if row and all(row[name] == value for name, value in fields.items()) else None
 
         return master.wait_until(matches, what=f"a row with {fields}")
+
+    def test_025_during_a_drain_http_is_refused_at_once(self):
+        master = self.node("master")
+        with wire.RawPeer(master.replication_port) as peer:
+            peer.handshake()
+            master.put("k", b"v")
+            peer.recv_entries(1)  # never acknowledged: the stop waits for it
+            os.kill(master.pid, signal.SIGTERM)
+            master.wait_log("stopping")
+            wait_until(lambda: not self.accepts(master.http_port), what="the end of HTTP")
+            self.assertTrue(master.is_running())
+            peer.send(wire.build_ack(1))
+            self.assertEqual(master.wait_exit(), 0)
+
+    @staticmethod
+    def accepts(port):
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+            return True
+        except ConnectionRefusedError:
+            return False
 
     def test_03_a_restarted_master_is_asked_where_the_log_ends(self):
         master, replica = self.pair()

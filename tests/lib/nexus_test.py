@@ -117,7 +117,6 @@ def free_port():
         try:
             mark.bind(f"\0nexus-test-port-{port}")
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("0.0.0.0", port))
         except OSError:
             mark.close()
