@@ -228,6 +228,16 @@ static void ask_for_merge(struct http_worker *worker, uint64_t offset)
     nx_latch_ring(worker->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
 }
 
+/* Whether the state lacks entries that the checkpointer can't bring to it. */
+static bool checkpoint_fails(struct nx_shm *shm)
+{
+    const struct nx_checkpoint_state *checkpoint = &shm->checkpoint;
+
+    return atomic_load_explicit(&checkpoint->failures, memory_order_relaxed) > 0 &&
+           atomic_load_explicit(&checkpoint->checkpoint_offset, memory_order_acquire) <
+               nx_committed_offset(shm);
+}
+
 void nx_handle_export(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
@@ -239,8 +249,19 @@ void nx_handle_export(struct connection *connection)
                   "Parameter 'prefix' is longer than a key (%d bytes).", NX_MAX_KEY);
         return;
     }
+    if (checkpoint_fails(worker->shm)) {
+        nx_refuse(
+            connection, NX_ERROR_OVERLOADED,
+            "An export needs the newest entries merged into the state, which fails at the moment "
+            "for want of space; see this node's log.");
+        return;
+    }
     export = calloc(1, sizeof *export);
-    if (export == NULL || !take_place(worker)) {
+    if (export == NULL) {
+        nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
+        return;
+    }
+    if (!take_place(worker)) {
         free(export);
         nx_refuse(connection, NX_ERROR_TOO_MANY_REQUESTS,
                   "%d exports run on this node, which is the most; try again when one is done.",
