@@ -133,7 +133,8 @@ struct nx_checkpoint_state {
     nx_atomic_u64 failures;      /* merges that failed in a row */
 };
 
-/* A replica's view of its master. W:walreceiver. Times are CLOCK_MONOTONIC ms. */
+/* A replica's view of its master. W:walreceiver; once it was reaped, the postmaster, which notes that it
+ * is no longer connected. Times are CLOCK_MONOTONIC ms. */
 struct nx_receiver_state {
     alignas(NX_LINE) nx_atomic_u32 connected; /* Welcome received, session alive */
     nx_atomic_u32 stage;                      /* enum nx_receiver_stage */

@@ -113,7 +113,7 @@ void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type 
             continue;
         }
         child->told_to_stop = child->told_to_stop || type == NX_CONTROL_STOP;
-        if (nx_control_send(child->control_fd, type, 0, arg, NULL) < 0) {
+        if (nx_control_send(child->control_fd, type, 0, arg, NULL) == -EAGAIN) {
             nx_warn("%s %d doesn't read its channel", nx_process_kind_title(kind), (int)child->pid);
         }
     }
@@ -295,6 +295,10 @@ static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status)
     atomic_store_explicit(&row->last_exit, wait_status, memory_order_relaxed);
     if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALSENDER) {
         nx_shared_end_replica(pm, instance);
+    } else if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALRECEIVER) {
+        atomic_store_explicit(&pm->shm->receiver.connected, 0, memory_order_release);
+        atomic_store_explicit(&pm->shm->receiver.stage, NX_RECEIVER_CONNECTING,
+                              memory_order_relaxed);
     }
 }
 
@@ -306,11 +310,12 @@ static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_statu
     enum nx_restart_rule rule = nx_kind_rules(nx_process_slot_kind(slot, &instance))->restart;
     struct nx_child_history *history = rule == RESTART_NEVER ? &pm->connections : &child->history;
     uint64_t now = nx_now_ms();
-    struct nx_child_death death = {rule, wait_status, child->ready, now - child->started_ms, now};
     pid_t pid = child->pid;
     char how[128];
 
-    nx_children_message(pm, slot); /* its last words */
+    nx_children_message(pm, slot); /* its last words, READY perhaps */
+    struct nx_child_death death = {rule, wait_status, child->ready, now - child->started_ms, now};
+
     nx_restart_describe(wait_status, how, sizeof how);
     clear_away(pm, slot, wait_status);
     if (pm->life == NX_LIFE_STOPPING) {

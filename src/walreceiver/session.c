@@ -213,6 +213,23 @@ static void queue_ack(struct nx_walreceiver *r)
     }
 }
 
+/* What is judged by is the longer interval of both nodes, what is sent the shorter one: the master judges
+ * us by its own. Either may change by a reload. */
+static uint64_t longer_heartbeat(const struct nx_walreceiver *r)
+{
+    uint64_t own = config_of(r)->replication.heartbeat_ms;
+
+    return own > r->master_heartbeat_ms ? own : r->master_heartbeat_ms;
+}
+
+static uint64_t shorter_heartbeat(const struct nx_walreceiver *r)
+{
+    uint64_t own = config_of(r)->replication.heartbeat_ms;
+
+    return r->master_heartbeat_ms > 0 && r->master_heartbeat_ms < own ? r->master_heartbeat_ms
+                                                                      : own;
+}
+
 static void queue_heartbeat(struct nx_walreceiver *r)
 {
     if (r->pong_due) {
@@ -220,8 +237,7 @@ static void queue_heartbeat(struct nx_walreceiver *r)
 
         r->pong_due = nx_frame_io_put_pong(&r->io, &pong) < 0;
     }
-    if (nx_now_ms() - r->sent_ms >= config_of(r)->replication.heartbeat_ms &&
-        nx_frame_io_pending(&r->io) == 0) {
+    if (nx_now_ms() - r->sent_ms >= shorter_heartbeat(r) && nx_frame_io_pending(&r->io) == 0) {
         struct nx_msg_ping ping = {.timestamp = nx_wall_ms(),
                                    .current_wal_offset = r->durable_seen};
 
@@ -254,7 +270,7 @@ static void output(struct nx_walreceiver *r)
 
 static uint64_t silence_limit(const struct nx_walreceiver *r)
 {
-    return r->heartbeat_ms * config_of(r)->replication.missed_heartbeats_threshold;
+    return longer_heartbeat(r) * config_of(r)->replication.missed_heartbeats_threshold;
 }
 
 /* Judged right after the socket was read to its end. */
@@ -275,7 +291,7 @@ static void check_silence(struct nx_walreceiver *r)
                         "the master at %s appears dead: no byte for %llu ms (heartbeat_ms %llu x "
                         "missed_heartbeats_threshold %llu)",
                         r->peer, (unsigned long long)(now - r->heard_ms),
-                        (unsigned long long)r->heartbeat_ms,
+                        (unsigned long long)longer_heartbeat(r),
                         (unsigned long long)config_of(r)->replication.missed_heartbeats_threshold);
     }
 }
@@ -284,7 +300,7 @@ static int time_to_sleep(const struct nx_walreceiver *r)
 {
     uint64_t now = nx_now_ms();
     uint64_t next = r->welcomed ? r->heard_ms + silence_limit(r) : r->deadline_ms;
-    uint64_t ping = r->sent_ms + config_of(r)->replication.heartbeat_ms;
+    uint64_t ping = r->sent_ms + shorter_heartbeat(r);
 
     if (r->holding) {
         next = UINT64_MAX;
@@ -356,7 +372,7 @@ void nx_session_run(struct nx_walreceiver *r)
     r->counted_sent = 0;
     r->new_entries = 0;
     r->new_bytes = 0;
-    r->heartbeat_ms = config_of(r)->replication.heartbeat_ms;
+    r->master_heartbeat_ms = 0;
     r->heard_ms = nx_now_ms();
     r->sent_ms = r->heard_ms;
     nx_welcome_ask(r);

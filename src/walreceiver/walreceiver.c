@@ -115,6 +115,10 @@ int nx_walreceiver_main(struct nx_process *process)
     nx_producer_attach(
         &r.producer, r.shm, NX_PRODUCERS - 1,
         atomic_load_explicit(&r.shm->slots[process->slot].generation, memory_order_relaxed));
+    if (atomic_load_explicit(&r.shm->receiver.last_frame_ms, memory_order_relaxed) == 0) {
+        /* The master's silence is counted from here on, not from the machine's start. */
+        atomic_store_explicit(&r.shm->receiver.last_frame_ms, nx_now_ms(), memory_order_relaxed);
+    }
     nx_process_title(process, "starting");
     nx_process_ready(process);
     while (!recovered(&r) && !nx_process_stopping(process)) {

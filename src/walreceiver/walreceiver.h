@@ -54,9 +54,9 @@ struct nx_walreceiver {
 
     /* The session. */
     bool welcomed;
-    uint64_t deadline_ms;  /* Welcome must be there by then */
-    uint64_t heartbeat_ms; /* the longer of the master's and ours */
-    uint64_t heard_ms;     /* last bytes from the master, or later if we didn't listen */
+    uint64_t deadline_ms;         /* Welcome must be there by then */
+    uint64_t master_heartbeat_ms; /* of its Welcome; 0 before */
+    uint64_t heard_ms;            /* last bytes from the master, or later if we didn't listen */
     uint64_t sent_ms;
     bool pong_due;
     uint64_t pong_timestamp;

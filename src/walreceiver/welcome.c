@@ -152,9 +152,7 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
 {
     r->welcomed = true;
     r->io.phase = NX_WIRE_SESSION;
-    if (welcome->heartbeat_ms > r->heartbeat_ms) {
-        r->heartbeat_ms = welcome->heartbeat_ms;
-    }
+    r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
     r->acked_offset = r->last.offset;
     r->durable_seen = r->last.offset;

@@ -15,7 +15,6 @@
 #define IN_TYPICAL    ((size_t)8 << 10) /* a replica's frames are small */
 #define OUT_TYPICAL   ((size_t)256 << 10)
 #define FAREWELL_MS   500
-#define HELD_BACK_MS  60000
 #define LONGEST_MS    3600000
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
 
@@ -202,15 +201,6 @@ static void say_why(struct nx_walsender *ws)
     }
 }
 
-/* What the kernel is told. Silence is judged by heartbeats; the kernel would also count the time in which
- * a living replica holds back reading, because its own log is full, so it gets more patience. */
-static unsigned dead_after(const struct nx_walsender *ws)
-{
-    uint64_t limit = silence_limit(ws);
-
-    return (unsigned)(limit < HELD_BACK_MS ? HELD_BACK_MS : earlier(limit, LONGEST_MS));
-}
-
 static void begin(struct nx_walsender *ws, struct nx_process *process)
 {
     *ws = (struct nx_walsender){
@@ -223,7 +213,9 @@ static void begin(struct nx_walsender *ws, struct nx_process *process)
     ws->sent_ms = ws->opened_ms;
     ws->titled_offset = UINT64_MAX;
     (void)nx_net_nodelay(process->client_fd);
-    (void)nx_net_detect_dead(process->client_fd, dead_after(ws));
+    /* Silence is judged by heartbeats: the kernel would also count the time in which a living replica holds
+     * back reading, because its own log is full. */
+    (void)nx_net_detect_dead(process->client_fd, LONGEST_MS);
     nx_frame_io_open(&ws->io, process->client_fd, NX_WIRE_REPLICA, IN_TYPICAL, OUT_TYPICAL);
     nx_stream_open(&ws->stream, process->shm, process->state_root);
     process->client_fd = -1;
