@@ -30,7 +30,7 @@ find_package(Threads REQUIRED)
 
 nexus_require(LIBEVENT libevent-dev libevent_core libevent_extra)
 nexus_require(LMDB liblmdb-dev lmdb)
-nexus_require(ZLIB zlib1g-dev zlib)
+nexus_require(LIBDEFLATE libdeflate-dev libdeflate)
 nexus_require(JSONC libjson-c-dev json-c)
 nexus_require(INIH libinih-dev inih)
 nexus_require(UUID uuid-dev uuid)

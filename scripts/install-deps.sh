@@ -9,7 +9,7 @@
 set -eu
 
 build_packages='gcc libc6-dev cmake ninja-build pkg-config
-    libevent-dev liblmdb-dev zlib1g-dev libjson-c-dev libinih-dev uuid-dev libbsd-dev
+    libevent-dev liblmdb-dev libdeflate-dev libjson-c-dev libinih-dev uuid-dev libbsd-dev
     libhttp-parser-dev libarchive-dev libzstd-dev'
 run_packages='curl jq util-linux procps'
 test_packages="check python3 $run_packages"

@@ -12,6 +12,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "storage/data_dir.h"
 #include "storage/state.h"
 
 #include <errno.h>
@@ -164,7 +165,8 @@ static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_
            *ret_last <= load(&c->shm->log.synced_offset);
 }
 
-/* Wakes the http workers that waited for this offset, and the walwriter, which may wait for room. */
+/* Wakes the http workers and the snapshot process that waited for this offset, and the walwriter, which may
+ * wait for room. */
 static void ring_waiters(struct checkpointer *c, uint64_t before)
 {
     for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
@@ -174,6 +176,7 @@ static void ring_waiters(struct checkpointer *c, uint64_t before)
             nx_latch_ring(c->shm, nx_process_slot(NX_KIND_HTTP, i));
         }
     }
+    nx_latch_ring(c->shm, nx_process_slot(NX_KIND_SNAPSHOT, 0));
     ring_walwriter(c);
 }
 
@@ -219,10 +222,10 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
 
 /* ---- asking the walwriter ---- */
 
-/* The highest offset that an http worker wants in the state. */
+/* The highest offset that an http worker or the snapshot process wants in the state. */
 static uint64_t merge_wanted(const struct checkpointer *c)
 {
-    uint64_t wanted = 0;
+    uint64_t wanted = load(&c->shm->snapshot.merge_wanted);
 
     for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
         uint64_t offset = load(&c->shm->http[i].merge_wanted);
@@ -394,6 +397,17 @@ static int run(struct checkpointer *c)
     return 0;
 }
 
+/* What a full sync has replaced goes. */
+static void tidy(const struct nx_process *process)
+{
+    int rc = nx_data_dir_tidy(process->data_dir);
+
+    if (rc < 0) {
+        nx_warn("what a full sync has replaced can't be removed from %s: %s", process->data_dir,
+                strerrordesc_np(-rc));
+    }
+}
+
 int nx_checkpointer_main(struct nx_process *process)
 {
     struct checkpointer c = {
@@ -408,6 +422,7 @@ int nx_checkpointer_main(struct nx_process *process)
     rc = confirm(&c);
     if (rc == 0) {
         nx_process_ready(process);
+        tidy(process);
         rc = run(&c);
     }
     nx_state_close(c.state);

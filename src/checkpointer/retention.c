@@ -37,6 +37,9 @@ size_t nx_retention_expired(const struct nx_segment_info *list,
     if (needed > retention->checkpoint_offset + 1) {
         needed = retention->checkpoint_offset + 1;
     }
+    if (retention->pinned < needed) {
+        needed = retention->pinned + 1;
+    }
     /* A segment ends where the next one begins. */
     while (expired + 1 < count && list[expired].first_offset < retention->writing &&
            list[expired + 1].first_offset <= needed) {

@@ -13,6 +13,7 @@ struct nx_retention {
     uint64_t writing;           /* first offset of the segment being written */
     uint64_t max_entries;       /* kept for replicas (replication.max_log_size) ... */
     uint64_t max_bytes;         /* ... within segments of so many bytes (wal.max_size) */
+    uint64_t pinned;            /* what follows it stays in any case; UINT64_MAX: nothing more */
 };
 
 /* How many of the oldest segments may go. The list is ascending; the segment being written, those

@@ -3,10 +3,12 @@
  * is ever fatal: without a free segment the walwriter makes its own, which takes longer. */
 #include "checkpointer/segments.h"
 
+#include "checkpointer/pins.h"
 #include "checkpointer/retention.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/file_io.h"
+#include "storage/snapshot_files.h"
 #include "storage/wal_segment.h"
 
 #include <errno.h>
@@ -27,8 +29,13 @@ int nx_segments_open(struct nx_segments *segments, struct nx_process *process)
 
     (void)snprintf(dir, sizeof dir, "%s/wal", process->state_root);
     *segments = (struct nx_segments){.process = process, .next_free = 1, .free_bytes = UINT64_MAX};
+    segments->snapshots_fd = -1;
     segments->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return segments->dir_fd < 0 ? -errno : 0;
+    if (segments->dir_fd < 0) {
+        return -errno;
+    }
+    segments->snapshots_fd = nx_snapshot_dir(process->data_dir);
+    return segments->snapshots_fd < 0 ? segments->snapshots_fd : 0;
 }
 
 void nx_segments_close(struct nx_segments *segments)
@@ -36,6 +43,10 @@ void nx_segments_close(struct nx_segments *segments)
     if (segments->dir_fd >= 0) {
         close(segments->dir_fd);
         segments->dir_fd = -1;
+    }
+    if (segments->snapshots_fd >= 0) {
+        close(segments->snapshots_fd);
+        segments->snapshots_fd = -1;
     }
 }
 
@@ -200,6 +211,48 @@ static bool drop(struct nx_segments *segments, const struct nx_segment_info *lis
     return false;
 }
 
+/* Who waits for a look hears that one is over. */
+static void end_look(struct nx_segments *segments)
+{
+    struct nx_shm *shm = segments->process->shm;
+    struct nx_checkpoint_state *checkpoint = published(segments);
+    uint64_t begun = atomic_load_explicit(&checkpoint->looks_begun, memory_order_relaxed);
+    uint64_t before = atomic_load_explicit(&checkpoint->looks_ended, memory_order_relaxed);
+
+    atomic_store_explicit(&checkpoint->looks_ended, begun, memory_order_release);
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        if (atomic_load_explicit(&shm->replicas[i].look_wanted, memory_order_relaxed) > before) {
+            nx_latch_ring(shm, nx_process_slot(NX_KIND_WALSENDER, i));
+        }
+    }
+}
+
+static void count_look(nx_atomic_u64 *looks)
+{
+    atomic_store_explicit(looks, atomic_load_explicit(looks, memory_order_relaxed) + 1,
+                          memory_order_release);
+}
+
+/* Publishes what would be the oldest without pins, too. */
+static size_t judge(struct nx_segments *segments,
+                    const struct nx_segment_info *list,
+                    size_t count,
+                    struct nx_retention *retention)
+{
+    uint64_t pinned = nx_pins_look(segments->process->shm, segments->snapshots_fd,
+                                   disk_is_full(segments), &segments->pin_due_ms);
+    size_t unpinned;
+
+    retention->pinned = NX_UNPINNED;
+    unpinned = nx_retention_expired(list, count, retention);
+    atomic_store_explicit(&published(segments)->oldest_unpinned,
+                          count > 0 ? list[unpinned].first_offset
+                                    : retention->checkpoint_offset + 1,
+                          memory_order_relaxed);
+    retention->pinned = pinned;
+    return nx_retention_expired(list, count, retention);
+}
+
 static bool retain(struct nx_segments *segments, uint64_t checkpoint_offset)
 {
     const struct nx_config *config = segments->process->config;
@@ -214,19 +267,22 @@ static bool retain(struct nx_segments *segments, uint64_t checkpoint_offset)
     };
     struct nx_segment_info *list = NULL;
     size_t count = 0;
-    int rc = nx_segment_list(segments->dir_fd, &list, &count);
+    int rc;
 
+    count_look(&published(segments)->looks_begun);
+    rc = nx_segment_list(segments->dir_fd, &list, &count);
     if (rc < 0) {
         complain(segments, "listing WAL segments", rc);
         return false;
     }
-    size_t expired = nx_retention_expired(list, count, &retention);
+    size_t expired = judge(segments, list, count, &retention);
 
     /* Before it is true: whoever reads there must be able to tell why it fails. */
     publish_oldest(segments, count > 0 ? list[expired].first_offset : checkpoint_offset + 1);
     bool more = drop(segments, list, expired);
 
     free(list);
+    end_look(segments);
     return more;
 }
 
@@ -266,16 +322,24 @@ bool nx_segments_tend(struct nx_segments *segments, uint64_t checkpoint_offset)
 
 bool nx_segments_due(const struct nx_segments *segments)
 {
+    uint64_t now = nx_now_ms();
+
     return writing_now(segments) != segments->writing ||
-           (segments->retry_ms != 0 && nx_now_ms() >= segments->retry_ms);
+           (segments->retry_ms != 0 && now >= segments->retry_ms) ||
+           (segments->pin_due_ms != 0 && now >= segments->pin_due_ms) ||
+           nx_pins_look_wanted(segments->process->shm);
 }
 
 int nx_segments_wait(const struct nx_segments *segments)
 {
     uint64_t now = nx_now_ms();
+    uint64_t due = segments->retry_ms;
 
-    if (segments->retry_ms == 0) {
+    if (due == 0 || (segments->pin_due_ms != 0 && segments->pin_due_ms < due)) {
+        due = segments->pin_due_ms;
+    }
+    if (due == 0) {
         return -1;
     }
-    return now >= segments->retry_ms ? 0 : (int)(segments->retry_ms - now);
+    return now >= due ? 0 : (int)(due - now);
 }

@@ -11,11 +11,13 @@
 struct nx_segments {
     struct nx_process *process; /* borrowed; its configuration may change by a reload */
     int dir_fd;
+    int snapshots_fd;
     bool cleaned;        /* half-made files of an earlier life are gone */
     bool begun;          /* the walwriter has begun another segment since this process started */
     uint64_t writing;    /* segment being written when last looked */
     uint64_t next_free;  /* n of the next free-<n> that is tried */
     uint64_t retry_ms;   /* look again at this time, monotonic; 0: not by time */
+    uint64_t pin_due_ms; /* a pin is too old at this time, monotonic; 0: there is none */
     uint64_t free_bytes; /* of the filesystem, when last looked */
 };
 

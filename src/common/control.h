@@ -14,6 +14,10 @@ enum nx_control_type {
     NX_CONTROL_FATAL,         /* text: why a person is needed; the server stops with status 1 */
     NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt; answered by DONE */
     NX_CONTROL_REPLICA_HERE,  /* walsender: text = replica id; older senders of that id are ended */
+    NX_CONTROL_SNAPSHOT, /* anybody: status = enum nx_snapshot_reason, arg = the asker's ticket. A job
+                          * is begun or joined; answered by DONE, arg = ticket, text = snapshot id */
+    NX_CONTROL_RESTORE, /* walreceiver: shm->transfer has begun, a restore process is wanted */
+    NX_CONTROL_SWITCH, /* restore: text = "data-N", whole and synced: it replaces what `current` names */
     /* postmaster to child */
     NX_CONTROL_DONE,   /* reply; status 0 or a negative error, text = why */
     NX_CONTROL_RELOAD, /* a new configuration stands in shared memory */

@@ -26,7 +26,7 @@
 #define NX_MAX_REPLICAS     128 /* highest replication.max_replicas */
 #define NX_SPARE_WALSENDERS 16  /* beyond max_replicas: connections that are still shaking hands */
 #define NX_MAX_WALSENDERS   (NX_MAX_REPLICAS + NX_SPARE_WALSENDERS)
-#define NX_MAX_SLOTS        (3 + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
+#define NX_MAX_SLOTS        (5 + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
 #define NX_PRODUCERS        (NX_MAX_HTTP_WORKERS + 1) /* http workers, then the walreceiver */
 #define NX_GENERATIONS      3
 #define NX_UUID_TEXT        37 /* 36 characters and NUL */
@@ -65,6 +65,10 @@ struct nx_control_block {
     nx_atomic_u64 ended_bytes_sent;
     nx_atomic_u64 ended_sync_acks;
     nx_atomic_u64 ended_snapshot_transfers;
+    /* The last snapshot job that a person asked for: what it makes stays until it is deleted. */
+    nx_atomic_u64 snapshot_asked;
+    /* start_offset of the log before the last crash, plus one; 0: there was none. */
+    nx_atomic_u64 carried_start;
     /* Configuration after the last reload: config[config_version % 2]. */
     nx_atomic_u64 config_version;
     struct nx_config config[2];
@@ -131,6 +135,74 @@ struct nx_checkpoint_state {
     nx_atomic_u32 disk_state;    /* enum nx_disk_state: full = only the reserve is left */
     nx_atomic_u64 map_free;      /* bytes left in LMDB's map, estimated low */
     nx_atomic_u64 failures;      /* merges that failed in a row */
+    /* Looks at what is kept (segments, pins): how many were begun, and ended. Who has written a pin
+     * waits for one that began after it (nx_replica_slot.look_wanted). */
+    nx_atomic_u64 looks_begun;
+    nx_atomic_u64 looks_ended;
+    nx_atomic_u64 oldest_unpinned; /* what oldest_kept would be without pins */
+};
+
+/* The life of a snapshot job: NONE -> MERGING -> WRITING -> CLOSING -> DONE, or from anywhere FAILED. */
+enum nx_snapshot_stage {
+    NX_SNAPSHOT_NONE = 0,
+    NX_SNAPSHOT_MERGING = 1, /* the checkpointer brings the state to the committed offset */
+    NX_SNAPSHOT_WRITING = 2, /* the position stands; the file grows */
+    NX_SNAPSHOT_CLOSING = 3, /* too late to join */
+    NX_SNAPSHOT_DONE = 4,    /* the archive has its name; or nothing was to be done (SCHEDULE) */
+    NX_SNAPSHOT_FAILED = 5   /* code and text say why */
+};
+
+/* The running snapshot job, or the last one. W: the snapshot process between its fork and its reaping,
+ * the postmaster (a new job's fields; FAILED where the process died) otherwise. What a stage says is
+ * written before the stage (release). */
+struct nx_snapshot_state {
+    alignas(NX_LINE) nx_atomic_u32 stage; /* enum nx_snapshot_stage */
+    nx_atomic_u32 code;                   /* FAILED: enum nx_error */
+    nx_atomic_u32 reason;                 /* enum nx_snapshot_reason, as it was launched */
+    nx_atomic_u64 job;                    /* 1, 2, 3, ... */
+    char id[NX_UUID_TEXT];                /* of the snapshot that it makes */
+    char text[512];                       /* FAILED: a sentence */
+    nx_atomic_u64 merge_wanted;           /* checkpointer: bring the state to this offset */
+    nx_atomic_u64 hold_offset; /* checkpointer: keep the log behind this one; UINT64_MAX: no need */
+    /* WRITING: */
+    nx_atomic_u64 wal_offset;
+    nx_atomic_u64 epoch;   /* of the entry there */
+    nx_atomic_u32 crc;     /* of its frame */
+    nx_atomic_u64 written; /* bytes of the file that can be read */
+    nx_atomic_u64 keys_done;
+    nx_atomic_u64 keys_total;
+    /* CLOSING: */
+    nx_atomic_u64 total_size; /* bytes of the file */
+    nx_atomic_u32 checksum;   /* CRC32 of the file */
+};
+
+/* A full sync that comes in, or the last one. W:walreceiver. */
+struct nx_transfer_state {
+    alignas(NX_LINE) nx_atomic_u64 number; /* 1, 2, 3, ...: another file each; 0: none, given up */
+    nx_atomic_u64 wal_offset;              /* of the snapshot */
+    nx_atomic_u64 epoch;                   /* of the entry there */
+    nx_atomic_u64 received;                /* bytes of the file that stand in DATA_DIR/snapshots */
+    nx_atomic_u64 total;                   /* bytes it will have; 0: not known yet */
+    nx_atomic_u32 complete;                /* total and checksum were found right */
+    char id[NX_UUID_TEXT];                 /* of the snapshot */
+};
+
+enum nx_restore_stage {
+    NX_RESTORE_NONE = 0,    /* not running */
+    NX_RESTORE_LOADING = 1, /* reads the file as it comes, into data-N */
+    NX_RESTORE_READY = 2,   /* data-N is whole and synced; the postmaster has been told */
+    NX_RESTORE_REFUSED = 3, /* the snapshot is no good: it must not be used again */
+    NX_RESTORE_FAILED = 4   /* something failed here; what came can be tried again */
+};
+
+/* What becomes of it. W: the restore process between its fork and its reaping, the postmaster (NONE)
+ * otherwise. */
+struct nx_restore_state {
+    alignas(NX_LINE) nx_atomic_u32 stage; /* enum nx_restore_stage */
+    nx_atomic_u64 number;                 /* transfer that it works on */
+    nx_atomic_u64 consumed;               /* bytes of the file */
+    nx_atomic_u64 records;
+    char text[512]; /* REFUSED, FAILED: a sentence */
 };
 
 /* A replica's view of its master. W:walreceiver; once it was reaped, the postmaster, which notes that it
@@ -158,12 +230,14 @@ enum nx_receiver_stage {
     NX_RECEIVER_CONNECTING = 0,
     NX_RECEIVER_CATCHING_UP = 1,
     NX_RECEIVER_STREAMING = 2,
+    NX_RECEIVER_SNAPSHOT = 3, /* a full sync */
 };
 
 enum nx_replica_state {
     NX_REPLICA_NONE = 0, /* free, or still shaking hands: counts nowhere */
     NX_REPLICA_CATCHING_UP = 1,
     NX_REPLICA_STREAMING = 2,
+    NX_REPLICA_SNAPSHOT = 3, /* a full sync: being made, or on its way */
 };
 
 /* What the master knows of one connected replica, one a walsender instance. W: that walsender
@@ -183,6 +257,8 @@ struct nx_replica_slot {
     nx_atomic_u64 bytes_sent; /* everything on this socket */
     nx_atomic_u64 sync_acks;  /* WalAck frames received */
     nx_atomic_u64 snapshot_transfers;
+    nx_atomic_u32 snapshot_progress; /* of a full sync, in thousandths */
+    nx_atomic_u64 look_wanted;       /* checkpointer: end that many looks (looks_ended) */
     char id[NX_UUID_TEXT];
     char addr[NX_ADDR_TEXT]; /* as advertised, else the socket's */
     char http_addr[NX_ADDR_TEXT];
@@ -204,7 +280,10 @@ struct nx_shm {
     struct nx_log_state log;
     struct nx_generation generations[NX_GENERATIONS];
     struct nx_checkpoint_state checkpoint;
+    struct nx_snapshot_state snapshot;
     struct nx_receiver_state receiver;
+    struct nx_transfer_state transfer;
+    struct nx_restore_state restore;
     struct nx_replica_slot replicas[NX_MAX_WALSENDERS];
     struct nx_http_request_state http[NX_MAX_HTTP_WORKERS];
 

@@ -116,6 +116,8 @@ static const char *state_name(struct nx_shm *shm)
         return "catching_up";
     case NX_RECEIVER_STREAMING:
         return "streaming";
+    case NX_RECEIVER_SNAPSHOT:
+        return "snapshot";
     case NX_RECEIVER_CONNECTING:
         break;
     }
@@ -353,6 +355,20 @@ void nx_handle_replica_stats(struct connection *connection)
 
 /* ---- the list of replicas ---- */
 
+static const char *replica_state_name(const struct nx_replica_slot *replica)
+{
+    switch ((enum nx_replica_state)atomic_load_explicit(&replica->state, memory_order_acquire)) {
+    case NX_REPLICA_STREAMING:
+        return "streaming";
+    case NX_REPLICA_SNAPSHOT:
+        return "snapshot";
+    case NX_REPLICA_CATCHING_UP:
+    case NX_REPLICA_NONE:
+        break;
+    }
+    return "catching_up";
+}
+
 static void put_replica(struct json *json,
                         struct http_worker *worker,
                         const struct nx_replica_slot *replica,
@@ -364,8 +380,6 @@ static void put_replica(struct json *json,
     uint64_t lag = durable > ack ? durable - ack : 0;
     uint64_t sent = load(&replica->sent_bytes_total);
     uint64_t acked = load(&replica->acked_bytes_total);
-    bool streaming =
-        atomic_load_explicit(&replica->state, memory_order_acquire) == NX_REPLICA_STREAMING;
 
     copy_string(id, replica->id, sizeof id);
     copy_string(addr, replica->addr, sizeof addr);
@@ -376,10 +390,11 @@ static void put_replica(struct json *json,
     nx_json_u64(json, "lag", lag);
     nx_json_bool(json, "healthy", is_healthy(worker, replica));
     nx_json_u64(json, "connected_seconds", since_ms(load(&replica->connected_ms)) / 1000);
-    nx_json_string(json, "state", streaming ? "streaming" : "catching_up");
+    nx_json_string(json, "state", replica_state_name(replica));
     nx_json_u64(json, "lag_bytes", lag > 0 && sent > acked ? sent - acked : 0);
     nx_json_thousandths(json, "lag_seconds", lag > 0 ? since_ms(load(&replica->caught_up_ms)) : 0);
-    nx_json_u64(json, "snapshot_progress", 0); /* there are no snapshots yet */
+    nx_json_thousandths(json, "snapshot_progress",
+                        atomic_load_explicit(&replica->snapshot_progress, memory_order_relaxed));
     nx_json_u64(json, "durable_offset", ack);
     nx_json_u64(json, "applied_offset", load(&replica->applied_offset));
     nx_json_close(json, '}');

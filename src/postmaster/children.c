@@ -37,6 +37,7 @@ static bool belongs(const struct nx_postmaster *pm, unsigned slot)
 
     switch (nx_kind_rules(kind)->roles) {
     case ROLE_CONNECTION:
+    case ROLE_JOB:
         return false;
     case ROLE_REPLICA:
         return pm->config.replication.role == NX_ROLE_REPLICA;
@@ -134,6 +135,7 @@ void nx_children_signal(struct nx_postmaster *pm, int signal)
 static void serve(struct nx_postmaster *pm)
 {
     pm->life = NX_LIFE_SERVING;
+    pm->scheduled_ms = pm->scheduled_ms == 0 ? nx_now_ms() : pm->scheduled_ms;
     atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_SERVING, memory_order_release);
     nx_pid_file_write(pm, "ready");
     nx_info("ready: role %s, HTTP on %s, replication on %s, offset %llu",
@@ -200,6 +202,15 @@ static void handle_message(struct nx_postmaster *pm,
         break;
     case NX_CONTROL_REPLICA_HERE:
         end_older_senders(pm, instance, message->text);
+        break;
+    case NX_CONTROL_SNAPSHOT:
+        nx_jobs_want_snapshot(pm, slot, (enum nx_snapshot_reason)message->status, message->arg);
+        break;
+    case NX_CONTROL_RESTORE:
+        nx_jobs_want_restore(pm);
+        break;
+    case NX_CONTROL_SWITCH:
+        nx_jobs_switch(pm, message->text);
         break;
     case NX_CONTROL_DONE:
     case NX_CONTROL_RELOAD:
@@ -279,12 +290,39 @@ static void act_in_stop(struct nx_postmaster *pm, unsigned slot, int wait_status
     }
 }
 
-/* What a child leaves: its channel, and its row in the table of processes. */
-static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status)
+/* What a child leaves in shared memory. */
+static void clear_state(struct nx_postmaster *pm, unsigned slot, const char *how)
+{
+    struct nx_receiver_state *receiver = &pm->shm->receiver;
+    unsigned instance;
+
+    switch (nx_process_slot_kind(slot, &instance)) {
+    case NX_KIND_WALSENDER:
+        nx_shared_end_replica(pm, instance);
+        break;
+    case NX_KIND_WALRECEIVER:
+        atomic_store_explicit(&receiver->connected, 0, memory_order_release);
+        atomic_store_explicit(&receiver->stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
+        break;
+    case NX_KIND_SNAPSHOT:
+        nx_jobs_end_snapshot(pm, how);
+        break;
+    case NX_KIND_RESTORE:
+        nx_jobs_end_restore(pm);
+        break;
+    case NX_KIND_WALWRITER:
+    case NX_KIND_CHECKPOINTER:
+    case NX_KIND_HTTP:
+    case NX_KIND_COUNT:
+        break;
+    }
+}
+
+/* Its channel, its row in the table of processes, and what it has left in shared memory. */
+static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status, const char *how)
 {
     struct nx_child *child = &pm->children[slot];
     struct nx_slot *row = &pm->shm->slots[slot];
-    unsigned instance;
 
     if (child->control_fd >= 0) {
         close(child->control_fd);
@@ -293,13 +331,7 @@ static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status)
     child->pid = 0;
     atomic_store_explicit(&row->pid, 0, memory_order_release);
     atomic_store_explicit(&row->last_exit, wait_status, memory_order_relaxed);
-    if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALSENDER) {
-        nx_shared_end_replica(pm, instance);
-    } else if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALRECEIVER) {
-        atomic_store_explicit(&pm->shm->receiver.connected, 0, memory_order_release);
-        atomic_store_explicit(&pm->shm->receiver.stage, NX_RECEIVER_CONNECTING,
-                              memory_order_relaxed);
-    }
+    clear_state(pm, slot, how);
 }
 
 static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_status)
@@ -317,14 +349,14 @@ static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_statu
     struct nx_child_death death = {rule, wait_status, child->ready, now - child->started_ms, now};
 
     nx_restart_describe(wait_status, how, sizeof how);
-    clear_away(pm, slot, wait_status);
+    clear_away(pm, slot, wait_status, how);
     if (pm->life == NX_LIFE_STOPPING) {
         act_in_stop(pm, slot, wait_status, how);
     }
     if (pm->life >= NX_LIFE_STOPPING) {
         return;
     }
-    if (rule != RESTART_NEVER || nx_restart_is_crash(wait_status)) {
+    if (rule != RESTART_NEVER || wait_status != 0) {
         nx_warn("%s %d %s", title, (int)pid, how);
     }
     if (rule != RESTART_NEVER) {

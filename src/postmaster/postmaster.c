@@ -77,7 +77,12 @@ void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode)
 /* All children of a crash are gone: shared memory afresh, then all start. */
 static void start_afresh(struct nx_postmaster *pm)
 {
+    nx_jobs_finish_switch(pm);
+    if (pm->life != NX_LIFE_CRASHED) {
+        return; /* that failed: the server stops */
+    }
     nx_shared_renew(pm);
+    pm->wishes.count = 0;
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         pm->children[i].start_due_ms = 0;
     }
@@ -115,6 +120,7 @@ static void advance(struct nx_postmaster *pm)
     case NX_LIFE_SERVING:
         nx_children_kill_due(pm);
         nx_children_start_all(pm);
+        nx_jobs_run_due(pm);
         break;
     case NX_LIFE_STOPPING:
         advance_stop(pm, now);
@@ -157,6 +163,7 @@ static int time_to_wait(const struct nx_postmaster *pm)
     }
     if (pm->life == NX_LIFE_SERVING) {
         sooner(&due, pm->accept_due_ms);
+        sooner(&due, nx_jobs_due_ms(pm));
     }
     if (due == UINT64_MAX) {
         return -1;

@@ -6,6 +6,7 @@
  *     children.c     what a child's message or death means
  *     launch.c       the one fork site
  *     listeners.c    sockets, made before anything is forked
+ *     jobs.c         snapshots and restores, started when they are asked for
  *     shared.c       shared memory made afresh, roles and cluster id in it
  *     signals.c      signals as readable events
  *     watch.c        the data directory taken away
@@ -18,6 +19,7 @@
 #include "common/process.h"
 #include "postmaster/restart_policy.h"
 #include "storage/data_dir.h"
+#include "storage/snapshot_files.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,6 +54,26 @@ struct nx_child {
     struct nx_child_history history;
 };
 
+/* Snapshots that are wanted as soon as the running one has ended. */
+#define NX_MOST_WISHES 64
+
+struct nx_snapshot_wish {
+    unsigned slot; /* of the process that asked */
+    enum nx_snapshot_reason reason;
+    uint64_t ticket; /* its own */
+};
+
+struct nx_snapshot_wishes {
+    struct nx_snapshot_wish list[NX_MOST_WISHES];
+    unsigned count;
+};
+
+/* What a full sync has brought, until it is the node's own. */
+struct nx_restored {
+    char root[32]; /* "data-N"; "": nothing */
+    char cluster_id[NX_UUID_TEXT];
+};
+
 struct nx_postmaster {
     struct nx_config config;
     struct nx_config_report *report; /* of the load, for reloads */
@@ -72,6 +94,9 @@ struct nx_postmaster {
     uint64_t most_connections;           /* that descriptors allow; bounds http.max_connections */
     struct nx_child_history connections; /* of processes that serve one connection, together */
     int exit_status;
+    struct nx_snapshot_wishes wishes;
+    uint64_t scheduled_ms; /* the last scheduled snapshot, or the start */
+    struct nx_restored restored;
     struct nx_child children[NX_MAX_SLOTS];
 };
 
@@ -79,7 +104,8 @@ struct nx_postmaster {
 enum nx_kind_roles {
     ROLE_ANY,
     ROLE_REPLICA,
-    ROLE_CONNECTION
+    ROLE_CONNECTION,
+    ROLE_JOB
 };
 struct nx_kind_rules {
     enum nx_kind_roles roles;
@@ -119,6 +145,27 @@ void nx_children_signal(struct nx_postmaster *pm, int signal);
 /* ---- launch.c ---- */
 /* Forks the child of a slot; client_fd is given to it (and closed here) or -1. 0 or -errno. */
 int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd);
+
+/* ---- jobs.c ---- */
+/* A process wants a snapshot; it is answered by DONE. */
+void nx_jobs_want_snapshot(struct nx_postmaster *pm,
+                           unsigned slot,
+                           enum nx_snapshot_reason reason,
+                           uint64_t ticket);
+/* The snapshot process has ended: who waits for it hears so. how: "exited with status 2" */
+void nx_jobs_end_snapshot(struct nx_postmaster *pm, const char *how);
+/* Begins what is wanted, or due by snapshot.interval, if none is running. */
+void nx_jobs_run_due(struct nx_postmaster *pm);
+/* When the next scheduled one is due, monotonic ms; 0: not by time. */
+uint64_t nx_jobs_due_ms(const struct nx_postmaster *pm);
+/* The walreceiver wants a restore process. */
+void nx_jobs_want_restore(struct nx_postmaster *pm);
+/* The restore process has ended. */
+void nx_jobs_end_restore(struct nx_postmaster *pm);
+/* "data-N <cluster id>" is whole: ends all children, so that it can become the node's own. */
+void nx_jobs_switch(struct nx_postmaster *pm, const char *what);
+/* All children are reaped: makes it so, if there is one. */
+void nx_jobs_finish_switch(struct nx_postmaster *pm);
 
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */

@@ -106,6 +106,7 @@ static void fill(struct nx_postmaster *pm)
     atomic_store_explicit(&shm->control.role, node_role(&pm->config), memory_order_relaxed);
     /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
     atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
+    atomic_store_explicit(&shm->snapshot.hold_offset, UINT64_MAX, memory_order_relaxed);
     publish_cluster(pm);
 }
 

@@ -17,10 +17,8 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
-#define ID_NAME      "nexus.id"
-#define CURRENT_NAME "current"
-#define ROOT_PREFIX  "data-"
-#define FIRST_ROOT   ROOT_PREFIX "1"
+#define ID_NAME    "nexus.id"
+#define FIRST_ROOT NX_ROOT_PREFIX "1"
 
 #define REMEDY_COPY                                                                                  \
     "; nothing was changed. Put it back from a copy of this data directory, or start with an empty " \
@@ -67,8 +65,8 @@ static int find_holding(void *arg, const char *name)
     struct roots *roots = arg;
     uint64_t n;
 
-    if (nx_name_number(name, ROOT_PREFIX, &n) == 0 && holds_data(roots->fd, name)) {
-        (void)snprintf(roots->holding, sizeof roots->holding, ROOT_PREFIX "%" PRIu64, n);
+    if (nx_name_number(name, NX_ROOT_PREFIX, &n) == 0 && holds_data(roots->fd, name)) {
+        (void)snprintf(roots->holding, sizeof roots->holding, NX_ROOT_PREFIX "%" PRIu64, n);
         return 1;
     }
     return 0;
@@ -80,8 +78,9 @@ static int remove_leftover(void *arg, const char *name)
     uint64_t n;
 
     if (strcmp(name, ID_NAME NX_TEMP_SUFFIX) == 0 ||
-        strcmp(name, CURRENT_NAME NX_TEMP_SUFFIX) == 0 ||
-        (nx_name_number(name, ROOT_PREFIX, &n) == 0 && strcmp(name, roots->keep) != 0)) {
+        strcmp(name, NX_CURRENT_NAME NX_TEMP_SUFFIX) == 0 ||
+        strncmp(name, NX_ASIDE_PREFIX, strlen(NX_ASIDE_PREFIX)) == 0 ||
+        (nx_name_number(name, NX_ROOT_PREFIX, &n) == 0 && strcmp(name, roots->keep) != 0)) {
         return nx_remove_tree(roots->fd, name);
     }
     return 0;
@@ -159,10 +158,10 @@ static int load_id(struct nx_data_opening *o)
     if (rc < 0) {
         return nx_data_failed_doing(o, rc, "listing it");
     }
-    if (rc > 0 || faccessat(o->fd, CURRENT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (rc > 0 || faccessat(o->fd, NX_CURRENT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
         return nx_data_fail(o, -EBADMSG,
                             "%s/" ID_NAME " is missing, though %s is there" REMEDY_COPY,
-                            o->dir.path, rc > 0 ? roots.holding : CURRENT_NAME);
+                            o->dir.path, rc > 0 ? roots.holding : NX_CURRENT_NAME);
     }
     return make_id(o);
 }
@@ -194,10 +193,10 @@ static int make_root(const struct nx_data_opening *o)
     if (rc < 0) {
         return nx_data_failed_doing(o, rc, "making " FIRST_ROOT);
     }
-    if (symlinkat(FIRST_ROOT, o->fd, CURRENT_NAME NX_TEMP_SUFFIX) != 0 ||
-        renameat(o->fd, CURRENT_NAME NX_TEMP_SUFFIX, o->fd, CURRENT_NAME) != 0 ||
+    if (symlinkat(FIRST_ROOT, o->fd, NX_CURRENT_NAME NX_TEMP_SUFFIX) != 0 ||
+        renameat(o->fd, NX_CURRENT_NAME NX_TEMP_SUFFIX, o->fd, NX_CURRENT_NAME) != 0 ||
         fsync(o->fd) != 0) {
-        return nx_data_failed_doing(o, -errno, "making " CURRENT_NAME);
+        return nx_data_failed_doing(o, -errno, "making " NX_CURRENT_NAME);
     }
     return 0;
 }
@@ -213,9 +212,9 @@ static int begin_root(const struct nx_data_opening *o)
     }
     if (rc > 0) {
         return nx_data_fail(o, -EBADMSG,
-                            "%s/" CURRENT_NAME
+                            "%s/" NX_CURRENT_NAME
                             " is missing, though %s holds data; nothing was changed. If "
-                            "that is the one in use: ln -s %s %s/" CURRENT_NAME,
+                            "that is the one in use: ln -s %s %s/" NX_CURRENT_NAME,
                             o->dir.path, roots.holding, roots.holding, o->dir.path);
     }
     rc = remove_leftovers(o, "");
@@ -226,24 +225,24 @@ static int begin_root(const struct nx_data_opening *o)
 static int read_current(const struct nx_data_opening *o, char ret_name[NX_DATA_ROOT_SIZE])
 {
     uint64_t number;
-    ssize_t n = readlinkat(o->fd, CURRENT_NAME, ret_name, NX_DATA_ROOT_SIZE);
+    ssize_t n = readlinkat(o->fd, NX_CURRENT_NAME, ret_name, NX_DATA_ROOT_SIZE);
 
     if (n < 0 && errno == ENOENT) {
         return -ENOENT;
     }
     if (n < 0 && errno != EINVAL) {
-        return nx_data_failed_doing(o, -errno, "reading " CURRENT_NAME);
+        return nx_data_failed_doing(o, -errno, "reading " NX_CURRENT_NAME);
     }
     if (n > 0 && n < NX_DATA_ROOT_SIZE) {
         ret_name[n] = '\0';
-        if (nx_name_number(ret_name, ROOT_PREFIX, &number) == 0) {
+        if (nx_name_number(ret_name, NX_ROOT_PREFIX, &number) == 0) {
             return 0;
         }
     }
     return nx_data_fail(o, -EBADMSG,
-                        "%s/" CURRENT_NAME
+                        "%s/" NX_CURRENT_NAME
                         " isn't a symbolic link to a data-<number> beside it; nothing was "
-                        "changed. Make it one again (ln -sfn data-<number> %s/" CURRENT_NAME ")",
+                        "changed. Make it one again (ln -sfn data-<number> %s/" NX_CURRENT_NAME ")",
                         o->dir.path, o->dir.path);
 }
 
@@ -282,9 +281,10 @@ static int load_root(struct nx_data_opening *o, const char *root)
                    (int)(sizeof o->dir.root - NX_DATA_ROOT_SIZE - 1), o->dir.path, root);
     o->root_fd = openat(o->fd, root, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (o->root_fd < 0) {
-        return nx_data_fail(
-            o, -EBADMSG, "%s/" CURRENT_NAME " points to %s, which can't be opened (%s)" REMEDY_COPY,
-            o->dir.path, root, nx_errno_text(errno));
+        return nx_data_fail(o, -EBADMSG,
+                            "%s/" NX_CURRENT_NAME
+                            " points to %s, which can't be opened (%s)" REMEDY_COPY,
+                            o->dir.path, root, nx_errno_text(errno));
     }
     rc = check_piece(o, root, "wal");
     rc = rc < 0 ? rc : check_piece(o, root, "state");

@@ -3,6 +3,8 @@
  *     DATA_DIR/nexus.id       "node_id = <uuid>", "format = 1", a line each
  *     DATA_DIR/nexus.lock     flock held by every process of the running server; holds the postmaster's pid
  *     DATA_DIR/current        symlink to data-N
+ *     DATA_DIR/replaced-N     a data-N that a full sync has replaced, on its way out
+ *     DATA_DIR/snapshots      snapshot_files.h
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
  *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>" (more lines come with failover), last
@@ -45,6 +47,23 @@ struct nx_data_dir {
  * -EBADMSG for what a person must mend. */
 #define NX_LOCK_WAIT_MS 5000
 int nx_data_dir_open(const char *path, struct nx_data_dir *ret_dir, char *error, size_t cap);
+
+/* Makes `root` ("data-N" in the directory, whole and synced but for its identity) the node's data: writes its
+ * identity, renames `current` (the commit point), and puts the one before aside for nx_data_dir_tidy. No
+ * process may have anything of it open. 0, or -errno with a sentence in error: what `current` names then is
+ * only known at the next start. */
+int nx_data_dir_switch(struct nx_data_dir *dir,
+                       const char *root,
+                       const struct nx_identity *identity,
+                       char *error,
+                       size_t cap);
+
+/* Removes what a switch has put aside; it may take long. 0 or -errno. */
+int nx_data_dir_tidy(const char *path);
+
+/* The data-N that a full sync may fill: the number behind the one in use. Others are removed. Its path is
+ * made, with empty wal/ and state/ in it. 0 or -errno. */
+int nx_data_dir_prepare(const char *path, const char *root_in_use, char ret_root[NX_PATH_SIZE]);
 
 /* Gives up the lock (of this process: children that inherited it keep it). */
 void nx_data_dir_close(struct nx_data_dir *dir);

@@ -3,12 +3,7 @@
 #define NX_STORAGE_DATA_IDENTITY_H
 
 #include "storage/data_dir.h"
-
-#include <stddef.h>
-
-/* The value of the line "<key> = <value>\n" with which *text begins; *text goes on behind it. 0 or
- * -EBADMSG. */
-int nx_line_take(const char **text, const char *key, char *ret_value, size_t cap);
+#include "storage/lines.h"
 
 /* root_fd is data-N. 0; -ENOENT; -EBADMSG: damaged; -ENOTSUP: sound, with lines unknown to this version;
  * or -errno. */

@@ -6,6 +6,10 @@
 
 #include <stddef.h>
 
+#define NX_CURRENT_NAME "current"
+#define NX_ROOT_PREFIX  "data-"
+#define NX_ASIDE_PREFIX "replaced-" /* a data-N whose time is over, on its way out */
+
 #define NX_DATA_ROOT_SIZE 32 /* "data-18446744073709551615" and NUL fit */
 
 struct nx_data_opening {

@@ -186,6 +186,16 @@ void nx_state_read_end(struct nx_state *state)
     state->reading_void = false;
 }
 
+uint64_t nx_state_records(struct nx_state *state)
+{
+    MDB_stat stat;
+
+    if (state->reading_void || mdb_stat(state->read, state->environment->kv, &stat) != 0) {
+        return 0;
+    }
+    return stat.ms_entries;
+}
+
 static int find(struct nx_state *state, const uint8_t *key, size_t key_length, MDB_val *ret_val)
 {
     MDB_val wanted = nx_state_val(key, key_length);

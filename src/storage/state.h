@@ -61,6 +61,8 @@ int nx_state_get(struct nx_state *state,
                  const uint8_t *key,
                  size_t key_length,
                  struct nx_record *ret_record);
+/* How many records there are, as of the running read transaction. */
+uint64_t nx_state_records(struct nx_state *state);
 /* Whether there is a record of the key, damaged or not, without looking at it: 0, -ENOENT, or another
  * error. */
 int nx_state_has(struct nx_state *state, const uint8_t *key, size_t key_length);

@@ -1,0 +1,82 @@
+/* Looks at pins. Runs in the checkpointer, which alone takes segments away. Walsenders write pins; who has
+ * written one waits for the end of a look that began afterwards, and then knows what is still there. */
+#include "checkpointer/pins.h"
+
+#include "common/latch.h"
+#include "common/log.h"
+#include "storage/file_io.h"
+#include "storage/pin.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+
+struct look {
+    int dir_fd;
+    bool disk_full;
+    uint64_t floor;
+    uint64_t oldest_ms; /* age of the oldest that stays */
+    bool any;
+};
+
+static void give_up(const struct look *look, const struct nx_pin *pin)
+{
+    int rc = nx_pin_remove(look->dir_fd, pin->replica_id);
+
+    nx_warn(
+        "the full sync of replica %s (snapshot %s) no longer holds the log behind offset %" PRIu64
+        ": %s; should it come back later than that log, it needs another one",
+        pin->replica_id, pin->snapshot_id, pin->offset,
+        look->disk_full ? "the disk is full" : "it has made no progress for an hour");
+    if (rc < 0) {
+        nx_error("its pin can't be removed: %s", nx_errno_text(rc));
+    }
+}
+
+static int look_at(void *arg, const struct nx_pin *pin)
+{
+    struct look *look = arg;
+
+    if (look->disk_full || pin->age_ms >= NX_PIN_SILENCE_MS) {
+        give_up(look, pin);
+        return 0;
+    }
+    look->any = true;
+    look->floor = pin->offset < look->floor ? pin->offset : look->floor;
+    look->oldest_ms = pin->age_ms > look->oldest_ms ? pin->age_ms : look->oldest_ms;
+    return 0;
+}
+
+uint64_t nx_pins_look(const struct nx_shm *shm,
+                      int snapshots_fd,
+                      bool disk_full,
+                      uint64_t *ret_due_ms)
+{
+    static struct nx_log_limit limit;
+    struct look look = {
+        .dir_fd = snapshots_fd,
+        .disk_full = disk_full,
+        .floor = atomic_load_explicit(&shm->snapshot.hold_offset, memory_order_acquire),
+    };
+    int rc = nx_pin_each(snapshots_fd, look_at, &look);
+
+    if (rc < 0) {
+        nx_log_limited(&limit, NX_LOG_ERROR, "pins can't be read, the log is kept: %s",
+                       nx_errno_text(rc));
+        look.floor = 0; /* rather too much than too little */
+    }
+    *ret_due_ms = look.any ? nx_now_ms() + (NX_PIN_SILENCE_MS - look.oldest_ms) + 1 : 0;
+    return look.floor;
+}
+
+bool nx_pins_look_wanted(const struct nx_shm *shm)
+{
+    uint64_t ended = atomic_load_explicit(&shm->checkpoint.looks_ended, memory_order_relaxed);
+
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        if (atomic_load_explicit(&shm->replicas[i].look_wanted, memory_order_acquire) > ended) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,161 @@
+/* Fills a new state. Runs in the restore process and in `nexus-server --restore`. LMDB takes ascending
+ * keys at the end of its tree, in transactions small enough that their pages cost little memory; none is
+ * synced but the last, since before that nobody relies on any of them. */
+#include "storage/state_load.h"
+
+#include "storage/state_codec.h"
+#include "storage/state_handle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BATCH_BYTES ((size_t)8 << 20) /* of keys and values in a transaction */
+
+struct nx_state_load {
+    struct nx_environment environment;
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    size_t batch_bytes;
+    uint32_t expiring; /* records with an expiry so far: tells rows of the same moment apart */
+};
+
+static int begin_batch(struct nx_state_load *load)
+{
+    int rc = mdb_txn_begin(load->environment.env, NULL, 0, &load->txn);
+
+    if (rc != 0) {
+        load->txn = NULL;
+        return nx_state_error(rc);
+    }
+    load->batch_bytes = 0;
+    return nx_state_error(mdb_cursor_open(load->txn, load->environment.kv, &load->cursor));
+}
+
+static int end_batch(struct nx_state_load *load)
+{
+    MDB_txn *txn = load->txn;
+
+    load->txn = NULL;
+    return nx_state_error(mdb_txn_commit(txn)); /* closes its cursor */
+}
+
+int nx_state_load_begin(const char *dir,
+                        uint64_t map_size,
+                        struct nx_state_load **ret_load,
+                        char *error,
+                        size_t cap)
+{
+    struct nx_state_load *load = calloc(1, sizeof *load);
+    int rc;
+
+    if (load == NULL || (load->environment.dir = strdup(dir)) == NULL) {
+        free(load);
+        (void)snprintf(error, cap, "no memory to make a state in %s", dir);
+        return -ENOMEM;
+    }
+    load->environment.options = (struct nx_state_options){.map_size = map_size, .writer = true};
+    rc = nx_environment_create(&load->environment, error, cap);
+    rc = rc < 0 ? rc : nx_environment_open(&load->environment, error, cap);
+    if (rc == 0) {
+        rc = nx_state_error(mdb_env_set_flags(load->environment.env, MDB_NOSYNC, 1));
+        rc = rc < 0 ? rc : begin_batch(load);
+        if (rc < 0) {
+            (void)snprintf(error, cap, "the state in %s can't be written: %s", dir,
+                           strerrordesc_np(-rc));
+        }
+    }
+    if (rc < 0) {
+        nx_state_load_close(load);
+        return rc;
+    }
+    *ret_load = load;
+    return 0;
+}
+
+static int put_expiry(struct nx_state_load *load, const struct nx_record *record)
+{
+    uint8_t row[NX_STATE_EXPIRY_KEY];
+    size_t n = record->key_length;
+
+    nx_state_expiry_key(record, row);
+    MDB_val key = nx_state_val(row, sizeof row);
+    MDB_val val = {.mv_size = n + NX_STATE_CRC};
+    int rc = nx_state_error(mdb_put(load->txn, load->environment.expiry, &key, &val, MDB_RESERVE));
+
+    if (rc == 0) {
+        uint8_t *bytes = val.mv_data;
+
+        memcpy(bytes, record->key, n);
+        nx_store_u32(bytes + n, nx_state_crc(nx_slice_of(row, sizeof row), record->key, n));
+    }
+    return rc;
+}
+
+int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record)
+{
+    struct nx_record own = *record;
+    MDB_val key = nx_state_val(record->key, record->key_length);
+    int rc;
+
+    own.op_index = record->expires_at != 0 ? load->expiring++ : 0;
+    MDB_val val = {.mv_size = nx_state_record_size(&own)};
+
+    rc = mdb_cursor_put(load->cursor, &key, &val, MDB_RESERVE | MDB_APPEND);
+    if (rc != 0) {
+        return rc == MDB_KEYEXIST ? -EINVAL : nx_state_error(rc);
+    }
+    nx_state_record_encode(&own, val.mv_data);
+    rc = own.expires_at != 0 ? put_expiry(load, &own) : 0;
+    load->batch_bytes += own.key_length + own.value_length;
+    if (rc == 0 && load->batch_bytes >= BATCH_BYTES) {
+        rc = end_batch(load);
+        rc = rc < 0 ? rc : begin_batch(load);
+    }
+    return rc;
+}
+
+static int sync_directory(const struct nx_state_load *load)
+{
+    int fd = open(load->environment.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    if (fsync(fd) != 0) {
+        rc = -errno;
+    }
+    close(fd);
+    return rc;
+}
+
+int nx_state_load_finish(struct nx_state_load *load, const struct nx_position *position)
+{
+    uint8_t bytes[NX_STATE_POSITION];
+    int rc;
+
+    nx_state_position_encode(position, bytes);
+    rc = nx_state_meta_put(&load->environment, load->txn, "position", bytes, sizeof bytes);
+    rc = rc < 0 ? rc : end_batch(load);
+    rc = rc < 0 ? rc : nx_state_error(mdb_env_sync(load->environment.env, 1));
+    return rc < 0 ? rc : sync_directory(load);
+}
+
+void nx_state_load_close(struct nx_state_load *load)
+{
+    if (load == NULL) {
+        return;
+    }
+    if (load->txn != NULL) {
+        mdb_txn_abort(load->txn);
+    }
+    if (load->environment.env != NULL) {
+        mdb_env_close(load->environment.env);
+    }
+    free(load->environment.dir);
+    free(load);
+}
