@@ -57,8 +57,8 @@ struct nx_control_block {
     uint64_t started_at;            /* Unix ms, the postmaster's start; survives crash restarts */
     nx_atomic_u32 role;             /* enum nx_node_role */
     nx_atomic_u32 phase;            /* enum nx_node_phase */
-    /* "" until the node belongs to a cluster: a fresh replica adopts its master's. Written once;
-     * cluster_known is the release store that publishes it. */
+    /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
+     * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
     nx_atomic_u32 cluster_known;
     /* Counters of walsenders that have ended, so that totals outlive a connection. */
@@ -69,6 +69,7 @@ struct nx_control_block {
     nx_atomic_u64 snapshot_asked;
     /* start_offset of the log before the last crash, plus one; 0: there was none. */
     nx_atomic_u64 carried_start;
+    nx_atomic_u64 carried_applied; /* entries that a replica has applied before a full sync */
     /* Configuration after the last reload: config[config_version % 2]. */
     nx_atomic_u64 config_version;
     struct nx_config config[2];

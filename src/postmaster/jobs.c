@@ -171,10 +171,15 @@ void nx_jobs_end_restore(struct nx_postmaster *pm)
     struct nx_restore_state *state = &pm->shm->restore;
     uint32_t stage = atomic_load_explicit(&state->stage, memory_order_acquire);
 
+    uint64_t transfer = atomic_load_explicit(&pm->shm->transfer.number, memory_order_acquire);
+
     if (stage == NX_RESTORE_LOADING) {
         atomic_store_explicit(&state->stage, NX_RESTORE_NONE, memory_order_release);
     }
     nx_latch_ring(pm->shm, nx_process_slot(NX_KIND_WALRECEIVER, 0));
+    if (transfer != 0 && transfer != atomic_load_explicit(&state->number, memory_order_relaxed)) {
+        nx_jobs_want_restore(pm); /* asked for while the last one was still ending */
+    }
 }
 
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
@@ -189,14 +194,14 @@ void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
 }
 
 /* All children are gone. */
-void nx_jobs_finish_switch(struct nx_postmaster *pm)
+bool nx_jobs_finish_switch(struct nx_postmaster *pm)
 {
     struct nx_identity identity = pm->dir.identity;
     char error[512] = "";
     int rc;
 
     if (pm->restored.root[0] == '\0') {
-        return;
+        return false;
     }
     memcpy(identity.cluster_id, pm->restored.cluster_id, sizeof identity.cluster_id);
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
@@ -205,4 +210,5 @@ void nx_jobs_finish_switch(struct nx_postmaster *pm)
         nx_error("the server stops: %s", error);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
     }
+    return rc == 0;
 }

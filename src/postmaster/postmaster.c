@@ -77,11 +77,12 @@ void nx_postmaster_stop(struct nx_postmaster *pm, enum nx_stop_mode mode)
 /* All children of a crash are gone: shared memory afresh, then all start. */
 static void start_afresh(struct nx_postmaster *pm)
 {
-    nx_jobs_finish_switch(pm);
+    bool switched = nx_jobs_finish_switch(pm);
+
     if (pm->life != NX_LIFE_CRASHED) {
         return; /* that failed: the server stops */
     }
-    nx_shared_renew(pm);
+    nx_shared_renew(pm, switched);
     pm->wishes.count = 0;
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         pm->children[i].start_due_ms = 0;

@@ -164,8 +164,8 @@ void nx_jobs_want_restore(struct nx_postmaster *pm);
 void nx_jobs_end_restore(struct nx_postmaster *pm);
 /* "data-N <cluster id>" is whole: ends all children, so that it can become the node's own. */
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what);
-/* All children are reaped: makes it so, if there is one. */
-void nx_jobs_finish_switch(struct nx_postmaster *pm);
+/* All children are reaped: makes it so, if there is one. True: it has been done. */
+bool nx_jobs_finish_switch(struct nx_postmaster *pm);
 
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */
@@ -177,10 +177,11 @@ void nx_listeners_close(struct nx_postmaster *pm);
 /* ---- shared.c ---- */
 /* Makes shared memory and writes the postmaster's fields, once. 0 or -errno, logged. */
 int nx_shared_create(struct nx_postmaster *pm);
-/* Empties it after a crash, all children being reaped; what counts since the node's start is kept. */
-void nx_shared_renew(struct nx_postmaster *pm);
-/* A master or standalone node without a cluster id gets one; a replica adopts its master's. 0,
- * -EEXIST (another one is known), or -errno. */
+/* Empties it after a crash, all children being reaped; what counts since the node's start is kept.
+ * other_history: a full sync has replaced the node's data. */
+void nx_shared_renew(struct nx_postmaster *pm, bool other_history);
+/* A master or standalone node without a cluster id gets one; a replica without data adopts its master's. 0,
+ * -EEXIST (another one is known, and there is data of it), or -errno. */
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);
 /* The configuration that processes get: the one in force within what descriptors allow. */
 struct nx_config nx_shared_config(const struct nx_postmaster *pm);

@@ -31,45 +31,72 @@ static void publish_cluster(struct nx_postmaster *pm)
                           memory_order_release);
 }
 
-/* What outlives a crash: how often children were started and how they ended, and what was sent. */
+/* What outlives a crash: how often children were started and how they ended, and what was counted. */
 struct carried {
     uint32_t restarts[NX_MAX_SLOTS];
     int32_t last_exit[NX_MAX_SLOTS];
-    uint64_t bytes_sent;
-    uint64_t sync_acks;
-    uint64_t snapshot_transfers;
+    struct nx_control_block control; /* of it, the counters */
+    struct nx_receiver_state receiver;
 };
+
+static void carry_field(nx_atomic_u64 *to, const nx_atomic_u64 *from)
+{
+    atomic_store_explicit(to, atomic_load_explicit(from, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+static void carry_counters(struct nx_control_block *to_control,
+                           struct nx_receiver_state *to,
+                           const struct nx_control_block *from_control,
+                           const struct nx_receiver_state *from)
+{
+    carry_field(&to_control->ended_bytes_sent, &from_control->ended_bytes_sent);
+    carry_field(&to_control->ended_sync_acks, &from_control->ended_sync_acks);
+    carry_field(&to_control->ended_snapshot_transfers, &from_control->ended_snapshot_transfers);
+    carry_field(&to_control->carried_start, &from_control->carried_start);
+    carry_field(&to_control->carried_applied, &from_control->carried_applied);
+    carry_field(&to->entries_received, &from->entries_received);
+    carry_field(&to->entries_applied, &from->entries_applied);
+    carry_field(&to->bytes_received, &from->bytes_received);
+    carry_field(&to->bytes_sent, &from->bytes_sent);
+    carry_field(&to->reconnects, &from->reconnects);
+}
 
 static void carry_from(const struct nx_shm *shm, struct carried *carried)
 {
-    const struct nx_control_block *control = &shm->control;
-
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         const struct nx_slot *slot = &shm->slots[i];
 
         carried->restarts[i] = atomic_load_explicit(&slot->restarts, memory_order_relaxed);
         carried->last_exit[i] = atomic_load_explicit(&slot->last_exit, memory_order_relaxed);
     }
-    carried->bytes_sent = atomic_load_explicit(&control->ended_bytes_sent, memory_order_relaxed);
-    carried->sync_acks = atomic_load_explicit(&control->ended_sync_acks, memory_order_relaxed);
-    carried->snapshot_transfers =
-        atomic_load_explicit(&control->ended_snapshot_transfers, memory_order_relaxed);
+    carry_counters(&carried->control, &carried->receiver, &shm->control, &shm->receiver);
 }
 
 static void carry_to(struct nx_shm *shm, const struct carried *carried)
 {
-    struct nx_control_block *control = &shm->control;
-
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         struct nx_slot *slot = &shm->slots[i];
 
         atomic_store_explicit(&slot->restarts, carried->restarts[i], memory_order_relaxed);
         atomic_store_explicit(&slot->last_exit, carried->last_exit[i], memory_order_relaxed);
     }
-    atomic_store_explicit(&control->ended_bytes_sent, carried->bytes_sent, memory_order_relaxed);
-    atomic_store_explicit(&control->ended_sync_acks, carried->sync_acks, memory_order_relaxed);
-    atomic_store_explicit(&control->ended_snapshot_transfers, carried->snapshot_transfers,
-                          memory_order_relaxed);
+    carry_counters(&shm->control, &shm->receiver, &carried->control, &carried->receiver);
+}
+
+/* What is counted by offsets goes on from where the node's life began; behind another history, from there. */
+static void carry_start(struct nx_shm *shm, bool other_history)
+{
+    struct nx_control_block *control = &shm->control;
+    uint64_t start = atomic_load_explicit(&shm->log.start_offset, memory_order_relaxed) + 1;
+
+    if (other_history) {
+        carry_field(&control->carried_applied, &shm->receiver.entries_applied);
+        atomic_store_explicit(&control->carried_start, 0, memory_order_relaxed);
+    } else if (atomic_load_explicit(&control->carried_start, memory_order_relaxed) == 0 &&
+               atomic_load_explicit(&shm->log.groups, memory_order_relaxed) > 0) {
+        atomic_store_explicit(&control->carried_start, start, memory_order_relaxed);
+    }
 }
 
 static void log_failure(int rc, const struct nx_shm_origin *origin)
@@ -131,14 +158,22 @@ int nx_shared_create(struct nx_postmaster *pm)
     return 0;
 }
 
-void nx_shared_renew(struct nx_postmaster *pm)
+void nx_shared_renew(struct nx_postmaster *pm, bool other_history)
 {
     static struct carried carried;
 
+    carry_start(pm->shm, other_history);
     carry_from(pm->shm, &carried);
     nx_shm_renew(pm->shm, pm->shm_size);
     carry_to(pm->shm, &carried);
     fill(pm);
+}
+
+/* Known only once the log is recovered. */
+static bool has_no_data(const struct nx_postmaster *pm)
+{
+    return pm->life == NX_LIFE_SERVING &&
+           atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire) == 0;
 }
 
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
@@ -149,8 +184,11 @@ int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
     if (nx_uuid_parse(cluster_id, binary) < 0) {
         return -EINVAL;
     }
-    if (identity.cluster_id[0] != '\0') {
-        return strcmp(identity.cluster_id, cluster_id) == 0 ? 0 : -EEXIST;
+    if (strcmp(identity.cluster_id, cluster_id) == 0) {
+        return 0;
+    }
+    if (identity.cluster_id[0] != '\0' && !has_no_data(pm)) {
+        return -EEXIST;
     }
     memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
     int rc = nx_identity_store(&pm->dir, &identity);

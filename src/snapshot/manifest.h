@@ -14,7 +14,7 @@
 #define NX_KV_NAME          "kv/%06zu"
 #define NX_KV_MOST          ((size_t)1000000) /* files; their names have six digits */
 #define NX_ARCHIVE_NAME_MAX 32
-#define NX_MANIFEST_MAX     ((size_t)96 << 20) /* bytes; with NX_KV_MOST files it is shorter */
+#define NX_MANIFEST_MAX     ((size_t)32 << 20) /* bytes; room for some terabytes of state */
 #define NX_EPOCHS_MAX       ((size_t)1 << 20)
 
 /* A file of the archive. Its name follows from its place: kv/000000, kv/000001, ..., epochs.json. */

@@ -65,6 +65,9 @@ int nx_data_dir_tidy(const char *path);
  * made, with empty wal/ and state/ in it. 0 or -errno. */
 int nx_data_dir_prepare(const char *path, const char *root_in_use, char ret_root[NX_PATH_SIZE]);
 
+/* Removes what was prepared. 0 or -errno. */
+int nx_data_dir_discard(const char *path, const char *root);
+
 /* Gives up the lock (of this process: children that inherited it keep it). */
 void nx_data_dir_close(struct nx_data_dir *dir);
 

@@ -82,6 +82,20 @@ int nx_data_dir_prepare(const char *path, const char *root_in_use, char ret_root
     return rc;
 }
 
+int nx_data_dir_discard(const char *path, const char *root)
+{
+    const char *slash = strrchr(root, '/');
+    int fd = open_directory(AT_FDCWD, path);
+    int rc;
+
+    if (fd < 0) {
+        return fd;
+    }
+    rc = slash == NULL ? 0 : nx_remove_tree(fd, slash + 1);
+    close(fd);
+    return rc;
+}
+
 /* ---- the switch ---- */
 
 static int write_identity(int fd, const char *root, const struct nx_identity *identity)

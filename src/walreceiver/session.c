@@ -24,6 +24,12 @@ static void bump(nx_atomic_u64 *counter, uint64_t by)
                           memory_order_relaxed);
 }
 
+/* The socket is not read: our own log is full, or a snapshot is being restored. */
+static bool deaf(const struct nx_walreceiver *r)
+{
+    return r->holding || nx_receive_snapshot_holds(&r->sync);
+}
+
 /* ---- what others see ---- */
 
 static void publish_stage(struct nx_walreceiver *r)
@@ -61,7 +67,10 @@ static void publish(struct nx_walreceiver *r)
         r->new_bytes = 0;
     }
     if (r->durable_seen > start) {
-        atomic_store_explicit(&state->entries_applied, r->durable_seen - start,
+        uint64_t before =
+            atomic_load_explicit(&r->shm->control.carried_applied, memory_order_relaxed);
+
+        atomic_store_explicit(&state->entries_applied, before + r->durable_seen - start,
                               memory_order_relaxed);
     }
     atomic_store_explicit(&state->master_bytes,
@@ -73,7 +82,7 @@ static void publish(struct nx_walreceiver *r)
 
 static void show_title(struct nx_walreceiver *r)
 {
-    if (r->welcomed && r->titled_offset != r->durable_seen) {
+    if (r->welcomed && r->sync.phase == NX_INCOMING_IDLE && r->titled_offset != r->durable_seen) {
         r->titled_offset = r->durable_seen;
         nx_process_title(r->process, "streaming %llu from %s", (unsigned long long)r->durable_seen,
                          config_of(r)->replication.master_addr);
@@ -119,13 +128,19 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
         struct nx_msg_welcome welcome;
         struct nx_msg_ping ping;
         struct nx_msg_pong pong;
+        struct nx_msg_snapshot_meta meta;
+        struct nx_msg_snapshot_chunk chunk;
+        struct nx_msg_snapshot_complete complete;
         struct nx_msg_error error;
     } message;
     int rc = -EBADMSG;
 
     switch (frame->type) {
     case NX_MSG_WAL_ENTRY:
-        return nx_receive_entry(r, frame);
+        if (r->sync.phase == NX_INCOMING_IDLE) {
+            return nx_receive_entry(r, frame);
+        }
+        break;
     case NX_MSG_WELCOME:
         rc = nx_wire_decode_welcome(frame->payload, frame->payload_length, &message.welcome);
         if (rc == 0) {
@@ -147,7 +162,26 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
             take_error(r, &message.error);
         }
         break;
-    default: /* snapshots, which this version never asks for */
+    case NX_MSG_SNAPSHOT_META:
+        rc = nx_wire_decode_snapshot_meta(frame->payload, frame->payload_length, &message.meta);
+        if (rc == 0) {
+            nx_receive_snapshot_meta(r, &message.meta);
+        }
+        break;
+    case NX_MSG_SNAPSHOT_CHUNK:
+        rc = nx_wire_decode_snapshot_chunk(frame->payload, frame->payload_length, &message.chunk);
+        if (rc == 0) {
+            nx_receive_snapshot_chunk(r, &message.chunk);
+        }
+        break;
+    case NX_MSG_SNAPSHOT_COMPLETE:
+        rc = nx_wire_decode_snapshot_complete(frame->payload, frame->payload_length,
+                                              &message.complete);
+        if (rc == 0) {
+            nx_receive_snapshot_complete(r, &message.complete);
+        }
+        break;
+    default: /* nx_frame_peek lets nothing else through */
         break;
     }
     if (rc < 0) {
@@ -165,7 +199,8 @@ static void take_frames(struct nx_walreceiver *r)
     char text[256];
     int rc = 0;
 
-    while (!nx_receiver_ended(r) && (rc = nx_frame_io_next(&r->io, &frame)) == 0) {
+    while (!nx_receiver_ended(r) && !nx_receive_snapshot_holds(&r->sync) &&
+           (rc = nx_frame_io_next(&r->io, &frame)) == 0) {
         if (!take(r, &frame)) {
             break;
         }
@@ -184,7 +219,7 @@ static void input(struct nx_walreceiver *r)
 {
     int rc = 0;
 
-    for (int i = 0; i < READS && rc == 0 && !r->holding && !nx_receiver_ended(r); i++) {
+    for (int i = 0; i < READS && rc == 0 && !deaf(r) && !nx_receiver_ended(r); i++) {
         rc = nx_frame_io_receive(&r->io);
         if (rc == 0) {
             r->heard_ms = nx_now_ms();
@@ -253,7 +288,9 @@ static void output(struct nx_walreceiver *r)
     int rc;
 
     if (r->welcomed && nx_frame_io_pending(&r->io) == 0) {
-        queue_ack(r);
+        if (r->sync.phase == NX_INCOMING_IDLE) {
+            queue_ack(r); /* else it would be of what a full sync replaces */
+        }
         queue_heartbeat(r);
     }
     rc = nx_frame_io_flush(&r->io);
@@ -284,7 +321,7 @@ static void check_silence(struct nx_walreceiver *r)
                             "%s answered no Welcome within connect_timeout_ms (%llu)", r->peer,
                             (unsigned long long)config_of(r)->replication.connect_timeout_ms);
         }
-    } else if (r->holding) {
+    } else if (deaf(r)) {
         r->heard_ms = now;
     } else if (now - r->heard_ms >= silence_limit(r)) {
         nx_receiver_end(r, NX_CAUSE_SILENCE, 0,
@@ -302,13 +339,14 @@ static int time_to_sleep(const struct nx_walreceiver *r)
     uint64_t next = r->welcomed ? r->heard_ms + silence_limit(r) : r->deadline_ms;
     uint64_t ping = r->sent_ms + shorter_heartbeat(r);
 
-    if (r->holding) {
+    if (deaf(r)) {
         next = UINT64_MAX;
     }
     if (r->welcomed && nx_frame_io_pending(&r->io) == 0 && ping < next) {
         next = ping;
     }
-    if (r->durable_seen > nx_receive_ackable(r) && now + SYNC_LOOK < next) {
+    if ((r->durable_seen > nx_receive_ackable(r) || r->sync.phase != NX_INCOMING_IDLE) &&
+        now + SYNC_LOOK < next) {
         next = now + SYNC_LOOK;
     }
     if (next <= now) {
@@ -322,7 +360,7 @@ static void sleep_until_woken(struct nx_walreceiver *r)
 {
     uint64_t wake = r->last.offset > r->durable_seen ? r->durable_seen + 1 : NX_WAKE_NEVER;
     short events =
-        (short)((r->holding ? 0 : POLLIN) | (nx_frame_io_pending(&r->io) > 0 ? POLLOUT : 0));
+        (short)((deaf(r) ? 0 : POLLIN) | (nx_frame_io_pending(&r->io) > 0 ? POLLOUT : 0));
     int timeout = time_to_sleep(r);
     uint64_t before = nx_now_ms();
     short revents = 0;
@@ -337,7 +375,7 @@ static void sleep_until_woken(struct nx_walreceiver *r)
     if (nx_now_ms() - before > (uint64_t)timeout + PAUSE_MS) {
         r->heard_ms = nx_now_ms(); /* we were stopped: that silence was ours */
     }
-    if (r->holding && (revents & (POLLERR | POLLHUP)) != 0) {
+    if (deaf(r) && (revents & (POLLERR | POLLHUP)) != 0) {
         nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the connection to the master broke");
     }
 }
@@ -345,11 +383,12 @@ static void sleep_until_woken(struct nx_walreceiver *r)
 static void turn(struct nx_walreceiver *r)
 {
     (void)nx_receive_held(r);
-    if (!r->holding) {
+    if (!deaf(r)) {
         take_frames(r);
         input(r);
     }
     nx_receive_completions(r);
+    nx_receive_snapshot_watch(r);
     r->durable_seen = r->welcomed ? nx_receiver_durable(r) : 0;
     if (!nx_receiver_ended(r)) {
         output(r);
@@ -383,6 +422,7 @@ void nx_session_run(struct nx_walreceiver *r)
         output(r); /* the last acknowledgment */
     }
     publish(r);
+    nx_receive_snapshot_end_session(r);
     atomic_store_explicit(&r->shm->receiver.connected, 0, memory_order_release);
     atomic_store_explicit(&r->shm->receiver.stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
 }

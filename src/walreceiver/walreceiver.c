@@ -97,7 +97,8 @@ static void attempt(struct nx_walreceiver *r)
     if (!nx_receiver_ended(r)) {
         nx_session_run(r);
     }
-    good = r->welcomed && (r->last.offset > r->session_offset || nx_now_ms() - began >= GOOD_MS);
+    good = r->welcomed && (r->last.offset > r->session_offset || nx_now_ms() - began >= GOOD_MS ||
+                           (!r->cause.slow && r->sync.incoming.bytes > r->sync.resumed_at));
     r->failures = good ? 0 : r->failures + 1;
     log_cause(r);
     if (r->io.fd >= 0) {
@@ -110,6 +111,7 @@ int nx_walreceiver_main(struct nx_process *process)
     static struct nx_walreceiver r;
 
     r = (struct nx_walreceiver){.process = process, .shm = process->shm, .io = {.fd = -1}};
+    nx_receive_snapshot_init(&r);
     atomic_store_explicit(&r.shm->receiver.connected, 0, memory_order_release);
     atomic_store_explicit(&r.shm->receiver.stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
     nx_producer_attach(

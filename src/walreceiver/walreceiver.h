@@ -6,6 +6,7 @@
  *     welcome.c      Hello and Welcome
  *     session.c      the loop of a session
  *     receive.c      entries: checked, submitted, acknowledged
+ *     receive_snapshot.c  a snapshot, where entries won't do
  */
 #ifndef NX_WALRECEIVER_WALRECEIVER_H
 #define NX_WALRECEIVER_WALRECEIVER_H
@@ -16,6 +17,7 @@
 #include "common/process.h"
 #include "common/submit.h"
 #include "storage/position.h"
+#include "walreceiver/receive_snapshot.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -73,6 +75,7 @@ struct nx_walreceiver {
     uint64_t new_entries; /* received, not published yet ... */
     uint64_t new_bytes;   /* ... and their bytes */
     uint64_t titled_offset;
+    struct nx_snapshot_receipt sync;
 
     /* Between attempts. */
     unsigned failures; /* in a row */

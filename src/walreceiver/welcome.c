@@ -22,7 +22,8 @@ void nx_welcome_ask(struct nx_walreceiver *r)
         .replica_id = nx_slice_text(control->node_id),
         .last_wal_offset = r->last.offset,
         .protocol_version = NX_WIRE_PROTOCOL_VERSION,
-        .cluster_id = nx_slice_text(known ? control->cluster_id : ""),
+        /* A node without data belongs to nobody yet, whatever it was before. */
+        .cluster_id = nx_slice_text(known && r->last.offset > 0 ? control->cluster_id : ""),
         .last_epoch = r->last.epoch,
         .last_crc = r->last.crc,
     };
@@ -33,6 +34,10 @@ void nx_welcome_ask(struct nx_walreceiver *r)
                       advertised);
     hello.http_addr = nx_slice_text(http_addr);
     hello.advertised_addr = nx_slice_text(advertised);
+    nx_receive_snapshot_offer(r, &hello);
+    if (nx_receiver_ended(r)) {
+        return;
+    }
     rc = nx_frame_io_put_hello(&r->io, &hello);
     if (rc < 0) {
         nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-rc, "no Hello: %s", strerrordesc_np(-rc));
@@ -87,7 +92,8 @@ static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *
             "the master has this node's own id %s: replication.master_addr points at "
             "the node itself, or a data directory was copied with its nexus.id",
             control->node_id);
-    } else if (known && !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
+    } else if (known && r->last.offset > 0 &&
+               !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
         nx_receiver_refuse(r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_OTHER_CLUSTER,
                            "the master belongs to cluster %.36s, this node to %s: point "
                            "replication.master_addr at its own master, or give this node an empty "
@@ -99,14 +105,11 @@ static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *
 /* Whether its log is one that ours can go on with. */
 static void check_history(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
-    if (welcome->requires_full_sync) {
-        nx_receiver_refuse(
-            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the master (offset %llu of epoch %llu) asks for a full sync of this node "
-            "(offset %llu of epoch %llu), which this version can't do yet",
-            (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
-            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
-    } else if (welcome->current_wal_offset < r->last.offset || welcome->epoch < r->last.epoch) {
+    bool behind = welcome->current_wal_offset < r->last.offset;
+    bool newer = welcome->requires_full_sync && welcome->current_wal_offset > 0 &&
+                 welcome->epoch > r->last.epoch;
+
+    if (welcome->epoch < r->last.epoch || (behind && !newer)) {
         nx_receiver_refuse(
             r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BEHIND_REPLICA,
             "the master stands at offset %llu of epoch %llu, this node already at %llu "
@@ -161,10 +164,16 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     publish_master(r, welcome);
     r->logged_kind = NX_CAUSE_NONE;
     nx_info("connected to master %.36s at %s: it has offset %llu of epoch %llu, this node %llu of "
-            "epoch %llu",
+            "epoch %llu%s",
             (const char *)welcome->master_id.data, r->peer,
             (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
-            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
+            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch,
+            welcome->requires_full_sync ? "; it sends a snapshot (full sync)" : "");
+    if (welcome->requires_full_sync) {
+        nx_receive_snapshot_expect(r);
+    } else {
+        nx_receive_snapshot_forget(r);
+    }
 }
 
 void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
@@ -176,7 +185,8 @@ void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
         check_history(r, welcome);
     }
     if (!nx_receiver_ended(r) && r->last.offset == 0 &&
-        atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0) {
+        (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
+         !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id)))) {
         adopt_cluster(r, welcome->cluster_id);
     }
     if (!nx_receiver_ended(r)) {

@@ -19,9 +19,9 @@ static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
 
     if (rc == -ENOENT) {
         nx_walsender_end(
-            ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the replica was too slow: entry %llu is next, the oldest kept here is %llu; "
-            "it needs a full sync, which this version can't do yet",
+            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_INTERNAL,
+            "the replica was too slow: entry %llu is next, the oldest kept here is %llu; when it "
+            "comes again it gets a full sync",
             (unsigned long long)from, oldest);
         return;
     }
@@ -79,6 +79,15 @@ static bool flush(struct nx_walsender *ws)
     return rc == 0;
 }
 
+void nx_walsender_start_at(struct nx_walsender *ws, uint64_t offset)
+{
+    ws->queued_offset = offset;
+    ws->acked_offset = 0;
+    nx_byte_marks_init(&ws->marks, offset);
+    atomic_store_explicit(&ws->slot->sent_offset, offset, memory_order_relaxed);
+    atomic_store_explicit(&ws->slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
+}
+
 /* Pings and Pongs go only into an empty buffer: behind entries they would say nothing that the entries
  * don't, and so a peer that pings without reading makes nothing grow. */
 static void queue_heartbeat(struct nx_walsender *ws)
@@ -90,13 +99,28 @@ static void queue_heartbeat(struct nx_walsender *ws)
 
         ws->pong_due = nx_frame_io_put_pong(&ws->io, &pong) < 0;
     }
-    if (nx_now_ms() - ws->sent_ms >= interval && nx_frame_io_pending(&ws->io) == 0) {
+    bool busy = nx_full_sync_runs(&ws->sync); /* then nothing else tells how far this master is */
+    uint64_t since = busy ? ws->pinged_ms : ws->sent_ms;
+
+    if (nx_now_ms() - since >= interval && nx_frame_io_pending(&ws->io) == 0) {
         uint64_t clock = nx_wall_ms();
+
+        ws->pinged_ms = nx_now_ms();
         struct nx_msg_ping ping = {
             .timestamp = clock, .current_wal_offset = nx_walsender_durable(ws), .log_clock = clock};
 
         (void)nx_frame_io_put_ping(&ws->io, &ping);
     }
+}
+
+/* Puts what comes next into the empty buffer: of the log, or of a snapshot. False: nothing yet. */
+static bool queue_next(struct nx_walsender *ws)
+{
+    if (!nx_full_sync_runs(&ws->sync)) {
+        return queue_chunk(ws);
+    }
+    queue_heartbeat(ws);
+    return nx_frame_io_pending(&ws->io) > 0 || nx_full_sync_step(ws);
 }
 
 void nx_feed_output(struct nx_walsender *ws)
@@ -105,7 +129,7 @@ void nx_feed_output(struct nx_walsender *ws)
 
     /* Nothing of the log for a peer that has not said who it is. */
     for (int i = 0; i < CHUNKS && empty && ws->welcomed && !nx_walsender_ended(ws); i++) {
-        if (!queue_chunk(ws)) {
+        if (!queue_next(ws)) {
             break;
         }
         empty = flush(ws);
@@ -125,6 +149,11 @@ void nx_feed_publish(struct nx_walsender *ws)
         return;
     }
     atomic_store_explicit(&slot->heard_ms, ws->heard_ms, memory_order_relaxed);
+    nx_full_sync_publish(ws);
+    nx_full_sync_track_pin(ws);
+    if (nx_full_sync_runs(&ws->sync)) {
+        return;
+    }
     atomic_store_explicit(&slot->sent_bytes_total, nx_byte_marks_total(&ws->marks),
                           memory_order_relaxed);
     atomic_store_explicit(&slot->sent_offset, ws->queued_offset, memory_order_relaxed);

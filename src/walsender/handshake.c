@@ -58,7 +58,8 @@ static bool refuse_membership(const struct nx_hello_facts *facts,
             "itself, or its data directory is a copy (remove nexus.id in the copy)",
             facts->node_id);
     }
-    if (hello->cluster_id.length > 0 &&
+    /* Without data it may have been another cluster's: it adopts this one. */
+    if (hello->cluster_id.length > 0 && hello->last_wal_offset > 0 &&
         !nx_slice_equal(hello->cluster_id, nx_slice_text(facts->cluster_id))) {
         return refuse(
             verdict, NX_WIRE_ERROR_OTHER_CLUSTER,
@@ -76,10 +77,18 @@ static bool refuse_membership(const struct nx_hello_facts *facts,
     return false;
 }
 
-/* The end of every message that asks for what this version can't do yet. */
-#define NEEDS_FULL_SYNC                                                      \
-    ": it needs a full sync, which this version can't do yet; instead copy " \
-    "the stopped master's data directory, without nexus.id, to the replica"
+/* Welcome, with a full sync. */
+__attribute__((format(printf, 2, 3))) static void need_full_sync(struct nx_verdict *verdict,
+                                                                 const char *format,
+                                                                 ...)
+{
+    va_list args;
+
+    verdict->full_sync = true;
+    va_start(args, format);
+    (void)vsnprintf(verdict->text, sizeof verdict->text, format, args);
+    va_end(args);
+}
 
 /* True when the entry at the replica's position is not ours: then the histories fork at or before it. */
 static bool forked(const struct nx_hello_facts *facts, const struct nx_msg_hello *hello)
@@ -90,72 +99,75 @@ static bool forked(const struct nx_hello_facts *facts, const struct nx_msg_hello
     return hello->last_epoch == 0 || hello->last_epoch > facts->position.epoch;
 }
 
-static bool refuse_beyond(const struct nx_hello_facts *facts,
-                          const struct nx_msg_hello *hello,
-                          struct nx_verdict *verdict)
+/* The replica stands behind our newest entry. */
+static void judge_beyond(const struct nx_hello_facts *facts,
+                         const struct nx_msg_hello *hello,
+                         struct nx_verdict *verdict)
 {
     unsigned long long asked = hello->last_wal_offset;
     unsigned long long ours = facts->position.offset;
 
     /* Our epoch began at or before our own position, so an entry behind it of a lower one is not of
      * this history. */
-    if (hello->last_epoch < facts->position.epoch) {
-        return refuse(
-            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the replica stands at offset %llu of epoch %llu, this master at %llu of epoch "
-            "%llu, and their histories differ" NEEDS_FULL_SYNC " (its own entries are lost then)",
-            asked, (unsigned long long)hello->last_epoch, ours,
-            (unsigned long long)facts->position.epoch);
+    if (ours > 0 && hello->last_epoch < facts->position.epoch) {
+        need_full_sync(verdict,
+                       "it stands at offset %llu of epoch %llu, this master at %llu of epoch %llu: "
+                       "their histories differ, and its own entries are given up",
+                       asked, (unsigned long long)hello->last_epoch, ours,
+                       (unsigned long long)facts->position.epoch);
+        return;
     }
-    return refuse(verdict, NX_WIRE_ERROR_BEHIND_REPLICA,
-                  "this master stands at offset %llu of epoch %llu, the replica already at %llu of "
-                  "epoch %llu: it keeps its data; was this master restored from an older state?",
-                  ours, (unsigned long long)facts->position.epoch, asked,
-                  (unsigned long long)hello->last_epoch);
+    (void)refuse(verdict, NX_WIRE_ERROR_BEHIND_REPLICA,
+                 "this master stands at offset %llu of epoch %llu, the replica already at %llu of "
+                 "epoch %llu: it keeps its data; was this master restored from an older state?",
+                 ours, (unsigned long long)facts->position.epoch, asked,
+                 (unsigned long long)hello->last_epoch);
 }
 
-static bool refuse_position(const struct nx_hello_facts *facts,
-                            const struct nx_msg_hello *hello,
-                            struct nx_verdict *verdict)
+static void judge_fork(const struct nx_hello_facts *facts,
+                       const struct nx_msg_hello *hello,
+                       struct nx_verdict *verdict)
 {
     unsigned long long asked = hello->last_wal_offset;
 
-    if (asked > 0 && hello->cluster_id.length == 0) {
-        return refuse(
-            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the replica has data up to offset %llu but knows no cluster id, this master's "
-            "is %s" NEEDS_FULL_SYNC,
-            asked, facts->cluster_id);
+    if (facts->frame_known) {
+        need_full_sync(verdict,
+                       "its entry %llu is of epoch %llu with CRC %08x, this master's of epoch %llu "
+                       "with CRC %08x: their histories differ, and its own entries are given up",
+                       asked, (unsigned long long)hello->last_epoch, hello->last_crc,
+                       (unsigned long long)facts->frame_epoch, facts->frame_crc);
+    } else {
+        need_full_sync(verdict,
+                       "its entry %llu is of epoch %llu, this master's epoch is %llu and the entry "
+                       "itself is gone here: their histories differ",
+                       asked, (unsigned long long)hello->last_epoch,
+                       (unsigned long long)facts->position.epoch);
     }
+}
+
+static void judge_position(const struct nx_hello_facts *facts,
+                           const struct nx_msg_hello *hello,
+                           struct nx_verdict *verdict)
+{
+    unsigned long long asked = hello->last_wal_offset;
+
     if (asked > facts->position.offset) {
-        return refuse_beyond(facts, hello, verdict);
+        judge_beyond(facts, hello, verdict);
+    } else if (asked > 0 && hello->cluster_id.length == 0) {
+        need_full_sync(verdict, "it has data up to offset %llu but knows no cluster id", asked);
+    } else if (asked == 0 && facts->checkpoint > 0) {
+        need_full_sync(verdict, "it is new, and this master's state is at offset %llu",
+                       (unsigned long long)facts->checkpoint);
+    } else if (asked + 1 < facts->oldest_kept) {
+        need_full_sync(verdict,
+                       "it asks for entry %llu, the oldest kept here is %llu (up to %llu; "
+                       "replication.max_log_size is %llu)",
+                       asked + 1, (unsigned long long)facts->oldest_kept,
+                       (unsigned long long)facts->position.offset,
+                       (unsigned long long)facts->max_log_size);
+    } else if (asked > 0 && forked(facts, hello)) {
+        judge_fork(facts, hello, verdict);
     }
-    if (asked + 1 < facts->oldest_kept) {
-        return refuse(verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                      "the replica asks for entry %llu, the oldest kept here is %llu (up to %llu; "
-                      "replication.max_log_size is %llu)" NEEDS_FULL_SYNC,
-                      asked + 1, (unsigned long long)facts->oldest_kept,
-                      (unsigned long long)facts->position.offset,
-                      (unsigned long long)facts->max_log_size);
-    }
-    if (asked > 0 && !facts->frame_known && forked(facts, hello)) {
-        return refuse(
-            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the replica's entry %llu is of epoch %llu, this master's epoch is %llu and the "
-            "entry itself is gone here: their histories differ" NEEDS_FULL_SYNC,
-            asked, (unsigned long long)hello->last_epoch,
-            (unsigned long long)facts->position.epoch);
-    }
-    if (asked > 0 && forked(facts, hello)) {
-        return refuse(
-            verdict, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-            "the replica's entry %llu is of epoch %llu with CRC %08x, this master's of epoch "
-            "%llu with CRC %08x: their histories differ" NEEDS_FULL_SYNC
-            " (its own entries are lost then)",
-            asked, (unsigned long long)hello->last_epoch, hello->last_crc,
-            (unsigned long long)facts->frame_epoch, facts->frame_crc);
-    }
-    return false;
 }
 
 void nx_handshake_judge(const struct nx_hello_facts *facts,
@@ -164,6 +176,6 @@ void nx_handshake_judge(const struct nx_hello_facts *facts,
 {
     *ret_verdict = (struct nx_verdict){.code = 0};
     if (!refuse_peer(facts, hello, ret_verdict) && !refuse_membership(facts, hello, ret_verdict)) {
-        (void)refuse_position(facts, hello, ret_verdict);
+        judge_position(facts, hello, ret_verdict);
     }
 }

@@ -1,4 +1,4 @@
-/* The judgment of a Hello: welcome, or which Error. A pure function over what the master knows, so that
+/* The judgment of a Hello: welcome, with or without a full sync, or which Error. A pure function over what the master knows, so that
  * every row of protocol.md can be tried without a socket. */
 #ifndef NX_WALSENDER_HANDSHAKE_H
 #define NX_WALSENDER_HANDSHAKE_H
@@ -19,7 +19,8 @@ struct nx_hello_facts {
     const char *cluster_id;
     struct nx_position position; /* ours, durable */
     uint64_t epoch;              /* in force here */
-    uint64_t oldest_kept;
+    uint64_t oldest_kept;        /* that this replica can ask for */
+    uint64_t checkpoint;         /* offset of our state */
     uint64_t max_log_size;
     unsigned replicas; /* connected ones with another id */
     unsigned max_replicas;
@@ -31,7 +32,8 @@ struct nx_hello_facts {
 
 struct nx_verdict {
     uint32_t code;  /* enum nx_wire_error, or 0: welcome */
-    char text[640]; /* what is wrong, with both sides' numbers, and what to do */
+    bool full_sync; /* with 0: the replica needs one */
+    char text[640]; /* why, with both sides' numbers; of an Error also what to do */
 };
 
 /* Judges a Hello whose fields are decoded. ret_verdict is filled in all cases. */

@@ -1,6 +1,7 @@
 /* What the replica says once it is welcome. Runs in walsenders. Every frame counts as life; an ack is
  * believed only if it names something that was sent and doesn't go back. */
 #include "common/latch.h"
+#include "common/log.h"
 #include "walsender/walsender.h"
 
 #include <errno.h>
@@ -25,6 +26,11 @@ static void take_ack(struct nx_walsender *ws, const struct nx_frame *frame)
         end_unreadable(ws, frame);
         return;
     }
+    if (nx_full_sync_runs(&ws->sync) ||
+        (ws->sync.restoring && ack.offset < ws->sync.pin.snapshot_offset)) {
+        return; /* of what the replica is about to give up */
+    }
+    ws->sync.restoring = false;
     if (ack.offset > ws->queued_offset || ack.offset < ws->acked_offset ||
         ack.received > ws->queued_offset || ack.received < ack.offset || ack.applied > ack.offset) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_BAD_FRAME,
@@ -66,6 +72,18 @@ static void take_ping(struct nx_walsender *ws, const struct nx_frame *frame)
     }
 }
 
+static void take_request(struct nx_walsender *ws, const struct nx_frame *frame)
+{
+    struct nx_msg_request_snapshot request;
+
+    if (nx_wire_decode_request_snapshot(frame->payload, frame->payload_length, &request) < 0) {
+        end_unreadable(ws, frame);
+    } else if (!nx_full_sync_runs(&ws->sync)) {
+        nx_info("replica %s at %s asks for a full sync", ws->replica_id, ws->peer);
+        nx_full_sync_begin(ws, NULL);
+    }
+}
+
 static void take_error(struct nx_walsender *ws, const struct nx_frame *frame)
 {
     char text[256];
@@ -99,8 +117,7 @@ static bool take(struct nx_walsender *ws, const struct nx_frame *frame)
         take_error(ws, frame);
         return true;
     case NX_MSG_REQUEST_SNAPSHOT:
-        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                         "the replica asks for a full sync, which this version can't do yet");
+        take_request(ws, frame);
         return true;
     default: /* nx_frame_peek lets nothing else through */
         end_unreadable(ws, frame);

@@ -16,6 +16,7 @@
 #define OUT_TYPICAL   ((size_t)256 << 10)
 #define FAREWELL_MS   500
 #define LONGEST_MS    3600000
+#define TITLE_MS      500
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
 
 static uint64_t silence_limit(const struct nx_walsender *ws)
@@ -72,7 +73,7 @@ static void check_stop(struct nx_walsender *ws)
     if (!nx_process_stopping(ws->process)) {
         return;
     }
-    if (!ws->welcomed || !draining) {
+    if (!ws->welcomed || !draining || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
         nx_walsender_end(
             ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
             "this connection is given up: the node stops, or the replica has come again");
@@ -95,13 +96,31 @@ static void check_stop(struct nx_walsender *ws)
     }
 }
 
+static void show_full_sync(struct nx_walsender *ws)
+{
+    const struct nx_full_sync *sync = &ws->sync;
+    uint64_t now = nx_now_ms();
+    uint64_t ms = now - sync->began_ms;
+    unsigned thousandths = atomic_load_explicit(&ws->slot->snapshot_progress, memory_order_relaxed);
+
+    if (now - ws->titled_ms >= TITLE_MS) {
+        ws->titled_ms = now;
+        nx_process_title(
+            ws->process, "%.8s snapshot %u%% %llu MB/s", ws->replica_id, thousandths / 10,
+            (unsigned long long)(ms > 0 ? (sync->sent - sync->resumed_at) / 1000 / ms : 0));
+        ws->titled_offset = UINT64_MAX;
+    }
+}
+
 static void show_title(struct nx_walsender *ws)
 {
     bool streaming =
         atomic_load_explicit(&ws->slot->state, memory_order_relaxed) == NX_REPLICA_STREAMING;
 
-    if (ws->welcomed &&
-        (ws->titled_offset != ws->queued_offset || ws->titled_streaming != streaming)) {
+    if (nx_full_sync_runs(&ws->sync)) {
+        show_full_sync(ws);
+    } else if (ws->welcomed &&
+               (ws->titled_offset != ws->queued_offset || ws->titled_streaming != streaming)) {
         ws->titled_offset = ws->queued_offset;
         ws->titled_streaming = streaming;
         nx_process_title(ws->process, "%.8s %s %llu", ws->replica_id,
@@ -130,6 +149,9 @@ static int time_to_sleep(const struct nx_walsender *ws)
     if (!ws->welcomed && ws->io.has_frame) {
         next = earlier(next, now + RECOVERY_LOOK);
     }
+    if (nx_full_sync_wait(ws) >= 0) {
+        next = earlier(next, now + (uint64_t)nx_full_sync_wait(ws));
+    }
     return next <= now ? 0 : (int)earlier(next - now, LONGEST_MS);
 }
 
@@ -138,7 +160,8 @@ static void sleep_until_woken(struct nx_walsender *ws)
 {
     unsigned slot = ws->process->slot;
     bool blocked = nx_frame_io_pending(&ws->io) > 0;
-    uint64_t wake = ws->welcomed && !blocked ? ws->queued_offset + 1 : NX_WAKE_NEVER;
+    bool syncing = nx_full_sync_runs(&ws->sync);
+    uint64_t wake = ws->welcomed && !blocked && !syncing ? ws->queued_offset + 1 : NX_WAKE_NEVER;
     struct pollfd fds[2] = {
         {.fd = ws->process->control.fd, .events = POLLIN},
         {.fd = ws->io.fd,
@@ -146,7 +169,7 @@ static void sleep_until_woken(struct nx_walsender *ws)
     };
 
     nx_latch_prepare(ws->shm, slot, wake);
-    if (nx_walsender_durable(ws) < wake) {
+    if (nx_walsender_durable(ws) < wake && (blocked || !nx_full_sync_ready(ws))) {
         (void)nx_latch_poll(slot, fds, 2, time_to_sleep(ws));
     }
     nx_latch_cancel(ws->shm, slot);
@@ -218,6 +241,7 @@ static void begin(struct nx_walsender *ws, struct nx_process *process)
     (void)nx_net_detect_dead(process->client_fd, LONGEST_MS);
     nx_frame_io_open(&ws->io, process->client_fd, NX_WIRE_REPLICA, IN_TYPICAL, OUT_TYPICAL);
     nx_stream_open(&ws->stream, process->shm, process->state_root);
+    nx_full_sync_init(ws);
     process->client_fd = -1;
 }
 
@@ -236,6 +260,7 @@ int nx_walsender_main(struct nx_process *process)
     say_why(&ws);
     nx_frame_io_farewell(&ws.io, ws.ending.code, ws.ending.text, FAREWELL_MS);
     nx_feed_publish(&ws);
+    nx_full_sync_close(&ws);
     nx_stream_close(&ws.stream);
     return NX_EXIT_OK;
 }

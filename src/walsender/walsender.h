@@ -5,6 +5,7 @@
  *     session.c  what the replica sends afterwards: acks, Pings, Pongs
  *     feed.c     what goes to it: entries up to durable_offset, Pings, Pongs
  *     stream.c   where entries are read: shared log, else WAL files
+ *     full_sync.c, send_snapshot.c  a snapshot, where entries won't do
  */
 #ifndef NX_WALSENDER_WALSENDER_H
 #define NX_WALSENDER_WALSENDER_H
@@ -12,6 +13,7 @@
 #include "common/byte_marks.h"
 #include "common/frame_io.h"
 #include "common/process.h"
+#include "walsender/full_sync.h"
 #include "walsender/stream.h"
 
 #include <stdbool.h>
@@ -37,6 +39,7 @@ struct nx_walsender {
     struct nx_replica_slot *slot;
     struct nx_frame_io io;
     struct nx_stream stream;
+    struct nx_full_sync sync;
     struct nx_byte_marks marks;    /* bytes of entries, by offset, in this session */
     char peer[NX_ADDR_TEXT];       /* the socket's other end, "host:port" */
     char replica_id[NX_UUID_TEXT]; /* "" before Hello */
@@ -46,11 +49,13 @@ struct nx_walsender {
     uint64_t opened_ms;
     uint64_t heard_ms; /* last frame from the replica */
     uint64_t sent_ms;  /* last bytes to it */
-    bool pong_due;     /* one Pong for all Pings since the last */
+    uint64_t pinged_ms;
+    bool pong_due; /* one Pong for all Pings since the last */
     uint64_t pong_timestamp;
     uint64_t drain_until_ms; /* 0: not stopping */
     uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
+    uint64_t titled_ms;
     struct nx_ending ending;
 };
 
@@ -90,6 +95,9 @@ void nx_session_input(struct nx_walsender *ws);
 
 /* Puts what there is to send into the output buffer, and as much as it takes into the socket. */
 void nx_feed_output(struct nx_walsender *ws);
+
+/* Entries go out from behind this offset; nothing of this session is acked yet. */
+void nx_walsender_start_at(struct nx_walsender *ws, uint64_t offset);
 
 /* Publishes the slot's counters. */
 void nx_feed_publish(struct nx_walsender *ws);

@@ -91,16 +91,17 @@ static void gather(struct nx_walsender *ws,
         .replicas = nx_slice_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
         .max_replicas = (unsigned)config->replication.max_replicas,
         .epoch = atomic_load_explicit(&ws->shm->log.epoch, memory_order_acquire),
+        .checkpoint =
+            atomic_load_explicit(&ws->shm->checkpoint.checkpoint_offset, memory_order_acquire),
     };
     nx_log_position(ws->shm, &ret_facts->position.offset, &ret_facts->position.epoch,
                     &ret_facts->position.crc);
 }
 
-/* Publishes this replica: strings and figures first, then the state. */
-static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello)
+/* Publishes this replica: strings and figures first, then the state. offset: what it has of our history. */
+static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello, uint64_t offset)
 {
     struct nx_replica_slot *slot = ws->slot;
-    uint64_t offset = hello->last_wal_offset;
 
     memcpy(slot->id, ws->replica_id, sizeof slot->id);
     if (nx_advertised_resolve(hello->advertised_addr, ws->peer, slot->addr) < 0) {
@@ -121,14 +122,16 @@ static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello)
     atomic_store_explicit(&slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
 }
 
-static int say_welcome(struct nx_walsender *ws, const struct nx_hello_facts *facts)
+static int say_welcome(struct nx_walsender *ws,
+                       const struct nx_hello_facts *facts,
+                       const struct nx_verdict *verdict)
 {
     const struct nx_config *config = ws->process->config;
     char http_addr[NX_ADDR_TEXT];
     struct nx_msg_welcome welcome = {
         .master_id = nx_slice_text(facts->node_id),
         .current_wal_offset = facts->position.offset,
-        .requires_full_sync = false,
+        .requires_full_sync = verdict->full_sync,
         .cluster_id = nx_slice_text(facts->cluster_id),
         .epoch = facts->epoch,
         .heartbeat_ms = (uint32_t)config->replication.heartbeat_ms,
@@ -139,12 +142,32 @@ static int say_welcome(struct nx_walsender *ws, const struct nx_hello_facts *fac
     return nx_frame_io_put_welcome(&ws->io, &welcome);
 }
 
+static void say_who_is_here(const struct nx_walsender *ws,
+                            const struct nx_msg_hello *hello,
+                            const struct nx_hello_facts *facts,
+                            const struct nx_verdict *verdict)
+{
+    unsigned long long offset = hello->last_wal_offset;
+
+    if (verdict->full_sync) {
+        nx_info("replica %s at %s is here and needs a full sync: %s", ws->replica_id, ws->peer,
+                verdict->text);
+    } else {
+        nx_info("replica %s at %s is here: it has offset %llu of epoch %llu, this master %llu of "
+                "epoch %llu; streaming from %llu",
+                ws->replica_id, ws->peer, offset, (unsigned long long)hello->last_epoch,
+                (unsigned long long)facts->position.offset, (unsigned long long)facts->epoch,
+                offset + 1);
+    }
+}
+
 static void make_welcome(struct nx_walsender *ws,
                          const struct nx_msg_hello *hello,
-                         const struct nx_hello_facts *facts)
+                         const struct nx_hello_facts *facts,
+                         const struct nx_verdict *verdict)
 {
-    uint64_t offset = hello->last_wal_offset;
-    int rc = say_welcome(ws, facts);
+    uint64_t offset = verdict->full_sync ? 0 : hello->last_wal_offset;
+    int rc = say_welcome(ws, facts, verdict);
 
     if (rc < 0) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL, "no Welcome: %s",
@@ -154,15 +177,14 @@ static void make_welcome(struct nx_walsender *ws,
     ws->queued_offset = offset;
     ws->acked_offset = offset;
     nx_byte_marks_init(&ws->marks, offset);
-    fill_slot(ws, hello);
+    fill_slot(ws, hello, offset);
     ws->welcomed = true;
     ws->io.phase = NX_WIRE_SESSION;
     (void)nx_control_send(ws->process->control.fd, NX_CONTROL_REPLICA_HERE, 0, 0, ws->replica_id);
-    nx_info("replica %s at %s is here: it has offset %llu of epoch %llu, this master %llu of epoch "
-            "%llu; streaming from %llu",
-            ws->replica_id, ws->peer, (unsigned long long)offset,
-            (unsigned long long)hello->last_epoch, (unsigned long long)facts->position.offset,
-            (unsigned long long)facts->epoch, (unsigned long long)offset + 1);
+    say_who_is_here(ws, hello, facts, verdict);
+    if (verdict->full_sync) {
+        nx_full_sync_begin(ws, hello);
+    }
 }
 
 /* True while the log isn't recovered, so that nothing can be said about positions. */
@@ -175,28 +197,32 @@ static bool still_recovering(const struct nx_walsender *ws)
            !nx_process_stopping(ws->process);
 }
 
-/* Judges a Hello. Our own entry at its position is looked for only when all else is in order: a stranger
- * shall not make us read files. */
+/* Judges a Hello. What needs files (a pin, our own entry at its position) is looked for only when all else is
+ * in order: a stranger shall not make us read them. */
 static void judge(struct nx_walsender *ws,
                   const struct nx_msg_hello *hello,
-                  struct nx_hello_facts *facts)
+                  struct nx_hello_facts *facts,
+                  struct nx_verdict *verdict)
 {
-    struct nx_verdict verdict;
     int rc = 0;
 
     gather(ws, hello, facts);
-    nx_handshake_judge(facts, hello, &verdict);
-    if (verdict.code == 0) {
+    nx_handshake_judge(facts, hello, verdict);
+    if (verdict->code == 0) {
+        if (nx_full_sync_find_pin(ws, hello->last_wal_offset)) {
+            facts->oldest_kept =
+                atomic_load_explicit(&ws->shm->checkpoint.oldest_kept, memory_order_acquire);
+        }
         rc = find_frame(ws, hello, facts);
-        nx_handshake_judge(facts, hello, &verdict);
+        nx_handshake_judge(facts, hello, verdict);
     }
     if (rc < 0) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
                          "entry %llu, where the replica stands, can't be read here: %s",
                          (unsigned long long)hello->last_wal_offset,
                          rc == -EBADMSG ? "damaged" : strerrordesc_np(-rc));
-    } else if (verdict.code != 0) {
-        nx_walsender_end(ws, NX_ENDING_REFUSED, verdict.code, "%s", verdict.text);
+    } else if (verdict->code != 0) {
+        nx_walsender_end(ws, NX_ENDING_REFUSED, verdict->code, "%s", verdict->text);
     }
 }
 
@@ -204,6 +230,7 @@ bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame)
 {
     struct nx_msg_hello hello;
     struct nx_hello_facts facts;
+    struct nx_verdict verdict;
 
     if (still_recovering(ws)) {
         return false;
@@ -216,9 +243,9 @@ bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame)
     if (nx_slice_is_uuid(hello.replica_id)) {
         memcpy(ws->replica_id, hello.replica_id.data, NX_UUID_TEXT - 1);
     }
-    judge(ws, &hello, &facts);
+    judge(ws, &hello, &facts, &verdict);
     if (!nx_walsender_ended(ws)) {
-        make_welcome(ws, &hello, &facts);
+        make_welcome(ws, &hello, &facts, &verdict);
     }
     return true;
 }

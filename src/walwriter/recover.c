@@ -104,6 +104,7 @@ static int open_wal_dir(struct walwriter *w)
 static void adopt_result(struct walwriter *w, const struct nx_recovery_result *result)
 {
     struct nx_log_state *log = &w->shm->log;
+    uint64_t carried = atomic_load_explicit(&w->shm->control.carried_start, memory_order_relaxed);
 
     w->file.fd = result->segment_fd;
     w->file.at = result->segment_at;
@@ -118,7 +119,8 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
     atomic_store_explicit(&log->synced_offset, w->last.offset, memory_order_release);
     nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
     atomic_store_explicit(&log->recovered_offset, w->last.offset, memory_order_release);
-    atomic_store_explicit(&log->start_offset, w->last.offset, memory_order_release);
+    atomic_store_explicit(&log->start_offset, carried > 0 ? carried - 1 : w->last.offset,
+                          memory_order_release);
 }
 
 /* Begins an epoch, durably: whatever wal.fsync says, its number must not be given twice. */

@@ -132,15 +132,23 @@ class Streaming(NexusTestCase):
 
     def test_05_a_replica_far_behind_is_streamed_from_wal_files(self):
         master, replica = self.pair(settings=SMALL)
+        master.put("first", b"x")
+        replica.wait_offset(1)
         replica.stop()
         count = 400
         for i in range(count):  # 40 MB: more than the shared log can hold
             master.put(f"k{i}", b"%d" % i * 25000)
         self.assertGreater(len(wal_files.list_segments(master.wal_dir)), 20)
+        status = master.status()
         with wire.RawPeer(master.replication_port, timeout=30) as peer:
-            peer.handshake()
+            peer.handshake(
+                last_wal_offset=1,
+                last_epoch=1,
+                last_crc=wire.frame_crc(frames(master)[1]),
+                cluster_id=status["cluster_id"],
+            )
             entries = peer.recv_entries(count)
-            self.assertEqual([entry.offset for entry in entries], list(range(1, count + 1)))
+            self.assertEqual([entry.offset for entry in entries], list(range(2, count + 2)))
         replica.start()
         offset = master.put("last", b"x")
         replica.wait_offset(offset, 60)
@@ -255,30 +263,23 @@ class Deaths(NexusTestCase):
 
 
 class Refusals(NexusTestCase):
-    def test_01_a_replica_that_needs_a_full_sync_is_told_so(self):
-        master, replica = self.pair(settings={"replication.max_log_size": 100})
-        for i in range(10):
-            master.put(f"k{i}", b"v")
-        replica.wait_offset(10)
-        replica.stop()
-        for i in range(200):
-            master.put(f"m{i}", b"v")
-        mark = replica.log_mark()
-        replica.start()
-        replica.wait_log(
-            r"Error 7 .*asks for entry 11, the oldest kept here is 111 \(up to 210.*full sync",
-            since=mark,
+    def test_01_a_node_without_data_adopts_another_cluster(self):
+        first = self.node("master")
+        replica = self.node(
+            "replica", settings={"replication.master_addr": first.replication_addr}
         )
-        master.wait_log(r"asks for entry 11, the oldest kept here is 111")
-        self.assertEqual(replica.get("k9"), b"v")
-        self.assertEqual(replica.status()["wal_offset"], 10)
-        self.assertFalse(replica.stats()["connected"])
-        with wire.RawPeer(master.replication_port) as peer:
-            peer.send(wire.build_hello())
-            self.assertIn("full sync", peer.recv_error(wire.ERROR_SNAPSHOT).message)
+        replica.wait_log("this node belongs to cluster " + first.status()["cluster_id"])
+        other = self.node("master")
+        other.put("other", b"x")
+        self.adopt_master(replica, other)
+        replica.wait_offset(1)
+        self.assertEqual(replica.status()["cluster_id"], other.status()["cluster_id"])
+        self.assertEqual(replica.get("other"), b"x")
 
     def test_02_a_replica_of_another_cluster_keeps_its_data(self):
-        _, replica = self.pair()
+        master, replica = self.pair()
+        master.put("own", b"x")
+        replica.wait_offset(1)
         other = self.node("master")
         other.put("other", b"x")
         self.adopt_master(replica, other)

@@ -60,8 +60,7 @@ BEFORE_HELLO = {
     "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 6),
     "protocol version 2": (wire.build_hello(protocol_version=2), 1),
     "protocol version 0": (wire.build_hello(protocol_version=0), 1),
-    "another cluster": (wire.build_hello(cluster_id=str(uuid.uuid4())), 2),
-    "data of no cluster": (wire.build_hello(last_wal_offset=3), 7),
+    "another cluster": (wire.build_hello(None, 3, cluster_id=str(uuid.uuid4())), 2),
 }
 
 # What follows the Welcome -> the Error that answers.
@@ -87,7 +86,6 @@ AFTER_HELLO = {
     "an ack cut short": (wire.encode_frame(wire.WAL_ACK, struct.pack("<IQ", 5, 0)), 6),
     "success of 2": (wire.encode_frame(wire.WAL_ACK, struct.pack("<IQB", 5, 0, 2)), 6),
     "another variant": (wire.build(wire.PING, variant=3, timestamp=1), 6),
-    "RequestSnapshot": (wire.build(wire.REQUEST_SNAPSHOT, replica_id=NEW_ID), 7),
 }
 
 
@@ -262,7 +260,8 @@ class HostileReplicas(NexusTestCase):
                 peer.send(
                     wire.build_hello(None, offset, cluster_id=cluster, last_epoch=1, last_crc=7)
                 )
-                self.assertIn("full sync", peer.recv_error(wire.ERROR_SNAPSHOT).message)
+                self.assertTrue(peer.recv_type(wire.WELCOME).requires_full_sync)
+                self.assertEqual(peer.recv_type(wire.SNAPSHOT_META).wal_offset, 10)
         self.assert_nothing_noticed()
 
     def test_12_the_masters_own_id(self):
@@ -479,7 +478,8 @@ class HostileMasters(NexusTestCase):
             ({"cluster_id": ""}, 6),
             ({"current_wal_offset": 0}, wire.ERROR_BEHIND),
             ({"epoch": 0}, wire.ERROR_BEHIND),
-            ({"requires_full_sync": True}, wire.ERROR_SNAPSHOT),
+            ({"requires_full_sync": True, "current_wal_offset": 0}, wire.ERROR_BEHIND),
+            ({"requires_full_sync": True, "epoch": 0}, wire.ERROR_BEHIND),
         ]
         for fields, code in refusals:
             with self.subTest(str(fields)):

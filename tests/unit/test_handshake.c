@@ -55,6 +55,13 @@ static void expect(uint32_t code, const char *text)
     ck_assert_msg(strstr(verdict.text, text) != NULL, "\"%s\" in \"%s\"", text, verdict.text);
 }
 
+static void expect_full_sync(const char *text)
+{
+    ck_assert_uint_eq(judged(), 0);
+    ck_assert(verdict.full_sync);
+    ck_assert_msg(strstr(verdict.text, text) != NULL, "\"%s\" in \"%s\"", text, verdict.text);
+}
+
 START_TEST(a_replica_of_this_history_is_welcome)
 {
     ck_assert_uint_eq(judged(), 0);
@@ -70,6 +77,11 @@ START_TEST(an_empty_replica_is_welcome_while_all_entries_are_kept)
     hello.last_crc = 0;
     hello.cluster_id = nx_slice_text("");
     ck_assert_uint_eq(judged(), 0);
+    ck_assert(!verdict.full_sync);
+    hello.cluster_id = nx_slice_text(OTHER); /* it may have been another cluster's */
+    ck_assert_uint_eq(judged(), 0);
+    facts.checkpoint = 1;
+    expect_full_sync("it is new, and this master's state is at offset 1");
 }
 END_TEST
 
@@ -78,8 +90,9 @@ START_TEST(the_oldest_kept_entry_may_still_be_asked_for)
     facts.frame_known = false; /* 40 itself is gone: the history alone decides */
     hello.last_wal_offset = 40;
     ck_assert_uint_eq(judged(), 0);
+    ck_assert(!verdict.full_sync);
     hello.last_wal_offset = 39;
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "asks for entry 40, the oldest kept here is 41");
+    expect_full_sync("asks for entry 40, the oldest kept here is 41");
 }
 END_TEST
 
@@ -137,17 +150,21 @@ END_TEST
 START_TEST(data_of_no_cluster)
 {
     hello.cluster_id = nx_slice_text("");
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "full sync");
+    expect_full_sync("knows no cluster id");
+    hello.last_wal_offset = 101;
+    expect_full_sync("their histories differ");
+    hello.last_epoch = 3;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "it keeps its data");
 }
 END_TEST
 
 START_TEST(another_history_at_the_same_offset)
 {
     hello.last_crc = 0x1235;
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    expect_full_sync("histories differ");
     hello.last_crc = 0x1234;
     hello.last_epoch = 1;
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "of epoch 1 with CRC 00001234, this master's of epoch 2");
+    expect_full_sync("of epoch 1 with CRC 00001234, this master's of epoch 2");
 }
 END_TEST
 
@@ -156,9 +173,9 @@ START_TEST(an_epoch_that_cannot_be_where_the_frame_is_gone)
     facts.frame_known = false;
     hello.last_wal_offset = 40;
     hello.last_epoch = 4;
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    expect_full_sync("histories differ");
     hello.last_epoch = 0;
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    expect_full_sync("histories differ");
 }
 END_TEST
 
@@ -174,7 +191,7 @@ START_TEST(a_replica_beyond_the_master_keeps_its_data)
     expect(NX_WIRE_ERROR_BEHIND_REPLICA, "18446744073709551615");
     hello.last_epoch =
         2; /* our epoch began at or before 100: its entry 101 is of another history */
-    expect(NX_WIRE_ERROR_SNAPSHOT_FAILED, "histories differ");
+    expect_full_sync("histories differ");
 }
 END_TEST
 
