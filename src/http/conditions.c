@@ -58,11 +58,17 @@ static struct nx_slice next_element(struct nx_slice *rest)
     return trim(element);
 }
 
-static int parse_tag(struct nx_slice element, struct client_offset *ret_tag)
+static struct nx_slice cut_weak(struct nx_slice element)
 {
     if (element.length > 2 && element.data[0] == 'W' && element.data[1] == '/') {
         element = nx_slice_of(element.data + 2, element.length - 2);
     }
+    return element;
+}
+
+static int parse_tag(struct nx_slice element, struct client_offset *ret_tag)
+{
+    element = cut_weak(element);
     if (element.length >= 2 && element.data[0] == '"' && element.data[element.length - 1] == '"') {
         element = nx_slice_of(element.data + 1, element.length - 2);
         if (memchr(element.data, '"', element.length) != NULL) {
@@ -110,6 +116,22 @@ bool nx_tags_match(const struct tag_list *list, uint64_t version)
     }
     for (uint32_t i = 0; i < list->count; i++) {
         if (list->tags[i].offset == version) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool nx_tag_listed(struct nx_slice value, struct nx_slice tag, bool weak)
+{
+    value = trim(value);
+    if (nx_slice_equal(value, nx_slice_text("*"))) {
+        return true;
+    }
+    while (value.length > 0) {
+        struct nx_slice element = next_element(&value);
+
+        if (nx_slice_equal(weak ? cut_weak(element) : element, tag)) {
             return true;
         }
     }

@@ -38,6 +38,10 @@ int nx_tags_parse(struct nx_slice value, struct tag_list *ret_list);
 /* True when a key of this version (0: absent) is meant by the list; `*` means any that exists. */
 bool nx_tags_match(const struct tag_list *list, uint64_t version);
 
+/* True when the list in a header's value holds this tag (quotes included), or is `*`. weak: W/ before one
+ * doesn't matter; else such a tag is never the same. For resources whose tags are no versions. */
+bool nx_tag_listed(struct nx_slice value, struct nx_slice tag, bool weak);
+
 /* Highest epoch that a tag names; 0 when none does. */
 uint64_t nx_tags_epoch(const struct tag_list *list);
 

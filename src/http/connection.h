@@ -30,14 +30,14 @@ struct submission;
 enum connection_state {
     CONN_HEAD,   /* reading a head, or idle */
     CONN_BODY,   /* reading a body */
-    CONN_BUSY,   /* the handler has it: a wait, a write in flight, an export */
+    CONN_BUSY,   /* the handler has it: a wait, a write in flight, an export, a snapshot */
     CONN_FLUSH,  /* the last answer is on its way */
     CONN_LINGER, /* reading past what still comes */
 };
 
 struct connection {
     LIST_ENTRY(connection) link;
-    LIST_ENTRY(connection) wait_link; /* in worker->waits, while goal is not 0 */
+    LIST_ENTRY(connection) wait_link; /* in worker->waits, exports or snapshots */
     struct http_worker *worker;
     struct bufferevent *bev;
     struct event *timer;     /* made when first needed */
@@ -49,6 +49,7 @@ struct connection {
     bool turned_away;  /* one above them, being told so */
     bool running;      /* nx_connection_run is under way */
     bool answering;    /* the head of the answer is out, its body still comes (export) */
+    bool chunked;      /* ... in chunks */
     bool parsing;      /* the parser runs: the request can't be given back yet */
     bool ending;       /* ... and is to be as soon as the parser returns */
     bool early;        /* answered before its body came, which is read past */

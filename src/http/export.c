@@ -285,6 +285,20 @@ void nx_handle_export(struct connection *connection)
     on_wake(connection);
 }
 
+bool nx_exports_due(const struct http_worker *worker)
+{
+    uint64_t merged =
+        atomic_load_explicit(&worker->shm->checkpoint.checkpoint_offset, memory_order_acquire);
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &worker->exports, wait_link) {
+        if (!connection->answering && merged >= export_of(connection)->wanted) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool nx_exports_poll(struct http_worker *worker)
 {
     struct connection *connection = LIST_FIRST(&worker->exports);

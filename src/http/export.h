@@ -10,4 +10,7 @@ struct http_worker;
  * began any. */
 bool nx_exports_poll(struct http_worker *worker);
 
+/* Whether that would begin one. */
+bool nx_exports_due(const struct http_worker *worker);
+
 #endif

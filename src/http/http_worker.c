@@ -1,5 +1,6 @@
 /* The http worker: one of http.workers processes that share the listening sockets. It owns its
- * connections, its pair of rings and its row of shm->http[]; it touches no file but LMDB, for reading.
+ * connections, its pair of rings and its row of shm->http[]; it touches no file but LMDB and snapshots, for
+ * reading, and removes a snapshot when a person asks for it.
  *
  * Its loop hands out completions, wakes what waits, and sleeps on its doorbell and its sockets; an idle
  * worker has no timers. It ends when the postmaster asks (fast: at once, but for writes in flight, whose
@@ -10,6 +11,7 @@
 #include "http/export.h"
 #include "http/json_in.h"
 #include "http/response.h"
+#include "http/snapshot_api.h"
 #include "http/waits.h"
 #include "http/worker.h"
 #include "storage/file_io.h"
@@ -190,11 +192,14 @@ static void on_nothing(evutil_socket_t fd, short what, void *arg)
 static void on_control(evutil_socket_t fd, short what, void *arg)
 {
     struct http_worker *worker = arg;
-    struct nx_control_message ignored;
+    struct nx_control_message reply;
 
     (void)fd;
     (void)what;
-    nx_process_control(worker->process, &ignored, 1);
+    /* There is one question at a time, and so one reply. */
+    while (nx_process_control(worker->process, &reply, 1) > 0) {
+        nx_snapshots_answered(worker, &reply);
+    }
 }
 
 static bool work(struct http_worker *worker)
@@ -203,6 +208,7 @@ static bool work(struct http_worker *worker)
 
     any = nx_waits_poll(worker) || any;
     any = nx_exports_poll(worker) || any;
+    any = nx_snapshots_poll(worker) || any;
     nx_text_reset(&worker->json, KEEP_SCRATCH);
     nx_text_reset(&worker->scratch, KEEP_SCRATCH);
     return any;
@@ -227,6 +233,7 @@ static bool work_waits(struct http_worker *worker)
     uint64_t lowest = nx_waits_lowest(worker);
 
     return nx_completion_waiting(&worker->producer) || nx_submit_possible(&worker->producer) ||
+           nx_snapshots_due(worker) || nx_exports_due(worker) ||
            (lowest != NX_WAKE_NEVER && lowest <= nx_committed_offset(worker->shm));
 }
 
@@ -274,6 +281,7 @@ static void begin_stop(struct http_worker *worker)
     if (fast) {
         nx_waits_end(worker);
     }
+    nx_snapshots_end(worker, fast);
     retire_all(worker);
 }
 
@@ -375,6 +383,7 @@ static bool begin(struct http_worker *worker)
     LIST_INIT(&worker->connections);
     LIST_INIT(&worker->waits);
     LIST_INIT(&worker->exports);
+    LIST_INIT(&worker->snapshots);
     SLIST_INIT(&worker->free_requests);
     nx_submissions_init(&worker->submissions);
     reset_row(worker);

@@ -112,6 +112,18 @@ static bool check_started(struct connection *connection)
     return false;
 }
 
+bool nx_node_check_serving(struct connection *connection, const char *refuses)
+{
+    if (!check_started(connection)) {
+        return false;
+    }
+    if (nx_node_phase(connection->worker->shm) == NX_PHASE_DRAINING) {
+        nx_refuse(connection, NX_ERROR_ROLE_CHANGE, "This node is stopping and %s.", refuses);
+        return false;
+    }
+    return true;
+}
+
 static void refuse_read_only(struct connection *connection, const char *why)
 {
     char master[NX_ADDR_TEXT + 8];
@@ -198,21 +210,12 @@ static bool check_durability(struct connection *connection)
 
 bool nx_node_check_writable(struct connection *connection)
 {
-    struct nx_shm *shm = connection->worker->shm;
-
-    if (nx_node_role(shm) == NX_NODE_REPLICA) {
+    if (nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
         refuse_read_only(connection, "This node is a replica and takes no writes.");
         return false;
     }
-    if (!check_started(connection)) {
-        return false;
-    }
-    if (nx_node_phase(shm) == NX_PHASE_DRAINING) {
-        nx_refuse(connection, NX_ERROR_ROLE_CHANGE,
-                  "This node is stopping and takes no more writes.");
-        return false;
-    }
-    return check_durability(connection);
+    return nx_node_check_serving(connection, "takes no more writes") &&
+           check_durability(connection);
 }
 
 bool nx_node_check_epoch(struct connection *connection, uint64_t epoch)

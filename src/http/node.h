@@ -40,6 +40,8 @@ bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap);
 /* Each of these answers the request and returns false when it can't go on. */
 bool nx_node_check_readable(struct connection *connection);
 bool nx_node_check_writable(struct connection *connection);
+/* That the node neither starts nor stops; `refuses` ends the sentence "This node is stopping and ...". */
+bool nx_node_check_serving(struct connection *connection, const char *refuses);
 /* The epoch of an offset that a client gave (0: none given). */
 bool nx_node_check_epoch(struct connection *connection, uint64_t epoch);
 

@@ -35,7 +35,8 @@ enum body_use {
     BODY_DISCARD, /* read past: the answer is known already, or nobody asked for a body */
 };
 
-/* A handler that outlives the call which started it (import, export). Any function may be NULL. */
+/* A handler that outlives the call which started it (import, export, snapshots). Any function may be
+ * NULL. */
 struct stream {
     void (*data)(struct connection *connection, struct nx_slice bytes); /* of the request's body */
     void (*end)(struct connection *connection);                         /* the body is whole */
@@ -63,6 +64,7 @@ struct request {
     const struct route *route;
     struct text path;    /* decoded once */
     struct nx_slice key; /* the part of the path that stands for {key} */
+    struct nx_slice id;  /* the part that stands for {id} */
     struct query query;
 
     /* The body. */

@@ -82,6 +82,9 @@ static void put_head(struct connection *connection, const struct response *respo
     if (response->retry_after > 0) {
         put_number(out, "Retry-After: ", response->retry_after, "\r\n");
     }
+    if (response->headers != NULL) {
+        nx_text_puts(out, response->headers);
+    }
     if (!nx_connection_keeps(connection)) {
         connection->keep_alive = false;
         nx_text_puts(out, "Connection: close\r\n");
@@ -139,11 +142,15 @@ bool nx_respond_begin(struct connection *connection, const struct response *resp
 {
     struct text *out = &connection->worker->out;
 
-    if (http_1_0(connection)) {
+    connection->chunked = !response->has_length && !http_1_0(connection);
+    if (!response->has_length && http_1_0(connection)) {
         connection->keep_alive = false;
     }
     put_head(connection, response);
-    nx_text_puts(out, http_1_0(connection) ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
+    if (response->has_length) {
+        put_number(out, "Content-Length: ", response->length, "\r\n");
+    }
+    nx_text_puts(out, connection->chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n");
     check_memory(connection);
     if (is_head_request(connection)) {
         nx_connection_answered(connection);
@@ -161,7 +168,7 @@ void nx_respond_piece(struct connection *connection, struct nx_slice piece)
     if (piece.length == 0) {
         return;
     }
-    if (http_1_0(connection)) {
+    if (!connection->chunked) {
         nx_text_add(out, piece.data, piece.length);
     } else {
         int n = snprintf(line, sizeof line, "%zx\r\n", piece.length);
@@ -175,7 +182,7 @@ void nx_respond_piece(struct connection *connection, struct nx_slice piece)
 
 void nx_respond_end(struct connection *connection)
 {
-    if (!http_1_0(connection)) {
+    if (connection->chunked) {
         nx_text_puts(&connection->worker->out, "0\r\n\r\n");
         check_memory(connection);
     }
@@ -249,6 +256,7 @@ void nx_respond_problem(struct connection *connection, const struct problem *pro
                                .offset = problem->seen > 0 ? problem->seen : problem->offset,
                                .epoch = problem->epoch,
                                .allow = problem->allow,
+                               .headers = problem->headers,
                                .retry_after = retry_after(problem),
                            });
 }

@@ -26,6 +26,9 @@ struct response {
     uint64_t etag;
     const char *allow;    /* NULL: no Allow header */
     unsigned retry_after; /* seconds; 0: no Retry-After header */
+    const char *headers;  /* further lines, each with its line end; NULL: none */
+    bool has_length;      /* nx_respond_begin: the pieces are `length` bytes together */
+    uint64_t length;
 };
 
 /* An answer with all of its body. */
@@ -34,9 +37,9 @@ void nx_respond(struct connection *connection, const struct response *response);
 /* 200 with the JSON in `text`. */
 void nx_respond_json(struct connection *connection, const struct text *text);
 
-/* The head of an answer whose body follows piece by piece (nx_respond_piece), in chunks for HTTP/1.1
- * and until the connection's end for HTTP/1.0. response->body is not looked at. Returns false when the
- * answer is over with its head (HEAD). */
+/* The head of an answer whose body follows piece by piece (nx_respond_piece): as it is where its length
+ * is known beforehand, else in chunks for HTTP/1.1 and until the connection's end for HTTP/1.0.
+ * response->body is not looked at. Returns false when the answer is over with its head (HEAD). */
 bool nx_respond_begin(struct connection *connection, const struct response *response);
 void nx_respond_piece(struct connection *connection, struct nx_slice piece);
 /* The answer is complete. */
@@ -56,6 +59,7 @@ struct problem {
     uint64_t entries;
     unsigned retry_after; /* seconds; 0: one where the code is a retryable one, else none */
     const char *allow;
+    const char *headers;       /* as in struct response */
     const char *master;        /* absolute URL, NULL: not known */
     const struct text *failed; /* a JSON array, NULL: none */
 };

@@ -20,6 +20,7 @@
 
 #define KEY_PATH         "/kv/"
 #define KEY_MARK         "{key}"
+#define ID_MARK          "{id}"
 #define SLASH_MARK       "[/]"
 #define BATCH_MOST_BYTES (64u << 20) /* of JSON; 16 MiB decoded is what counts */
 
@@ -53,8 +54,31 @@ static bool is_key_route(const struct route *route)
     return ends_in(route, KEY_MARK);
 }
 
+/* Matches a route with {id} in its path; *ret_id is the part that stands there. */
+static bool match_id(const struct route *route, struct nx_slice path, struct nx_slice *ret_id)
+{
+    const char *mark = strstr(route->path, ID_MARK);
+    size_t before;
+    size_t behind;
+
+    if (mark == NULL) {
+        return false;
+    }
+    before = (size_t)(mark - route->path);
+    mark += strlen(ID_MARK);
+    behind = strlen(mark);
+    if (path.length <= before + behind || memcmp(path.data, route->path, before) != 0 ||
+        memcmp(path.data + path.length - behind, mark, behind) != 0) {
+        return false;
+    }
+    *ret_id = nx_slice_of(path.data + before, path.length - before - behind);
+    return memchr(ret_id->data, '/', ret_id->length) == NULL;
+}
+
 static bool path_matches(const struct route *route, struct nx_slice path)
 {
+    struct nx_slice id;
+
     if (is_key_route(route)) {
         size_t fixed = strlen(route->path) - strlen(KEY_MARK);
 
@@ -66,7 +90,7 @@ static bool path_matches(const struct route *route, struct nx_slice path)
         path.length -= path.length == fixed.length + 1 && path.data[fixed.length] == '/' ? 1 : 0;
         return nx_slice_equal(path, fixed);
     }
-    return nx_slice_equal(path, nx_slice_text(route->path));
+    return nx_slice_equal(path, nx_slice_text(route->path)) || match_id(route, path, &id);
 }
 
 /* HEAD is served by the row of GET. */
@@ -161,6 +185,15 @@ static bool take_key(struct connection *connection, struct nx_slice path)
     return true;
 }
 
+/* What the path says beyond naming its route. False: answered. */
+static bool take_parts(struct connection *connection, struct nx_slice path)
+{
+    struct request *request = connection->request;
+
+    (void)match_id(request->route, path, &request->id);
+    return !is_key_route(request->route) || take_key(connection, path);
+}
+
 /* Finds the route, or answers: 404, 405, OPTIONS, an empty key. */
 static bool take_route(struct connection *connection, bool unknown_method)
 {
@@ -178,7 +211,7 @@ static bool take_route(struct connection *connection, bool unknown_method)
         return false;
     }
     if (request->route != NULL) {
-        return !is_key_route(request->route) || take_key(connection, path);
+        return take_parts(connection, path);
     }
     if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) && method != HTTP_OPTIONS &&
         (method == HTTP_PUT || method == HTTP_DELETE || method == HTTP_POST)) {

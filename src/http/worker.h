@@ -43,6 +43,9 @@ struct http_worker {
     struct connection_list connections;
     struct connection_list waits; /* parked requests */
     struct connection_list exports;
+    struct connection_list snapshots; /* requests for one (snapshot_api.h) */
+    uint64_t snapshot_ticket;         /* of the last one that the postmaster was asked for */
+    bool snapshot_asked;              /* it has not answered yet */
     SLIST_HEAD(request_list, request) free_requests;
     unsigned free_request_count;
     unsigned turned_away; /* connections above http.max_connections that are being told so */

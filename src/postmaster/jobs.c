@@ -45,6 +45,7 @@ static void fill_job(struct nx_postmaster *pm, enum nx_snapshot_reason reason)
     state->text[0] = '\0';
     atomic_store_explicit(&state->code, 0, memory_order_relaxed);
     atomic_store_explicit(&state->reason, (uint32_t)reason, memory_order_relaxed);
+    atomic_store_explicit(&state->wal_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&state->written, 0, memory_order_relaxed);
     atomic_store_explicit(&state->keys_done, 0, memory_order_relaxed);
     atomic_store_explicit(&state->keys_total, 0, memory_order_relaxed);

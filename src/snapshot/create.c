@@ -380,7 +380,7 @@ static bool nothing_new(const struct job *job, uint64_t committed)
 
 static int run(struct job *job)
 {
-    struct nx_archive_totals totals;
+    struct nx_archive_totals totals = {.files_count = 0};
     uint64_t committed = nx_committed_offset(job->shm);
 
     if (nothing_new(job, committed)) {

@@ -33,7 +33,10 @@ static int open_file(int dir_fd, const char *id, const char *suffix, int flags)
 
     name_of(id, suffix, name);
     fd = openat(dir_fd, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
-    return fd < 0 ? -errno : fd;
+    if (fd < 0) {
+        return -errno;
+    }
+    return fd;
 }
 
 static int open_both(int dir_fd, const char *id, int flags, struct nx_incoming *incoming)

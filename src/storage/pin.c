@@ -33,38 +33,13 @@ static int name_of(const char *replica_id, const char *suffix, char ret_name[NAM
 
 /* ---- writing ---- */
 
-/* Readers see the old pin or the new one; a power cut may leave neither. */
-static int replace_quickly(int dir_fd, const char *name, const char *temp, char text[NX_LINES_MAX])
-{
-    int fd = openat(dir_fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    int rc;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    rc = nx_write_at(fd, text, nx_lines_seal(text), 0);
-    if (close(fd) != 0 && rc == 0) {
-        rc = -errno;
-    }
-    if (rc == 0 && renameat(dir_fd, temp, dir_fd, name) != 0) {
-        rc = -errno;
-    }
-    if (rc < 0) {
-        (void)unlinkat(dir_fd, temp, 0);
-    }
-    return rc;
-}
-
-int nx_pin_write(int dir_fd, const struct nx_pin *pin, int durable)
+int nx_pin_write(int dir_fd, const struct nx_pin *pin)
 {
     char text[NX_LINES_MAX];
     char name[NAME_SIZE];
-    char temp[NAME_SIZE];
     uint8_t uuid[16];
 
-    if (name_of(pin->replica_id, SUFFIX, name) < 0 ||
-        name_of(pin->replica_id, SUFFIX NX_TEMP_SUFFIX, temp) < 0 ||
-        nx_uuid_parse(pin->snapshot_id, uuid) < 0) {
+    if (name_of(pin->replica_id, SUFFIX, name) < 0 || nx_uuid_parse(pin->snapshot_id, uuid) < 0) {
         return -EINVAL;
     }
     (void)snprintf(text, sizeof text,
@@ -75,7 +50,7 @@ int nx_pin_write(int dir_fd, const struct nx_pin *pin, int durable)
                    "offset = %" PRIu64 "\n",
                    pin->replica_id, pin->snapshot_id, pin->snapshot_offset, pin->chunk_size,
                    pin->offset);
-    return durable ? nx_lines_write(dir_fd, name, text) : replace_quickly(dir_fd, name, temp, text);
+    return nx_lines_write(dir_fd, name, text);
 }
 
 int nx_pin_touch(int dir_fd, const char *replica_id)

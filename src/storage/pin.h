@@ -21,8 +21,8 @@ struct nx_pin {
     uint64_t age_ms; /* since the last progress; set by reading */
 };
 
-/* Writes a replica's pin, replacing the one it had. durable: synced, file and directory. 0 or -errno. */
-int nx_pin_write(int dir_fd, const struct nx_pin *pin, int durable);
+/* Writes a replica's pin durably, replacing the one it had. 0 or -errno. */
+int nx_pin_write(int dir_fd, const struct nx_pin *pin);
 
 /* Notes progress. 0 or -errno. */
 int nx_pin_touch(int dir_fd, const char *replica_id);

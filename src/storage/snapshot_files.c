@@ -253,7 +253,10 @@ int nx_snapshot_open(int dir_fd, const struct nx_snapshot_info *info)
 
     name_of(info, ARCHIVE, name);
     fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    if (fd < 0) {
+        return -errno;
+    }
+    return fd;
 }
 
 /* ---- coming and going ---- */

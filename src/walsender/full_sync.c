@@ -271,10 +271,11 @@ static bool step_make(struct nx_walsender *ws)
                          "full sync: the snapshot failed: %s", ws->shm->snapshot.text);
         return false;
     }
-    if (!job_has_file(&look)) {
+    if (look.stage < NX_SNAPSHOT_WRITING) {
         return false;
     }
-    if (!choose_job(ws, &look, ws->process->config->snapshot.chunk_size)) {
+    /* A scheduled one may have found nothing to do. */
+    if (!job_has_file(&look) || !choose_job(ws, &look, ws->process->config->snapshot.chunk_size)) {
         sync->seen_job = look.job;
         sync->phase = NX_FULL_SYNC_CHOOSE;
     }
@@ -287,7 +288,7 @@ static bool step_make(struct nx_walsender *ws)
 static bool write_pin(struct nx_walsender *ws)
 {
     struct nx_full_sync *sync = &ws->sync;
-    int rc = nx_pin_write(sync->dir_fd, &sync->pin, 1);
+    int rc = nx_pin_write(sync->dir_fd, &sync->pin);
 
     if (rc < 0) {
         fail(ws, "writing a pin in", rc);
@@ -376,7 +377,7 @@ void nx_full_sync_track_pin(struct nx_walsender *ws)
     } else if (ws->acked_offset > sync->pin.offset && now - sync->pin_written_ms >= PIN_EVERY_MS) {
         sync->pin.offset = ws->acked_offset;
         sync->pin_written_ms = now;
-        (void)nx_pin_write(sync->dir_fd, &sync->pin, 0);
+        (void)nx_pin_write(sync->dir_fd, &sync->pin);
     }
 }
 

@@ -5,6 +5,7 @@ it.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -267,6 +268,29 @@ class Running(CtlTestCase):
         self.assertRegex(done.stdout, r"\[http\]\n.*\nmax_connections = \d+  # .*nexus.conf:2")
         self.assertNotIn("  # default\n", done.stdout)
         self.assertNotIn("[wal]", done.stdout)
+
+    def test_snapshot(self):
+        self.here.client.put("k", b"v")
+        waiting = f"waiting for the server \\(pid {self.pid}\\)"
+        done = self.assert_ctl(self.ctl("snapshot"), DONE, r'^\{"id":".*\}\n$', waiting)
+        made = json.loads(done.stdout)
+        self.assertEqual(self.here.client.json("GET", "/replication/snapshot"), made)
+        self.assertTrue(os.path.exists(made["path"]))
+        self.assert_ctl(self.ctl("snapshot", "-s"), DONE, r'^\{"id":".*\}\n$')
+        done = self.assert_ctl(self.ctl("snapshot", "-W"), DONE, r'^\{"id":"[0-9a-f-]*"\}\n$')
+        path = f"/replication/snapshot/{json.loads(done.stdout)['id']}"
+        wait_until(lambda: self.here.client.request("GET", path)[0] == 200, what=path)
+
+    def test_a_snapshot_that_is_refused(self):
+        here = self.place()
+        here.start("--snapshot.max_size=1MiB")
+        for number in range(2):
+            here.client.put(f"k{number}", os.urandom(1 << 20))
+        done = here.ctl("snapshot", "-s", "-D", here.data)
+        self.assert_ctl(done, FAILED, "^$", r"^nexus-ctl: The snapshot .*snapshot\.max_size[^{}]*$")
+        self.assert_ctl(here.ctl("stop", "-D", here.data), DONE)
+        done = here.ctl("snapshot", "-D", here.data)
+        self.assert_ctl(done, FAILED, "^$", "no server runs")
 
     def test_logs(self):
         whole = self.here.read("data", "nexus.log")
@@ -612,6 +636,7 @@ class Usage(CtlTestCase):
             "reboot": None,
             "conf": "config",
             "log": "logs",
+            "snap": "snapshot",
             "x": None,
         }.items():
             with self.subTest(typed=typed):
@@ -644,7 +669,16 @@ class Usage(CtlTestCase):
     def test_help_and_version(self):
         for option in ("--help", "-h", "-?"):
             done = self.assert_ctl(self.here.ctl(option), DONE, "usage: nexus-ctl COMMAND")
-        for command in ("start", "stop", "restart", "reload", "status", "logs", "config"):
+        for command in (
+            "start",
+            "stop",
+            "restart",
+            "reload",
+            "status",
+            "snapshot",
+            "logs",
+            "config",
+        ):
             self.assertRegex(done.stdout, rf"(?m)^  {command} ")
         self.assert_ctl(self.here.ctl("--version"), DONE, r"^nexus-server \d+\.\d+\.\d+\n$")
 
