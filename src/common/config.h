@@ -72,6 +72,7 @@ enum nx_config_action {
     NX_ACTION_RUN,
     NX_ACTION_PRINT_CONFIG,
     NX_ACTION_CHECK_CONFIG,
+    NX_ACTION_RESTORE,
     NX_ACTION_VERSION,
     NX_ACTION_HELP
 };
@@ -95,6 +96,7 @@ enum nx_config_change {
 /* What a load or reload found out beside the values. Large (some 17 KB): static, not on a stack. */
 struct nx_config_report {
     enum nx_config_action action;
+    const char *restore_file; /* of NX_ACTION_RESTORE; the caller's own argument */
     /* The configuration file: absolute path ("" when there is none), and whether -c or NEXUS_CONFIG
      * named it. */
     char file[NX_PATH_SIZE];
@@ -141,7 +143,8 @@ unsigned nx_config_changes(const struct nx_config_report *report,
 
 /* Does what the command line asks for when that isn't running the server, after nx_config_load returned
  * `rc`: prints errors to stderr, or the configuration, version or usage to stdout. True: exit with
- * *ret_status. False: run the server; ret_status is untouched. */
+ * *ret_status. False: run the server, or restore report->restore_file (NX_ACTION_RESTORE); ret_status is
+ * untouched. */
 bool nx_config_main_action(int rc,
                            const struct nx_config *config,
                            const struct nx_config_report *report,

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define RESTORE "--restore"
+
 /* ---- command line ---- */
 
 static const struct {
@@ -74,6 +76,23 @@ static const char *value_of(int *i,
     return next;
 }
 
+static void take_restore(int *i, struct nx_config_report *report)
+{
+    const char *argument = report->argv[*i];
+    const char *rest = argument[strlen(RESTORE)] == '=' ? argument + strlen(RESTORE) + 1 : NULL;
+
+    report->action = NX_ACTION_RESTORE;
+    report->restore_file = value_of(i, rest, RESTORE, report);
+}
+
+static bool is_restore(const char *argument)
+{
+    size_t length = strlen(RESTORE);
+
+    return strncmp(argument, RESTORE, length) == 0 &&
+           (argument[length] == '\0' || argument[length] == '=');
+}
+
 static void take_long(int *i, struct nx_config_texts *texts, struct nx_config_report *report)
 {
     const char *argument = report->argv[*i];
@@ -108,7 +127,9 @@ void nx_config_read_arguments(struct nx_config_texts *texts, struct nx_config_re
         if (take_action(argument, report)) {
             continue;
         }
-        if (strncmp(argument, "--", 2) == 0 && rest != NULL) {
+        if (is_restore(argument)) {
+            take_restore(&i, report);
+        } else if (strncmp(argument, "--", 2) == 0 && rest != NULL) {
             take_long(&i, texts, report);
         } else if (strncmp(argument, "-D", 2) == 0) {
             value = value_of(&i, rest, "-D", report);
@@ -202,6 +223,7 @@ static void print_usage(void)
         "                       (NEXUS_SECTION_KEY), which goes before the file\n"
         "  --print-config       print the configuration in force, where each value comes from, and exit\n"
         "  --check-config       say whether the configuration is good (exit status 0 or 1), and exit\n"
+        "  --restore=FILE       fill a new data directory from a snapshot's file (-: standard input), and exit\n"
         "  -V, --version        print the version, and exit\n"
         "  -h, --help           print this, and exit\n"
         "\n"
@@ -282,7 +304,7 @@ bool nx_config_main_action(int rc,
         print_messages(report);
         *ret_status = EXIT_FAILURE;
         return true;
-    } else if (report->action == NX_ACTION_RUN) {
+    } else if (report->action == NX_ACTION_RUN || report->action == NX_ACTION_RESTORE) {
         return false;
     } else {
         print_messages(report);

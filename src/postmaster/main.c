@@ -2,6 +2,7 @@
  * postmaster. Stays in the foreground. Exit status 1: a person must mend something; 2: anything else. */
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/restore_file.h"
 #include "common/shm.h"
 #include "nexus_version.h"
 #include "postmaster/postmaster.h"
@@ -153,6 +154,9 @@ int main(int argc, char **argv)
 
     if (nx_config_main_action(rc, &postmaster.config, &report, &status)) {
         return status;
+    }
+    if (report.action == NX_ACTION_RESTORE) {
+        return nx_restore_file_main(&postmaster.config, report.restore_file);
     }
     (void)umask(077);
     nx_log_set_process("postmaster");

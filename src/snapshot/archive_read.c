@@ -78,7 +78,11 @@ static int decompress(struct nx_archive_reader *r, size_t *ret_n)
         size_t left = ZSTD_decompressStream(r->zstd, &out, &r->input);
 
         if (ZSTD_isError(left)) {
-            return refuse(r, ZSTD_getErrorName(left));
+            char why[160];
+
+            (void)snprintf(why, sizeof why, "its zstd stream can't be read (%s)",
+                           ZSTD_getErrorName(left));
+            return refuse(r, why);
         }
         r->frame_over = left == 0;
     }

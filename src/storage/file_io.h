@@ -33,6 +33,9 @@ int nx_name_number(const char *name, const char *prefix, uint64_t *ret_n);
 #define NX_TEMP_SUFFIX ".tmp"
 int nx_file_replace_at(int dir_fd, const char *name, const void *bytes, size_t n, unsigned mode);
 
+/* Makes durable that `path` has its name: syncs the directory that holds it. 0 or -errno. */
+int nx_sync_parent(const char *path);
+
 /* What a file holds, NUL-terminated; at most cap - 1 bytes. 0; -E2BIG: more than that; or -errno. */
 int nx_file_read_text(int dir_fd, const char *name, char *ret_text, size_t cap);
 

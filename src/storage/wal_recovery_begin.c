@@ -113,7 +113,7 @@ static int find_start(struct nx_recovery *r)
     if (r->chain.next == base + 1) {
         r->chain.epoch = r->options->base.epoch;
         r->chain.crc = r->options->base.crc;
-        r->chain.linked = true;
+        r->chain.linked = base == 0 || r->chain.crc != 0;
     } else if (r->chain.next == 1) {
         r->chain.linked = true; /* to nothing: prev_crc 0 */
     }

@@ -105,7 +105,7 @@ static bool check(struct nx_walreceiver *r,
         return false;
     }
     if (ret_header->offset != r->last.offset + 1 || ret_header->epoch < r->last.epoch ||
-        ret_header->prev_crc != r->last.crc) {
+        !nx_position_links(&r->last, ret_header->prev_crc)) {
         refuse_entry(r, ret_header);
         return false;
     }

@@ -298,7 +298,7 @@ static bool frame_follows(const struct walwriter *w,
         return false;
     }
     if (header.offset != w->last.offset + 1 || header.epoch < w->last.epoch ||
-        header.prev_crc != w->last.crc || nx_entry_validate_ops(&header) < 0) {
+        !nx_position_links(&w->last, header.prev_crc) || nx_entry_validate_ops(&header) < 0) {
         return false;
     }
     *ret_header = header;

@@ -3,6 +3,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/data_dir.h"
+#include "storage/restored_note.h"
 #include "storage/wal_recovery.h"
 #include "walwriter/walwriter.h"
 
@@ -141,8 +142,18 @@ static int begin_run(struct walwriter *w, enum nx_boot_note note)
 {
     bool replica =
         atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA;
+    bool restored = nx_restored_note_stands(w->file.dir_fd);
     int rc = 0;
 
+    if (restored && !replica) {
+        nx_info("this node was restored from a snapshot: epoch %llu begins behind offset %llu",
+                (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
+        rc = begin_epoch(w);
+        rc = rc < 0 ? rc : nx_restored_note_remove(w->file.dir_fd);
+    }
+    if (rc < 0) {
+        return rc;
+    }
     if (note == NX_BOOT_LOST && !replica) {
         nx_warn("the machine went down while wal.fsync was not always: acknowledged writes may be "
                 "lost; epoch %llu begins behind offset %llu",
