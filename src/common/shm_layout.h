@@ -258,6 +258,8 @@ struct nx_replica_slot {
     nx_atomic_u64 bytes_sent; /* everything on this socket */
     nx_atomic_u64 sync_acks;  /* WalAck frames received */
     nx_atomic_u64 snapshot_transfers;
+    nx_atomic_u64 snapshot_job;      /* that it follows while the file is made; 0: none */
+    nx_atomic_u64 snapshot_sent;     /* bytes of it */
     nx_atomic_u32 snapshot_progress; /* of a full sync, in thousandths */
     nx_atomic_u64 look_wanted;       /* checkpointer: end that many looks (looks_ended) */
     char id[NX_UUID_TEXT];

@@ -242,6 +242,8 @@ void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance)
     struct nx_control_block *control = &pm->shm->control;
 
     atomic_store_explicit(&slot->state, NX_REPLICA_NONE, memory_order_release);
+    atomic_store_explicit(&slot->snapshot_job, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->look_wanted, 0, memory_order_relaxed);
     add_counter(&control->ended_bytes_sent, &slot->bytes_sent);
     add_counter(&control->ended_sync_acks, &slot->sync_acks);
     add_counter(&control->ended_snapshot_transfers, &slot->snapshot_transfers);

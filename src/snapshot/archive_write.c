@@ -141,6 +141,15 @@ int nx_archive_writer_open(const struct nx_archive_options *options,
     return 0;
 }
 
+void nx_archive_writer_level(struct nx_archive_writer *w, int level)
+{
+    if (level != w->options.level) {
+        w->options.level = level;
+        /* Without a thread of its own zstd stays at the first one. */
+        (void)ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, level);
+    }
+}
+
 int nx_archive_writer_add(struct nx_archive_writer *w,
                           const char *name,
                           const void *bytes,

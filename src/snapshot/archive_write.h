@@ -9,7 +9,7 @@ struct nx_archive_writer;
 
 struct nx_archive_options {
     int fd;            /* of the new file, borrowed */
-    int level;         /* zstd's, 0 (its default) to 22 */
+    int level;         /* zstd's: 1 to 22, 0 (its default), or below 0 (faster) */
     uint64_t max_size; /* of the file, bytes */
     /* So many bytes of the file stand now. A negative return ends the writing with that error. */
     int (*progress)(void *arg, uint64_t written);
@@ -27,6 +27,9 @@ struct nx_archive_totals {
 /* 0 or -ENOMEM. */
 int nx_archive_writer_open(const struct nx_archive_options *options,
                            struct nx_archive_writer **ret_writer);
+
+/* What follows, some MiB from now on, is compressed at this level. */
+void nx_archive_writer_level(struct nx_archive_writer *writer, int level);
 
 /* Adds a regular file, mode 0600. 0; -EFBIG: the archive would become larger than max_size; or another
  * negative error: of writing, or of progress. After an error only close is left. */

@@ -24,11 +24,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_BYTES ((size_t)8 << 20) /* a kv file ends with the first record above this */
-#define RING_BYTES ((uint64_t)256 << 10)
-#define FLUSH_BYTES \
-    ((uint64_t)8 << 20)     /* handed to the disk early, so that the end needn't wait for all */
-#define MERGE_WAIT_MS 60000 /* without progress of the checkpointer */
+#define FILE_BYTES    ((size_t)8 << 20) /* a kv file ends with the first record above this */
+#define RING_BYTES    ((uint64_t)256 << 10)
+#define MERGE_WAIT_MS 60000                /* without progress of the checkpointer */
+#define FAST_LEVEL    (-1)                 /* zstd's, while a replica waits for bytes */
+#define HUNGRY_BYTES  ((uint64_t)16 << 20) /* a replica that lacks fewer waits, or is about to */
 #define TITLE_MS      500
 
 struct job {
@@ -46,8 +46,8 @@ struct job {
     size_t cap;
     uint64_t began_ms;
     uint64_t titled_ms;
-    uint64_t rung;    /* written, when others were last rung */
-    uint64_t flushed; /* handed to the disk */
+    uint64_t rung; /* written, when others were last rung */
+    struct nx_passing passing;
 };
 
 static uint64_t load(const nx_atomic_u64 *field)
@@ -188,6 +188,34 @@ static bool disk_is_full(const struct job *job)
            NX_DISK_FULL;
 }
 
+/* Whether a replica takes all that is written at once: then compressing is what it waits for. */
+static bool replica_waits(const struct job *job, uint64_t written)
+{
+    uint64_t number = load(&job->published->job);
+
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        const struct nx_replica_slot *replica = &job->shm->replicas[i];
+
+        if (load(&replica->snapshot_job) == number &&
+            load(&replica->snapshot_sent) + HUNGRY_BYTES > written) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The configured level is for backups and for links that are slower than it; on faster ones compressing less
+ * brings the data there sooner. */
+static int level_now(const struct job *job, uint64_t written)
+{
+    int level = (int)job->process->config->snapshot.compression_level;
+    bool full_sync = atomic_load_explicit(&job->published->reason, memory_order_relaxed) ==
+                     NX_SNAPSHOT_FULL_SYNC;
+    bool waits = replica_waits(job, written) || (full_sync && written < HUNGRY_BYTES);
+
+    return waits ? FAST_LEVEL : level;
+}
+
 /* So many bytes of the file stand: others may read them. */
 static int progress(void *arg, uint64_t written)
 {
@@ -199,11 +227,8 @@ static int progress(void *arg, uint64_t written)
     }
     job->rung = written;
     nx_snapshot_job_ring(job->shm);
-    if (written - job->flushed >= FLUSH_BYTES) {
-        (void)sync_file_range(job->fd, (off64_t)job->flushed, (off64_t)(written - job->flushed),
-                              SYNC_FILE_RANGE_WRITE);
-        job->flushed = written;
-    }
+    nx_pass(&job->passing, job->fd, written);
+    nx_archive_writer_level(job->archive, level_now(job, written));
     show(job);
     (void)nx_process_control(job->process, NULL, 0);
     if (nx_process_stopping(job->process)) {
@@ -216,7 +241,7 @@ static int open_archive(struct job *job)
 {
     const struct nx_config *config = job->process->config;
     struct nx_archive_options options = {
-        .level = (int)config->snapshot.compression_level,
+        .level = level_now(job, 0),
         .max_size = config->snapshot.max_size,
         .progress = progress,
         .arg = job,

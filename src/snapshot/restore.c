@@ -28,6 +28,7 @@ struct restore {
     char id[NX_UUID_TEXT];
     int fd; /* of the file that grows */
     uint64_t consumed;
+    struct nx_passing passing;
     uint64_t began_ms;
     uint64_t titled_ms;
     char root[NX_PATH_SIZE];
@@ -92,6 +93,7 @@ static int read_incoming(void *arg, void *buf, size_t cap, size_t *ret_n)
         return rc;
     }
     r->consumed += n;
+    nx_pass(&r->passing, r->fd, r->consumed);
     atomic_store_explicit(&r->published->consumed, r->consumed, memory_order_relaxed);
     show(r);
     *ret_n = n;

@@ -309,3 +309,23 @@ int nx_sync_parent(const char *path)
     free(parent);
     return rc;
 }
+
+#define PASS_STEP ((uint64_t)8 << 20)
+#define PASS_BEHIND \
+    ((uint64_t)32 << 20) /* kept: the disk is given time, and readers find it in memory */
+
+void nx_pass(struct nx_passing *passing, int fd, uint64_t end)
+{
+    while (end - passing->flushed >= PASS_STEP) {
+        (void)sync_file_range(fd, (off64_t)passing->flushed, (off64_t)PASS_STEP,
+                              SYNC_FILE_RANGE_WRITE);
+        passing->flushed += PASS_STEP;
+    }
+    while (passing->flushed - passing->dropped >= PASS_BEHIND + PASS_STEP) {
+        (void)sync_file_range(fd, (off64_t)passing->dropped, (off64_t)PASS_STEP,
+                              SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                  SYNC_FILE_RANGE_WAIT_AFTER);
+        (void)posix_fadvise(fd, (off_t)passing->dropped, (off_t)PASS_STEP, POSIX_FADV_DONTNEED);
+        passing->dropped += PASS_STEP;
+    }
+}

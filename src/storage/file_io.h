@@ -33,6 +33,16 @@ int nx_name_number(const char *name, const char *prefix, uint64_t *ret_n);
 #define NX_TEMP_SUFFIX ".tmp"
 int nx_file_replace_at(int dir_fd, const char *name, const void *bytes, size_t n, unsigned mode);
 
+/* A large file that is gone through once, written or read behind its writer: its pages are handed to the disk
+ * early and given back soon, so that they don't drive out of memory what is used again and again, and are
+ * themselves used again at once. Zero it; `end` only grows. Blocks while the disk is more than a few dozen MiB
+ * behind. Errors show at the file's own sync. */
+struct nx_passing {
+    uint64_t flushed;
+    uint64_t dropped;
+};
+void nx_pass(struct nx_passing *passing, int fd, uint64_t end);
+
 /* Makes durable that `path` has its name: syncs the directory that holds it. 0 or -errno. */
 int nx_sync_parent(const char *path);
 

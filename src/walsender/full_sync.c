@@ -437,6 +437,10 @@ void nx_full_sync_publish(struct nx_walsender *ws)
     uint64_t sent = sync->sent;
     uint64_t total = sync->total_size;
 
+    atomic_store_explicit(&ws->slot->snapshot_sent, sent, memory_order_relaxed);
+    atomic_store_explicit(&ws->slot->snapshot_job,
+                          sync->phase == NX_FULL_SYNC_SEND && !sync->size_known ? sync->job : 0,
+                          memory_order_release);
     if (sync->phase != NX_FULL_SYNC_SEND) {
         return;
     }
