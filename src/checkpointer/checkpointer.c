@@ -9,6 +9,7 @@
  * merge at hand: what is not merged is in the log. */
 #include "checkpointer/merge.h"
 #include "checkpointer/segments.h"
+#include "checkpointer/warming.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
@@ -29,6 +30,7 @@ struct checkpointer {
     struct nx_shm *shm;
     struct nx_checkpoint_state *published; /* in shm; ours */
     struct nx_segments segments;
+    struct nx_warming warming;
     struct nx_state *state;      /* NULL: to be opened */
     bool confirmed;              /* its position is known to be on disk */
     bool merged;                 /* since the state was opened */
@@ -390,28 +392,34 @@ static int run(struct checkpointer *c)
         if (rc < 0) {
             return rc;
         }
-        if (!more) {
+        if (!more && !nx_warming_step(&c->warming)) {
             sleep_until_rung(c);
         }
     }
     return 0;
 }
 
-/* What a full sync has replaced goes. */
-static void tidy(const struct nx_process *process)
+/* What a full sync has replaced goes; what has replaced it is fetched into memory. */
+static void tidy(struct checkpointer *c)
 {
-    int rc = nx_data_dir_tidy(process->data_dir);
+    int rc = nx_data_dir_tidy(c->process->data_dir);
 
     if (rc < 0) {
-        nx_warn("what a full sync has replaced can't be removed from %s: %s", process->data_dir,
+        nx_warn("what a full sync has replaced can't be removed from %s: %s", c->process->data_dir,
                 strerrordesc_np(-rc));
+    } else if (rc > 0) {
+        nx_warming_begin(&c->warming, c->process->state_root);
     }
 }
 
 int nx_checkpointer_main(struct nx_process *process)
 {
     struct checkpointer c = {
-        .process = process, .shm = process->shm, .published = &process->shm->checkpoint};
+        .process = process,
+        .shm = process->shm,
+        .published = &process->shm->checkpoint,
+        .warming = NX_WARMING_NONE,
+    };
     int rc = nx_segments_open(&c.segments, process);
 
     if (rc < 0) {
@@ -422,11 +430,12 @@ int nx_checkpointer_main(struct nx_process *process)
     rc = confirm(&c);
     if (rc == 0) {
         nx_process_ready(process);
-        tidy(process);
+        tidy(&c);
         rc = run(&c);
     }
     nx_state_close(c.state);
     nx_segments_close(&c.segments);
+    nx_warming_end(&c.warming);
     if (rc < 0) {
         publish(&c.published->failures, load(&c.published->failures) + 1);
         nx_error("the checkpointer ends: the state in %s/state can't be written: %s",

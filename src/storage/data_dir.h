@@ -58,7 +58,7 @@ int nx_data_dir_switch(struct nx_data_dir *dir,
                        char *error,
                        size_t cap);
 
-/* Removes what a switch has put aside; it may take long. 0 or -errno. */
+/* Removes what a switch has put aside; it may take long. 1: there was something; 0; or -errno. */
 int nx_data_dir_tidy(const char *path);
 
 /* The data-N that a full sync may fill: the number behind the one in use. Others are removed. Its path is

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -166,23 +167,31 @@ int nx_data_dir_switch(struct nx_data_dir *dir,
 
 /* ---- tidying ---- */
 
+struct aside {
+    int fd;
+    bool found;
+};
+
 static int remove_aside(void *arg, const char *name)
 {
-    const int *fd = arg;
+    struct aside *aside = arg;
 
-    return strncmp(name, NX_ASIDE_PREFIX, strlen(NX_ASIDE_PREFIX)) == 0 ? nx_remove_tree(*fd, name)
-                                                                        : 0;
+    if (strncmp(name, NX_ASIDE_PREFIX, strlen(NX_ASIDE_PREFIX)) != 0) {
+        return 0;
+    }
+    aside->found = true;
+    return nx_remove_tree(aside->fd, name);
 }
 
 int nx_data_dir_tidy(const char *path)
 {
-    int fd = open_directory(AT_FDCWD, path);
+    struct aside aside = {.fd = open_directory(AT_FDCWD, path)};
     int rc;
 
-    if (fd < 0) {
-        return fd;
+    if (aside.fd < 0) {
+        return aside.fd;
     }
-    rc = nx_each_name(fd, remove_aside, &fd);
-    close(fd);
-    return rc;
+    rc = nx_each_name(aside.fd, remove_aside, &aside);
+    close(aside.fd);
+    return rc < 0 ? rc : aside.found;
 }

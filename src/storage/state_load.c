@@ -3,6 +3,7 @@
  * synced but the last, since before that nobody relies on any of them. */
 #include "storage/state_load.h"
 
+#include "storage/file_io.h"
 #include "storage/state_codec.h"
 #include "storage/state_handle.h"
 
@@ -20,7 +21,7 @@ struct nx_state_load {
     MDB_txn *txn;
     MDB_cursor *cursor;
     size_t batch_bytes;
-    uint64_t written;  /* bytes of the file that were handed to the disk */
+    struct nx_passing passing;
     uint32_t expiring; /* records with an expiry so far: tells rows of the same moment apart */
 };
 
@@ -36,7 +37,8 @@ static int begin_batch(struct nx_state_load *load)
     return nx_state_error(mdb_cursor_open(load->txn, load->environment.kv, &load->cursor));
 }
 
-/* Hands to the disk what the file has grown by: little is left to wait for at the end. */
+/* Hands to the disk what the file has grown by: little is left to wait for at the end, and what serves
+ * meanwhile stays in memory. */
 static void start_writing(struct nx_state_load *load)
 {
     MDB_env *env = load->environment.env;
@@ -50,11 +52,7 @@ static void start_writing(struct nx_state_load *load)
     }
     uint64_t end = (info.me_last_pgno + 1) * stat.ms_psize;
 
-    if (end > load->written) {
-        (void)sync_file_range(fd, (off64_t)load->written, (off64_t)(end - load->written),
-                              SYNC_FILE_RANGE_WRITE);
-        load->written = end;
-    }
+    nx_pass(&load->passing, fd, end);
 }
 
 static int end_batch(struct nx_state_load *load)

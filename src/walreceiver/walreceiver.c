@@ -38,6 +38,19 @@ static bool recovered(const struct nx_walreceiver *r)
     return atomic_load_explicit(&r->shm->control.phase, memory_order_acquire) != NX_PHASE_STARTING;
 }
 
+/* The postmaster rings when the log is recovered. */
+static void wait_for_recovery(struct nx_walreceiver *r)
+{
+    while (!recovered(r) && !nx_process_stopping(r->process)) {
+        nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
+        if (recovered(r)) {
+            nx_latch_cancel(r->shm, r->process->slot);
+        } else {
+            nx_receiver_sleep(r, -1, 0, RECOVERY_LOOK, NULL);
+        }
+    }
+}
+
 /* One line for each change of cause; the same one again only after a while. */
 static void log_cause(struct nx_walreceiver *r)
 {
@@ -123,9 +136,7 @@ int nx_walreceiver_main(struct nx_process *process)
     }
     nx_process_title(process, "starting");
     nx_process_ready(process);
-    while (!recovered(&r) && !nx_process_stopping(process)) {
-        pause_for(&r, RECOVERY_LOOK);
-    }
+    wait_for_recovery(&r);
     while (!nx_process_stopping(process)) {
         attempt(&r);
         if (!nx_process_stopping(process)) {
