@@ -130,8 +130,24 @@ static bool sealed_generation(struct checkpointer *c, uint64_t *ret_number, uint
     return *ret_last != 0;
 }
 
+/* Wakes the http workers and the snapshot process that waited for this offset, and the walwriter, which may
+ * wait for room. */
+static void ring_waiters(struct checkpointer *c, uint64_t before)
+{
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        uint64_t wanted = load(&c->shm->http[i].merge_wanted);
+
+        if (wanted > before && wanted <= c->position.offset) {
+            nx_latch_ring(c->shm, nx_process_slot(NX_KIND_HTTP, i));
+        }
+    }
+    nx_latch_ring(c->shm, nx_process_slot(NX_KIND_SNAPSHOT, 0));
+    ring_walwriter(c);
+}
+
 static int confirm(struct checkpointer *c)
 {
+    uint64_t before = load(&c->published->checkpoint_offset);
     uint64_t number;
     uint64_t last;
     int rc = c->state == NULL ? open_state(c) : 0;
@@ -150,6 +166,7 @@ static int confirm(struct checkpointer *c)
     if (!c->short_of_space || !sealed_generation(c, &number, &last)) {
         publish_position(c);
     }
+    ring_waiters(c, before); /* who came before we knew where the state stands */
     nx_process_title(c->process, "idle at %" PRIu64, c->position.offset);
     return 0;
 }
@@ -165,21 +182,6 @@ static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_
 {
     return c->confirmed && sealed_generation(c, ret_number, ret_last) &&
            *ret_last <= load(&c->shm->log.synced_offset);
-}
-
-/* Wakes the http workers and the snapshot process that waited for this offset, and the walwriter, which may
- * wait for room. */
-static void ring_waiters(struct checkpointer *c, uint64_t before)
-{
-    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
-        uint64_t wanted = load(&c->shm->http[i].merge_wanted);
-
-        if (wanted > before && wanted <= c->position.offset) {
-            nx_latch_ring(c->shm, nx_process_slot(NX_KIND_HTTP, i));
-        }
-    }
-    nx_latch_ring(c->shm, nx_process_slot(NX_KIND_SNAPSHOT, 0));
-    ring_walwriter(c);
 }
 
 /* Merges one generation; one that an earlier life merged and didn't get to publish is only published. */

@@ -99,6 +99,7 @@ struct nx_log_state {
     nx_atomic_u64 position_epoch;   /* of the entry there; 0 before the first */
     nx_atomic_u32 position_crc;     /* CRC of the frame there */
     nx_atomic_u64 epoch;            /* the epoch new entries get; 1 before the first */
+    nx_atomic_u64 base_offset;      /* the state's position at recovery */
     nx_atomic_u64 recovered_offset; /* durable offset at the end of recovery */
     nx_atomic_u64 start_offset;     /* first entry logged since started_at, minus one */
     alignas(NX_LINE) nx_atomic_u64 oldest_offset; /* oldest entry whose bytes are in the arena */
@@ -159,6 +160,8 @@ enum nx_snapshot_stage {
 struct nx_snapshot_state {
     alignas(NX_LINE) nx_atomic_u32 stage; /* enum nx_snapshot_stage */
     nx_atomic_u32 code;                   /* FAILED: enum nx_error */
+    nx_atomic_u64 failed_ms;              /* FAILED: when, monotonic */
+    nx_atomic_u64 failed_size;            /* FAILED: snapshot.max_size then */
     nx_atomic_u32 reason;                 /* enum nx_snapshot_reason, as it was launched */
     nx_atomic_u64 job;                    /* 1, 2, 3, ... */
     char id[NX_UUID_TEXT];                /* of the snapshot that it makes */
@@ -186,6 +189,7 @@ struct nx_transfer_state {
     nx_atomic_u64 total;                   /* bytes it will have; 0: not known yet */
     nx_atomic_u32 complete;                /* total and checksum were found right */
     char id[NX_UUID_TEXT];                 /* of the snapshot */
+    char cluster_id[NX_UUID_TEXT];         /* of the master */
 };
 
 enum nx_restore_stage {

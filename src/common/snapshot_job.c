@@ -27,7 +27,7 @@ bool nx_snapshot_job_look(struct nx_shm *shm, struct nx_snapshot_look *ret_look)
     ret_look->keys_total = atomic_load_explicit(&state->keys_total, memory_order_relaxed);
     atomic_thread_fence(memory_order_acquire);
     return stage != NX_SNAPSHOT_NONE &&
-           atomic_load_explicit(&state->stage, memory_order_relaxed) != NX_SNAPSHOT_NONE &&
+           atomic_load_explicit(&state->stage, memory_order_acquire) != NX_SNAPSHOT_NONE &&
            atomic_load_explicit(&state->job, memory_order_relaxed) == ret_look->job;
 }
 

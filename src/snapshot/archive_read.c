@@ -31,6 +31,7 @@ struct nx_archive_reader {
     uint8_t *out;
     uint64_t position;   /* bytes of the tar that came so far */
     uint64_t content;    /* position behind the last of them that isn't zero */
+    uint64_t left;       /* bytes of the file that have not been read */
     uint64_t next_place; /* where the next header must stand */
     int error;           /* the first one */
     char why[256];
@@ -203,9 +204,11 @@ static int check_entry(struct nx_archive_reader *r, struct archive_entry *entry)
     if (name == NULL || strlen(name) >= NX_ARCHIVE_NAME_MAX) {
         return refuse(r, "it holds a file whose name no snapshot has");
     }
-    if (archive_read_header_position(r->tar) != (la_int64_t)r->next_place ||
+    if (archive_format(r->tar) != ARCHIVE_FORMAT_TAR_USTAR ||
+        archive_read_header_position(r->tar) != (la_int64_t)r->next_place ||
         archive_entry_sparse_count(entry) > 0) {
-        return refuse(r, "it holds extended headers, which no snapshot has");
+        return refuse(
+            r, "it holds extended headers, which no snapshot has (a snapshot is a plain ustar)");
     }
     if (!archive_entry_size_is_set(entry) || archive_entry_size(entry) < 0) {
         return refuse(r, "it holds a file without a size");
@@ -243,6 +246,7 @@ int nx_archive_reader_next(struct nx_archive_reader *r,
     }
     (void)snprintf(ret_name, NX_ARCHIVE_NAME_MAX, "%s", archive_entry_pathname(entry));
     *ret_size = (uint64_t)archive_entry_size(entry);
+    r->left = *ret_size;
     r->next_place += BLOCK + (*ret_size + BLOCK - 1) / BLOCK * BLOCK;
     return 0;
 }
@@ -254,6 +258,10 @@ int nx_archive_reader_read(struct nx_archive_reader *r, void *buf, size_t cap, s
     if (n < 0) {
         return refuse_tar(r);
     }
+    if (n == 0 && cap > 0 && r->left > 0) {
+        return refuse(r, "one of its files is shorter than its header says");
+    }
+    r->left -= (uint64_t)n;
     *ret_n = (size_t)n;
     return 0;
 }

@@ -82,7 +82,9 @@ static la_ssize_t take_block(struct archive *tar, void *arg, const void *bytes, 
     struct nx_archive_writer *w = arg;
 
     (void)tar;
-    w->error = compress(w, bytes, length, ZSTD_e_continue);
+    if (w->error == 0) {
+        w->error = compress(w, bytes, length, ZSTD_e_continue);
+    }
     return w->error < 0 ? -1 : (la_ssize_t)length;
 }
 
@@ -195,7 +197,8 @@ void nx_archive_writer_close(struct nx_archive_writer *w)
         return;
     }
     if (w->tar != NULL) {
-        (void)archive_write_fail(w->tar); /* writes no end */
+        w->error = w->error < 0 ? w->error : -ECANCELED; /* no end is written ... */
+        (void)archive_write_close(w->tar); /* ... but free alone would leak after an error */
         (void)archive_write_free(w->tar);
     }
     (void)ZSTD_freeCCtx(w->zstd);

@@ -457,6 +457,8 @@ static void end(struct job *job, int rc)
     if (rc < 0) {
         nx_error("snapshot %s failed: %s", job->manifest.id, job->published->text);
     }
+    publish(&job->published->failed_ms, nx_now_ms());
+    publish(&job->published->failed_size, job->process->config->snapshot.max_size);
     publish(&job->published->hold_offset, UINT64_MAX);
     publish_stage(job, rc < 0 ? NX_SNAPSHOT_FAILED : NX_SNAPSHOT_DONE);
 }

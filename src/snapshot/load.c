@@ -290,7 +290,8 @@ static int load_files(struct loading *l, struct nx_manifest *ret_manifest)
     while ((rc = nx_archive_reader_next(l->reader, name, &size)) == 0) {
         (void)snprintf(expected, sizeof expected, NX_KV_NAME, l->seen.file_count % NX_KV_MOST);
         if (l->epochs == NULL && strcmp(name, expected) == 0) {
-            rc = load_kv(l);
+            rc = size > NX_KV_SIZE_MAX ? refuse(l, "one of its files is larger than 64 MiB")
+                                       : load_kv(l);
         } else if (l->epochs == NULL && strcmp(name, NX_EPOCHS_NAME) == 0) {
             rc = load_epochs(l, size);
         } else if (l->epochs != NULL && !ended && strcmp(name, NX_MANIFEST_NAME) == 0) {

@@ -175,7 +175,8 @@ static bool get_number(struct json_object *object, const char *name, uint64_t *r
         return false;
     }
     *ret_value = json_object_get_uint64(value);
-    return *ret_value > (uint64_t)INT64_MAX || json_object_get_int64(value) >= 0;
+    return *ret_value < UINT64_MAX && /* json-c makes that of all that is larger */
+           (*ret_value > (uint64_t)INT64_MAX || json_object_get_int64(value) >= 0);
 }
 
 static bool get_crc(struct json_object *object, const char *name, uint32_t *ret_value)
@@ -208,6 +209,7 @@ static bool parse_file(struct json_object *file, const char *expected, struct nx
     return json_object_is_type(file, json_type_object) &&
            json_object_object_get_ex(file, "name", &name) &&
            json_object_is_type(name, json_type_string) &&
+           (size_t)json_object_get_string_len(name) == strlen(expected) &&
            strcmp(json_object_get_string(name), expected) == 0 &&
            get_number(file, "size", &ret->size) && get_crc(file, "crc32", &ret->crc);
 }
@@ -256,8 +258,10 @@ static int parse_fields(struct json_object *object, struct nx_manifest *manifest
         *why = "id, cluster_id, created_at, wal_offset, epoch or records is missing or malformed";
         return -EBADMSG;
     }
-    if (!get_crc(object, "wal_crc32", &manifest->position.crc)) {
-        manifest->position.crc = 0;
+    if (json_object_object_get_ex(object, "wal_crc32", NULL) &&
+        !get_crc(object, "wal_crc32", &manifest->position.crc)) {
+        *why = "its wal_crc32 is malformed";
+        return -EBADMSG;
     }
     if (manifest->position.offset > 0 && manifest->position.epoch == 0) {
         *why = "its epoch is 0";

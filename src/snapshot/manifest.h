@@ -12,6 +12,7 @@
 #define NX_MANIFEST_NAME    "manifest.json"
 #define NX_EPOCHS_NAME      "epochs.json"
 #define NX_KV_NAME          "kv/%06zu"
+#define NX_KV_SIZE_MAX      ((uint64_t)64 << 20)
 #define NX_KV_MOST          ((size_t)1000000) /* files; their names have six digits */
 #define NX_ARCHIVE_NAME_MAX 32
 #define NX_MANIFEST_MAX     ((size_t)32 << 20) /* bytes; room for some terabytes of state */

@@ -47,9 +47,10 @@ int nx_pin_write(int dir_fd, const struct nx_pin *pin)
                    "snapshot_id = %s\n"
                    "snapshot_offset = %" PRIu64 "\n"
                    "chunk_size = %" PRIu64 "\n"
+                   "sent = %" PRIu64 "\n"
                    "offset = %" PRIu64 "\n",
                    pin->replica_id, pin->snapshot_id, pin->snapshot_offset, pin->chunk_size,
-                   pin->offset);
+                   pin->sent, pin->offset);
     return nx_lines_write(dir_fd, name, text);
 }
 
@@ -90,6 +91,7 @@ static int parse(const char *text, struct nx_pin *ret_pin)
     const struct nx_line_number numbers[] = {
         {"snapshot_offset", UINT64_MAX, &ret_pin->snapshot_offset},
         {"chunk_size", UINT64_MAX, &ret_pin->chunk_size},
+        {"sent", 1, &ret_pin->sent},
         {"offset", UINT64_MAX, &ret_pin->offset},
     };
     uint8_t uuid[16];

@@ -17,6 +17,7 @@ struct nx_pin {
     char snapshot_id[NX_UUID_TEXT];
     uint64_t snapshot_offset; /* its wal_offset */
     uint64_t chunk_size;      /* in which it is sent; chunk numbers count these */
+    uint64_t sent;            /* 1: all of it was sent, and counted as a transfer */
     uint64_t offset; /* the log behind it is held: the snapshot's, later the replica's ack */
     uint64_t age_ms; /* since the last progress; set by reading */
 };

@@ -3,7 +3,7 @@
  *     <wal_offset, 20 digits>-<id>.tar.zst      an archive (protocol.md, "Snapshot")
  *     <wal_offset, 20 digits>-<id>.info         what is known of it, lines as in `identity`
  *     <wal_offset, 20 digits>-<id>.tar.zst.tmp  one that is being made
- *     incoming-<id>.part, incoming-<id>.chunks  one that comes from the master (snapshot_chunks.h)
+ *     incoming-<id>.part, incoming-<id>.chunks  one that comes from the master (incoming.h)
  *     <replica id>.pin                          a full sync of that replica (pin.h)
  *
  * An archive counts from the moment it has its name, which it gets after its .info: so one that is listed

@@ -14,7 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BATCH_BYTES ((size_t)8 << 20) /* of keys and values in a transaction */
+#define BATCH_BYTES ((size_t)8 << 20) /* of pages in a transaction, about */
+#define NODE_BYTES  ((size_t)64)      /* of a record beside key and value */
+#define ROW_BYTES   ((size_t)2048) /* rows of `expiry` don't come in order: many touch a page each */
 
 struct nx_state_load {
     struct nx_environment environment;
@@ -135,7 +137,8 @@ int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record
     }
     nx_state_record_encode(&own, val.mv_data);
     rc = own.expires_at != 0 ? put_expiry(load, &own) : 0;
-    load->batch_bytes += own.key_length + own.value_length;
+    load->batch_bytes += own.key_length + own.value_length + NODE_BYTES;
+    load->batch_bytes += own.expires_at != 0 ? ROW_BYTES : 0;
     if (rc == 0 && load->batch_bytes >= BATCH_BYTES) {
         rc = end_batch(load);
         rc = rc < 0 ? rc : begin_batch(load);

@@ -19,6 +19,7 @@
 
 #define ASK_AGAIN_MS  2000 /* for a restore process that hasn't begun, or has died */
 #define MOST_RESTORES 3    /* that die, before the session is given up */
+#define ERROR_WAIT_MS 500
 #define TITLE_MS      500
 
 static struct nx_transfer_state *published(struct nx_walreceiver *r)
@@ -120,6 +121,7 @@ void nx_receive_snapshot_offer(struct nx_walreceiver *r, struct nx_msg_hello *he
 void nx_receive_snapshot_expect(struct nx_walreceiver *r)
 {
     r->sync.phase = NX_INCOMING_EXPECTED;
+    r->sync.failed_ms = 0;
     r->sync.began_ms = nx_now_ms();
     atomic_store_explicit(&r->shm->receiver.stage, NX_RECEIVER_SNAPSHOT, memory_order_relaxed);
     nx_process_title(r->process, "waiting for a snapshot from %s",
@@ -176,6 +178,7 @@ static void publish_transfer(struct nx_walreceiver *r)
     last_number++;
     number = nx_now_us() + last_number; /* other than that of an earlier walreceiver */
     memcpy(state->id, incoming->id, sizeof state->id);
+    memcpy(state->cluster_id, r->cluster_id, sizeof state->cluster_id);
     atomic_store_explicit(&state->wal_offset, incoming->wal_offset, memory_order_relaxed);
     atomic_store_explicit(&state->epoch, incoming->epoch, memory_order_relaxed);
     atomic_store_explicit(&state->received, incoming->bytes, memory_order_relaxed);
@@ -222,6 +225,8 @@ void nx_receive_snapshot_meta(struct nx_walreceiver *r, const struct nx_msg_snap
         return;
     }
     sync->phase = NX_INCOMING_CHUNKS;
+    sync->chunk_came = false;
+    sync->failed_ms = 0;
     publish_transfer(r);
     nx_info("full sync: snapshot %s of offset %" PRIu64 " of epoch %" PRIu64
             " comes from the master, from chunk %u on",
@@ -233,6 +238,25 @@ void nx_receive_snapshot_meta(struct nx_walreceiver *r, const struct nx_msg_snap
 static bool same_id(const struct nx_walreceiver *r, struct nx_slice id)
 {
     return nx_slice_equal(id, nx_slice_text(r->sync.incoming.id));
+}
+
+/* The master begins at the first chunk though some of the same snapshot are here: it no longer knows of them,
+ * and they are given up. */
+static int begin_anew(struct nx_walreceiver *r)
+{
+    struct nx_incoming *incoming = &r->sync.incoming;
+    struct nx_incoming old = *incoming;
+    int rc;
+
+    nx_info("full sync: the master sends snapshot %s from its beginning", old.id);
+    nx_incoming_close(incoming);
+    atomic_store_explicit(&published(r)->number, 0, memory_order_release);
+    rc = nx_incoming_begin(r->sync.dir_fd, old.id, old.wal_offset, old.epoch, incoming);
+    r->sync.resumed_at = 0;
+    if (rc == 0) {
+        publish_transfer(r);
+    }
+    return rc;
 }
 
 /* True when it is the chunk that must come. */
@@ -286,11 +310,20 @@ static void show(struct nx_walreceiver *r)
 void nx_receive_snapshot_chunk(struct nx_walreceiver *r, const struct nx_msg_snapshot_chunk *chunk)
 {
     struct nx_incoming *incoming = &r->sync.incoming;
-    int rc;
+    bool first = r->sync.phase == NX_INCOMING_CHUNKS && !r->sync.chunk_came;
+    int rc = 0;
 
+    if (first && chunk->chunk_index == 0 && incoming->chunks > 0) {
+        rc = begin_anew(r);
+    }
+    if (rc < 0) {
+        fail(r, "writing to", rc);
+        return;
+    }
     if (!check_chunk(r, chunk)) {
         return;
     }
+    r->sync.chunk_came = true;
     rc = nx_incoming_add(incoming, chunk->data.data, chunk->data.length, chunk->checksum);
     if (rc < 0) {
         fail(r, "writing to", rc);
@@ -330,10 +363,8 @@ void nx_receive_snapshot_complete(struct nx_walreceiver *r,
         refuse(r, NX_WIRE_ERROR_BAD_FRAME,
                "the master sent a SnapshotComplete that was not expected");
     } else if (!complete->success) {
-        nx_receiver_end(r, NX_CAUSE_ERROR, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                        "full sync: the master could not finish snapshot %s; its log says why",
-                        incoming->id);
-        r->cause.slow = true;
+        sync->failed_ms = nx_now_ms();
+        sync->phase = NX_INCOMING_EXPECTED;
         drop(r);
     } else if ((by_meta && !totals_are(r, sync->total_size, sync->chunk_count, sync->checksum)) ||
                (by_complete &&
@@ -379,6 +410,16 @@ static void ask_again(struct nx_walreceiver *r, bool died)
     ask_for_restore(r);
 }
 
+/* The master says why it failed, or doesn't. */
+static void await_error(struct nx_walreceiver *r)
+{
+    if (nx_now_ms() - r->sync.failed_ms >= ERROR_WAIT_MS) {
+        nx_receiver_end(r, NX_CAUSE_ERROR, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                        "full sync: the master could not finish the snapshot; its log says why");
+        r->cause.slow = true;
+    }
+}
+
 void nx_receive_snapshot_watch(struct nx_walreceiver *r)
 {
     struct nx_snapshot_receipt *sync = &r->sync;
@@ -387,6 +428,9 @@ void nx_receive_snapshot_watch(struct nx_walreceiver *r)
     uint32_t stage = atomic_load_explicit(&state->stage, memory_order_acquire);
     bool ours = atomic_load_explicit(&state->number, memory_order_relaxed) == number;
 
+    if (sync->phase == NX_INCOMING_EXPECTED && sync->failed_ms > 0) {
+        await_error(r);
+    }
     if (sync->phase < NX_INCOMING_CHUNKS || nx_receiver_ended(r)) {
         return;
     }

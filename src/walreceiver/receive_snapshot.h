@@ -28,7 +28,10 @@ struct nx_snapshot_receipt {
     uint32_t chunk_count;
     uint32_t checksum;
     uint64_t asked_ms; /* when a restore process was last asked for */
+    bool chunk_came;   /* in this session */
     unsigned restores; /* of this transfer, that died */
+    uint64_t
+        failed_ms; /* the master could not finish it: its Error, which says why, is due; 0: no */
     uint64_t began_ms;
     uint64_t titled_ms;
     uint64_t resumed_at; /* bytes that an earlier session had brought */

@@ -113,6 +113,7 @@ static void attempt(struct nx_walreceiver *r)
     good = r->welcomed && (r->last.offset > r->session_offset || nx_now_ms() - began >= GOOD_MS ||
                            (!r->cause.slow && r->sync.incoming.bytes > r->sync.resumed_at));
     r->failures = good ? 0 : r->failures + 1;
+    r->logged_kind = good ? NX_CAUSE_NONE : r->logged_kind;
     log_cause(r);
     if (r->io.fd >= 0) {
         nx_frame_io_farewell(&r->io, r->cause.error_code, r->cause.text, FAREWELL_MS);

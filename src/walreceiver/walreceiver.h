@@ -51,7 +51,8 @@ struct nx_walreceiver {
     struct nx_producer producer;
     uint64_t ticket; /* of the last barrier */
     struct nx_frame_io io;
-    char peer[NX_ADDR_TEXT]; /* the address we are connected to */
+    char peer[NX_ADDR_TEXT];       /* the address we are connected to */
+    char cluster_id[NX_UUID_TEXT]; /* the master's, of its Welcome */
     struct nx_cause cause;
 
     /* The session. */

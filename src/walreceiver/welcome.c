@@ -154,6 +154,8 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
 static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     r->welcomed = true;
+    memcpy(r->cluster_id, welcome->cluster_id.data, NX_UUID_LENGTH);
+    r->cluster_id[NX_UUID_LENGTH] = '\0';
     r->io.phase = NX_WIRE_SESSION;
     r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
@@ -162,7 +164,6 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     r->titled_offset = UINT64_MAX;
     nx_byte_marks_init(&r->marks, r->last.offset);
     publish_master(r, welcome);
-    r->logged_kind = NX_CAUSE_NONE;
     nx_info("connected to master %.36s at %s: it has offset %llu of epoch %llu, this node %llu of "
             "epoch %llu%s",
             (const char *)welcome->master_id.data, r->peer,

@@ -4,6 +4,7 @@
 #include "walsender/full_sync.h"
 
 #include "common/entry.h"
+#include "common/error_codes.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/snapshot_job.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #define FRESH_MS     600000 /* an older snapshot is not shared any more */
+#define TOO_LARGE_MS 60000  /* so long it is not tried again */
 #define ASK_AGAIN_MS 2000
 #define PIN_EVERY_MS 5000 /* a pin is rewritten, or its time noted, at most that often */
 
@@ -98,6 +100,7 @@ static void choose(struct nx_walsender *ws,
     sync->pin.snapshot_offset = position->offset;
     sync->pin.offset = position->offset;
     sync->pin.chunk_size = chunk_size;
+    sync->pin.sent = 0;
     sync->epoch = position->epoch;
     sync->crc = position->crc;
     sync->phase = NX_FULL_SYNC_PIN;
@@ -179,6 +182,7 @@ static bool choose_resumed(struct nx_walsender *ws)
     if (chosen) {
         sync->resumed_at = sync->resume_chunk * pin.chunk_size;
         sync->sent = sync->resumed_at;
+        sync->pin.sent = pin.sent;
     }
     return chosen;
 }
@@ -208,6 +212,26 @@ static void ask_for_job(struct nx_walsender *ws)
                           NULL);
 }
 
+/* True when the last job has found not long ago that a snapshot becomes too large, and nothing has changed since
+ * that could make it fit: another one would only be made for nothing. */
+static bool too_large_lately(struct nx_walsender *ws)
+{
+    const struct nx_snapshot_state *state = &ws->shm->snapshot;
+    uint64_t max_size = ws->process->config->snapshot.max_size;
+
+    return atomic_load_explicit(&state->stage, memory_order_acquire) == NX_SNAPSHOT_FAILED &&
+           atomic_load_explicit(&state->code, memory_order_relaxed) ==
+               NX_ERROR_SNAPSHOT_TOO_LARGE &&
+           load(&state->failed_size) == max_size &&
+           nx_now_ms() - load(&state->failed_ms) < TOO_LARGE_MS;
+}
+
+static void end_failed(struct nx_walsender *ws)
+{
+    nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
+                     "full sync: the snapshot failed: %s", ws->shm->snapshot.text);
+}
+
 /* The running job's, a finished one, or a new one. */
 static bool choose_any(struct nx_walsender *ws)
 {
@@ -226,6 +250,10 @@ static bool choose_any(struct nx_walsender *ws)
     if (!sync->fresh_only && nx_snapshot_find(sync->dir_fd, "last", &info) == 0 &&
         is_fresh(ws, &info) && choose_finished(ws, &info, chunk)) {
         return true;
+    }
+    if (too_large_lately(ws)) {
+        end_failed(ws);
+        return false;
     }
     /* What has ended before now is not what was asked for. */
     sync->seen_job = job && look.stage < NX_SNAPSHOT_DONE ? look.job - 1
@@ -267,8 +295,7 @@ static bool step_make(struct nx_walsender *ws)
         return false;
     }
     if (look.stage == NX_SNAPSHOT_FAILED) {
-        nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
-                         "full sync: the snapshot failed: %s", ws->shm->snapshot.text);
+        end_failed(ws);
         return false;
     }
     if (look.stage < NX_SNAPSHOT_WRITING) {

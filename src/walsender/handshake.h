@@ -20,7 +20,7 @@ struct nx_hello_facts {
     struct nx_position position; /* ours, durable */
     uint64_t epoch;              /* in force here */
     uint64_t oldest_kept;        /* that this replica can ask for */
-    uint64_t checkpoint;         /* offset of our state */
+    uint64_t checkpoint;         /* offset of our state, at least */
     uint64_t max_log_size;
     unsigned replicas; /* connected ones with another id */
     unsigned max_replicas;

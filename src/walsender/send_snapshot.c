@@ -36,7 +36,9 @@ static void job_failed(struct nx_walsender *ws)
     struct nx_msg_snapshot_complete complete = {
         .snapshot_id = nx_slice_text(ws->sync.pin.snapshot_id), .success = false};
 
-    (void)nx_frame_io_put_snapshot_complete(&ws->io, &complete);
+    if (ws->sync.phase == NX_FULL_SYNC_SEND) {
+        (void)nx_frame_io_put_snapshot_complete(&ws->io, &complete);
+    }
     nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_SNAPSHOT_FAILED,
                      "full sync: the snapshot failed: %s", ws->shm->snapshot.text);
 }
@@ -87,9 +89,9 @@ bool nx_send_snapshot_begin(struct nx_walsender *ws)
         return true;
     }
     if (sync->size_known) {
-        if (sync->sent > sync->total_size) { /* it counts other chunks than ours */
-            sync->sent = 0;
-            sync->resumed_at = 0;
+        if (sync->sent > sync->total_size) { /* it has all, or counts other chunks than ours */
+            sync->sent = sync->resume_chunk == chunk_count(sync) ? sync->total_size : 0;
+            sync->resumed_at = sync->sent;
         }
         meta.total_size = sync->total_size;
         meta.chunk_count = chunk_count(sync);
@@ -136,6 +138,21 @@ static int put_chunk(struct nx_walsender *ws, size_t n)
     return 0;
 }
 
+/* Once a snapshot and replica, however often its end has to be said again. */
+static void count_transfer(struct nx_walsender *ws)
+{
+    struct nx_full_sync *sync = &ws->sync;
+    nx_atomic_u64 *transfers = &ws->slot->snapshot_transfers;
+
+    if (sync->pin.sent != 0) {
+        return;
+    }
+    sync->pin.sent = 1;
+    (void)nx_pin_write(sync->dir_fd, &sync->pin);
+    atomic_store_explicit(transfers, atomic_load_explicit(transfers, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 /* All chunks are out: what follows is the log behind the snapshot. */
 static bool complete(struct nx_walsender *ws)
 {
@@ -158,9 +175,7 @@ static bool complete(struct nx_walsender *ws)
     sync->restoring = true;
     nx_walsender_start_at(ws, sync->pin.snapshot_offset);
     atomic_store_explicit(&slot->snapshot_progress, 1000, memory_order_relaxed);
-    atomic_store_explicit(&slot->snapshot_transfers,
-                          atomic_load_explicit(&slot->snapshot_transfers, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    count_transfer(ws);
     nx_info("full sync of replica %s: snapshot %s is sent: %" PRIu64 " bytes in %" PRIu64
             " ms, %" PRIu64 " MB/s; entries follow from %" PRIu64,
             ws->replica_id, sync->pin.snapshot_id, bytes, ms, ms > 0 ? bytes / 1000 / ms : 0,

@@ -70,6 +70,16 @@ static int find_frame(struct nx_walsender *ws,
     return rc == -ENOENT ? 0 : rc;
 }
 
+/* Until the checkpointer has said its first word, what recovery found. */
+static uint64_t state_offset(const struct nx_shm *shm)
+{
+    uint64_t base = atomic_load_explicit(&shm->log.base_offset, memory_order_relaxed);
+    uint64_t offset =
+        atomic_load_explicit(&shm->checkpoint.checkpoint_offset, memory_order_acquire);
+
+    return offset > base ? offset : base;
+}
+
 static void gather(struct nx_walsender *ws,
                    const struct nx_msg_hello *hello,
                    struct nx_hello_facts *ret_facts)
@@ -91,8 +101,7 @@ static void gather(struct nx_walsender *ws,
         .replicas = nx_slice_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
         .max_replicas = (unsigned)config->replication.max_replicas,
         .epoch = atomic_load_explicit(&ws->shm->log.epoch, memory_order_acquire),
-        .checkpoint =
-            atomic_load_explicit(&ws->shm->checkpoint.checkpoint_offset, memory_order_acquire),
+        .checkpoint = state_offset(ws->shm),
     };
     nx_log_position(ws->shm, &ret_facts->position.offset, &ret_facts->position.epoch,
                     &ret_facts->position.crc);

@@ -185,6 +185,7 @@ int nx_walwriter_recover(struct walwriter *w)
     if (w->shm->control.cluster_id[0] != '\0') {
         (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
     }
+    atomic_store_explicit(&w->shm->log.base_offset, base.offset, memory_order_relaxed);
     nx_log_writer_init(&w->log, w->shm, base.offset + 1);
     nx_room_start(w);
 

@@ -49,6 +49,7 @@ def pin(node, snapshot):
     text = (
         f"replica_id = {replica}\nsnapshot_id = {snapshot['id']}\n"
         f"snapshot_offset = {snapshot['wal_offset']}\nchunk_size = 1048576\n"
+        "sent = 0\n"
         f"offset = {snapshot['wal_offset']}\n"
     )
     text += f"crc32 = {zlib.crc32(text.encode()):08x}\n"

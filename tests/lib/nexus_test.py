@@ -909,8 +909,10 @@ class NexusTestCase(unittest.TestCase):
         return node
 
     def _show_log(self, node):
-        outcome = getattr(self, "_outcome", None)
-        if outcome is not None and not outcome.success:
+        result = getattr(getattr(self, "_outcome", None), "result", None)
+        failed = [test for test, _ in getattr(result, "failures", []) + getattr(result, "errors", [])]
+        # A failed subtest is an object of its own that names its test.
+        if any(getattr(test, "test_case", test) is self for test in failed):
             print(node.describe(f"{self.id()} failed"), flush=True)
 
     def assert_problem(self, answer, status, code):

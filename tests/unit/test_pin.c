@@ -116,8 +116,9 @@ END_TEST
 
 START_TEST(a_pin_is_text_with_a_crc)
 {
-    static const char lines[] = "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT "\n"
-                                "snapshot_offset = 100\nchunk_size = 1048576\noffset = 102\n";
+    static const char lines[] =
+        "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT "\n"
+        "snapshot_offset = 100\nchunk_size = 1048576\nsent = 0\noffset = 102\n";
     char expected[1024];
     char text[1024];
 
@@ -178,12 +179,16 @@ END_TEST
 static const char *const damages[] = {
     "",
     "replica_id = " FIRST "\n",
-    "replica_id = " FIRST "\nsnapshot_id = \nsnapshot_offset = 1\nchunk_size = 1\noffset = 1\n",
-    "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT "\nsnapshot_offset = 1\nchunk_size = 1\n"
+    "replica_id = " FIRST
+    "\nsnapshot_id = \nsnapshot_offset = 1\nchunk_size = 1\nsent = 0\noffset = 1\n",
+    "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT
+    "\nsnapshot_offset = 1\nchunk_size = 1\nsent = 0\n"
     "offset = 0x1\n",
-    "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT "\nsnapshot_offset = 1\nchunk_size = 1\n"
+    "replica_id = " FIRST "\nsnapshot_id = " SNAPSHOT
+    "\nsnapshot_offset = 1\nchunk_size = 1\nsent = 0\n"
     "offset = 1\nmore = 1\n",
-    "replica_id = " SECOND "\nsnapshot_id = " SNAPSHOT "\nsnapshot_offset = 1\nchunk_size = 1\n"
+    "replica_id = " SECOND "\nsnapshot_id = " SNAPSHOT
+    "\nsnapshot_offset = 1\nchunk_size = 1\nsent = 0\n"
     "offset = 1\n",
 };
 
