@@ -48,7 +48,8 @@ uint64_t nx_node_durable(struct nx_shm *shm)
 }
 
 /* A replica that begins with nothing is synced once it has what its master had then: before, a key that
- * exists would seem absent. (A restart on the way forgets the goal, until full sync keeps one.) */
+ * exists would seem absent. (A restart on the way forgets the goal of a master that streams from its first entry;
+ * during a full sync the node has no cluster yet, and stays not synced.) */
 bool nx_node_not_synced(struct nx_shm *shm)
 {
     const struct nx_receiver_state *receiver = &shm->receiver;

@@ -185,7 +185,8 @@ void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
     if (!nx_receiver_ended(r)) {
         check_history(r, welcome);
     }
-    if (!nx_receiver_ended(r) && r->last.offset == 0 &&
+    /* With a full sync the cluster comes with the data: until then this node is nobody's. */
+    if (!nx_receiver_ended(r) && r->last.offset == 0 && !welcome->requires_full_sync &&
         (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
          !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id)))) {
         adopt_cluster(r, welcome->cluster_id);
