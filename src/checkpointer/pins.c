@@ -6,12 +6,16 @@
 #include "common/log.h"
 #include "storage/file_io.h"
 #include "storage/pin.h"
+#include "storage/snapshot_files.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
 
 struct look {
+    const struct nx_shm *shm;
     int dir_fd;
     bool disk_full;
     uint64_t floor;
@@ -33,37 +37,58 @@ static void give_up(const struct look *look, const struct nx_pin *pin)
     }
 }
 
+/* Whether this replica is here: then its silence is judged by its heartbeats, not by a clock on the wall. */
+static bool is_connected(const struct nx_shm *shm, const char *id)
+{
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        const struct nx_replica_slot *slot = &shm->replicas[i];
+
+        if (atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
+            strncmp(slot->id, id, sizeof slot->id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int look_at(void *arg, const struct nx_pin *pin)
 {
     struct look *look = arg;
+    bool silent = pin->age_ms >= NX_PIN_SILENCE_MS && !is_connected(look->shm, pin->replica_id);
 
-    if (look->disk_full || pin->age_ms >= NX_PIN_SILENCE_MS) {
+    if (look->disk_full || silent) {
         give_up(look, pin);
         return 0;
     }
     look->any = true;
     look->floor = pin->offset < look->floor ? pin->offset : look->floor;
-    look->oldest_ms = pin->age_ms > look->oldest_ms ? pin->age_ms : look->oldest_ms;
+    if (pin->age_ms > look->oldest_ms && pin->age_ms < NX_PIN_SILENCE_MS) {
+        look->oldest_ms = pin->age_ms;
+    }
     return 0;
 }
 
 uint64_t nx_pins_look(const struct nx_shm *shm,
-                      int snapshots_fd,
+                      const char *data_dir,
                       bool disk_full,
                       uint64_t *ret_due_ms)
 {
     static struct nx_log_limit limit;
     struct look look = {
-        .dir_fd = snapshots_fd,
+        .shm = shm,
+        .dir_fd = nx_snapshot_dir(data_dir), /* each time: a person may have replaced it */
         .disk_full = disk_full,
         .floor = atomic_load_explicit(&shm->snapshot.hold_offset, memory_order_acquire),
     };
-    int rc = nx_pin_each(snapshots_fd, look_at, &look);
+    int rc = look.dir_fd < 0 ? look.dir_fd : nx_pin_each(look.dir_fd, look_at, &look);
 
     if (rc < 0) {
         nx_log_limited(&limit, NX_LOG_ERROR, "pins can't be read, the log is kept: %s",
                        nx_errno_text(rc));
         look.floor = 0; /* rather too much than too little */
+    }
+    if (look.dir_fd >= 0) {
+        close(look.dir_fd);
     }
     *ret_due_ms = look.any ? nx_now_ms() + (NX_PIN_SILENCE_MS - look.oldest_ms) + 1 : 0;
     return look.floor;

@@ -9,11 +9,11 @@
 
 #define NX_UNPINNED UINT64_MAX
 
-/* The offset behind which the log must stay, for pins in snapshots_fd and for the running snapshot job;
+/* The offset behind which the log must stay, for pins in DATA_DIR/snapshots and for the running snapshot job;
  * NX_UNPINNED: none. Pins without progress for NX_PIN_SILENCE_MS are removed, on a full disk all of them,
  * and that is logged. *ret_due_ms: when the next one will be too old, monotonic; 0: never. */
 uint64_t nx_pins_look(const struct nx_shm *shm,
-                      int snapshots_fd,
+                      const char *data_dir,
                       bool disk_full,
                       uint64_t *ret_due_ms);
 

@@ -8,7 +8,6 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/file_io.h"
-#include "storage/snapshot_files.h"
 #include "storage/wal_segment.h"
 
 #include <errno.h>
@@ -29,13 +28,8 @@ int nx_segments_open(struct nx_segments *segments, struct nx_process *process)
 
     (void)snprintf(dir, sizeof dir, "%s/wal", process->state_root);
     *segments = (struct nx_segments){.process = process, .next_free = 1, .free_bytes = UINT64_MAX};
-    segments->snapshots_fd = -1;
     segments->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (segments->dir_fd < 0) {
-        return -errno;
-    }
-    segments->snapshots_fd = nx_snapshot_dir(process->data_dir);
-    return segments->snapshots_fd < 0 ? segments->snapshots_fd : 0;
+    return segments->dir_fd < 0 ? -errno : 0;
 }
 
 void nx_segments_close(struct nx_segments *segments)
@@ -43,10 +37,6 @@ void nx_segments_close(struct nx_segments *segments)
     if (segments->dir_fd >= 0) {
         close(segments->dir_fd);
         segments->dir_fd = -1;
-    }
-    if (segments->snapshots_fd >= 0) {
-        close(segments->snapshots_fd);
-        segments->snapshots_fd = -1;
     }
 }
 
@@ -78,15 +68,14 @@ static void publish_disk(const struct nx_segments *segments, enum nx_disk_state 
     atomic_store_explicit(&published(segments)->disk_state, (uint32_t)state, memory_order_release);
 }
 
-static void say_full(const struct nx_segments *segments)
+static void say_full(const struct nx_segments *segments, uint64_t reserve)
 {
     nx_error(
         "the disk of %s/wal is full: %" PRIu64 " bytes free, %" PRIu64
-        " are kept in reserve (%d WAL segments); writes but deletes are refused (507 disk_full) "
+        " are kept in reserve (for WAL segments and merges); writes but deletes are refused (507 disk_full) "
         "until there is more: free some space, or lower wal.max_size or "
         "replication.max_log_size and reload",
-        segments->process->state_root, segments->free_bytes,
-        RESERVE_SEGMENTS * segment_size(segments), RESERVE_SEGMENTS);
+        segments->process->state_root, segments->free_bytes, reserve);
 }
 
 /* What recovery, deletes and merges need: two segments, and as much as a generation that is still to be
@@ -110,9 +99,10 @@ static void watch_disk(struct nx_segments *segments)
     }
     segments->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     reserve = reserve_of(segments, &fs);
+    atomic_store_explicit(&published(segments)->disk_reserve, reserve, memory_order_relaxed);
     if (!disk_is_full(segments) && segments->free_bytes < reserve) {
         publish_disk(segments, NX_DISK_FULL);
-        say_full(segments);
+        say_full(segments, reserve);
     } else if (disk_is_full(segments) && segments->free_bytes >= reserve + segment_size(segments)) {
         publish_disk(segments, NX_DISK_OK);
         nx_info("the disk of %s/wal has space again: %" PRIu64 " bytes free; writes are taken",
@@ -239,7 +229,7 @@ static size_t judge(struct nx_segments *segments,
                     size_t count,
                     struct nx_retention *retention)
 {
-    uint64_t pinned = nx_pins_look(segments->process->shm, segments->snapshots_fd,
+    uint64_t pinned = nx_pins_look(segments->process->shm, segments->process->data_dir,
                                    disk_is_full(segments), &segments->pin_due_ms);
     size_t unpinned;
 
@@ -273,6 +263,8 @@ static bool retain(struct nx_segments *segments, uint64_t checkpoint_offset)
     rc = nx_segment_list(segments->dir_fd, &list, &count);
     if (rc < 0) {
         complain(segments, "listing WAL segments", rc);
+        end_look(segments); /* nothing was taken away */
+        segments->retry_ms = nx_now_ms() + RETRY_MS;
         return false;
     }
     size_t expired = judge(segments, list, count, &retention);

@@ -11,7 +11,6 @@
 struct nx_segments {
     struct nx_process *process; /* borrowed; its configuration may change by a reload */
     int dir_fd;
-    int snapshots_fd;
     bool cleaned;        /* half-made files of an earlier life are gone */
     bool begun;          /* the walwriter has begun another segment since this process started */
     uint64_t writing;    /* segment being written when last looked */

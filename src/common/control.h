@@ -41,6 +41,7 @@ struct nx_control_message {
 struct nx_control {
     int fd;       /* this side's end */
     int stopping; /* STOP received, or the other side is gone */
+    int told;     /* STOP received */
     uint64_t stop_mode;
 };
 

@@ -112,6 +112,7 @@ size_t nx_process_control(struct nx_process *process,
             reload(process);
         } else if (message.type == NX_CONTROL_STOP) {
             process->control.stopping = 1;
+            process->control.told = 1;
             process->control.stop_mode = message.arg;
         } else if (others < cap) {
             ret_other[others++] = message;

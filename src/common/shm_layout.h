@@ -134,6 +134,7 @@ struct nx_checkpoint_state {
     nx_atomic_u64 sync_wanted;   /* walwriter: fdatasync up to here (fsync everysec, off) */
     nx_atomic_u64 oldest_kept;   /* oldest entry still in WAL files */
     nx_atomic_u64 free_segments; /* free-<n> files that stand ready */
+    nx_atomic_u64 disk_reserve;  /* bytes that nothing but recovery, merges and deletes may use */
     nx_atomic_u32 disk_state;    /* enum nx_disk_state: full = only the reserve is left */
     nx_atomic_u64 map_free;      /* bytes left in LMDB's map, estimated low */
     nx_atomic_u64 failures;      /* merges that failed in a row */

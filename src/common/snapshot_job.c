@@ -11,9 +11,10 @@
 bool nx_snapshot_job_look(struct nx_shm *shm, struct nx_snapshot_look *ret_look)
 {
     const struct nx_snapshot_state *state = &shm->snapshot;
+    uint64_t job = atomic_load_explicit(&state->job, memory_order_acquire);
     uint32_t stage = atomic_load_explicit(&state->stage, memory_order_acquire);
 
-    ret_look->job = atomic_load_explicit(&state->job, memory_order_relaxed);
+    ret_look->job = job;
     ret_look->stage = (enum nx_snapshot_stage)stage;
     memcpy(ret_look->id, state->id, sizeof ret_look->id);
     ret_look->id[sizeof ret_look->id - 1] = '\0';
@@ -28,7 +29,7 @@ bool nx_snapshot_job_look(struct nx_shm *shm, struct nx_snapshot_look *ret_look)
     atomic_thread_fence(memory_order_acquire);
     return stage != NX_SNAPSHOT_NONE &&
            atomic_load_explicit(&state->stage, memory_order_acquire) != NX_SNAPSHOT_NONE &&
-           atomic_load_explicit(&state->job, memory_order_relaxed) == ret_look->job;
+           atomic_load_explicit(&state->job, memory_order_relaxed) == job;
 }
 
 void nx_snapshot_job_ring(struct nx_shm *shm)

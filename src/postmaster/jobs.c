@@ -8,11 +8,13 @@
 #include "common/log.h"
 #include "common/snapshot_job.h"
 #include "postmaster/postmaster.h"
+#include "storage/incoming.h"
 #include "storage/snapshot_files.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <uuid.h>
 
 static bool is_running(const struct nx_postmaster *pm, enum nx_process_kind kind)
@@ -75,6 +77,7 @@ void nx_jobs_end_snapshot(struct nx_postmaster *pm, const char *how)
                        "The process that made the snapshot %s; try again.", how);
         atomic_store_explicit(&state->code, NX_ERROR_INTERNAL, memory_order_relaxed);
         atomic_store_explicit(&state->stage, NX_SNAPSHOT_FAILED, memory_order_release);
+        nx_jobs_clean(pm);
     }
     atomic_store_explicit(&state->hold_offset, UINT64_MAX, memory_order_release);
     nx_snapshot_job_ring(pm->shm);
@@ -174,7 +177,8 @@ void nx_jobs_end_restore(struct nx_postmaster *pm)
 
     uint64_t transfer = atomic_load_explicit(&pm->shm->transfer.number, memory_order_acquire);
 
-    if (stage == NX_RESTORE_LOADING) {
+    /* Had it told us that all is ready, that would have been heard before its end. */
+    if (stage == NX_RESTORE_LOADING || stage == NX_RESTORE_READY) {
         atomic_store_explicit(&state->stage, NX_RESTORE_NONE, memory_order_release);
     }
     nx_latch_ring(pm->shm, nx_process_slot(NX_KIND_WALRECEIVER, 0));
@@ -183,9 +187,19 @@ void nx_jobs_end_restore(struct nx_postmaster *pm)
     }
 }
 
+/* Whether the transfer that was restored is still wanted: the walreceiver may have found meanwhile that it can go
+ * on with what the node has, and may have acknowledged more of it. */
+static bool still_wanted(const struct nx_postmaster *pm)
+{
+    uint64_t number = atomic_load_explicit(&pm->shm->transfer.number, memory_order_acquire);
+
+    return number != 0 &&
+           number == atomic_load_explicit(&pm->shm->restore.number, memory_order_relaxed);
+}
+
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
 {
-    if (pm->life != NX_LIFE_SERVING ||
+    if (pm->life != NX_LIFE_SERVING || !still_wanted(pm) ||
         sscanf(what, "%31s %36s", pm->restored.root, pm->restored.cluster_id) != 2) {
         return;
     }
@@ -201,7 +215,8 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
     char error[512] = "";
     int rc;
 
-    if (pm->restored.root[0] == '\0') {
+    if (pm->restored.root[0] == '\0' || !still_wanted(pm)) {
+        pm->restored.root[0] = '\0';
         return false;
     }
     memcpy(identity.cluster_id, pm->restored.cluster_id, sizeof identity.cluster_id);
@@ -212,4 +227,21 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
     }
     return rc == 0;
+}
+
+void nx_jobs_clean(const struct nx_postmaster *pm)
+{
+    int dir_fd = nx_snapshot_dir(pm->dir.path);
+    int rc = dir_fd < 0 ? dir_fd : nx_snapshot_clean(dir_fd);
+
+    if (rc == 0 && pm->config.replication.role != NX_ROLE_REPLICA) {
+        rc = nx_incoming_remove(dir_fd);
+    }
+    if (rc < 0) {
+        nx_warn("what is left of snapshots in %s/" NX_SNAPSHOT_DIR " can't be removed: %s",
+                pm->dir.path, strerrordesc_np(-rc));
+    }
+    if (dir_fd >= 0) {
+        close(dir_fd);
+    }
 }

@@ -122,6 +122,7 @@ static int prepare(struct nx_postmaster *pm)
         return NX_EXIT_PERSON;
     }
     log_start(pm);
+    nx_jobs_clean(pm);
     if (fit_descriptors(pm) < 0) {
         return NX_EXIT_PERSON;
     }

@@ -11,8 +11,9 @@
 #include <signal.h>
 #include <string.h>
 
-#define LAST_STAGE    3
-#define STOP_LIMIT_MS 10000 /* of a stage of a fast stop, beyond stop_drain_ms */
+#define LAST_STAGE      3
+#define LONGEST_WAIT_MS 86400000
+#define STOP_LIMIT_MS   10000 /* of a stage of a fast stop, beyond stop_drain_ms */
 
 #define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
     static_assert((stage) <= LAST_STAGE, "a stop would never reach " title);
@@ -82,6 +83,7 @@ static void start_afresh(struct nx_postmaster *pm)
     if (pm->life != NX_LIFE_CRASHED) {
         return; /* that failed: the server stops */
     }
+    nx_jobs_clean(pm);
     nx_shared_renew(pm, switched);
     pm->wishes.count = 0;
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
@@ -169,7 +171,10 @@ static int time_to_wait(const struct nx_postmaster *pm)
     if (due == UINT64_MAX) {
         return -1;
     }
-    return due > now ? (int)(due - now) : 0;
+    if (due <= now) {
+        return 0;
+    }
+    return due - now < LONGEST_WAIT_MS ? (int)(due - now) : LONGEST_WAIT_MS;
 }
 
 /* Whether the replication port is to be looked at. */

@@ -167,6 +167,10 @@ void nx_jobs_switch(struct nx_postmaster *pm, const char *what);
 /* All children are reaped: makes it so, if there is one. True: it has been done. */
 bool nx_jobs_finish_switch(struct nx_postmaster *pm);
 
+/* No child lives: removes what jobs have left half-made in DATA_DIR/snapshots, and on a node that is no replica
+ * what came of a full sync. Failures are logged only. */
+void nx_jobs_clean(const struct nx_postmaster *pm);
+
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */
 int nx_listeners_open(struct nx_postmaster *pm, char *error, size_t cap);

@@ -243,6 +243,7 @@ void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance)
 
     atomic_store_explicit(&slot->state, NX_REPLICA_NONE, memory_order_release);
     atomic_store_explicit(&slot->snapshot_job, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->snapshot_progress, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->look_wanted, 0, memory_order_relaxed);
     add_counter(&control->ended_bytes_sent, &slot->bytes_sent);
     add_counter(&control->ended_sync_acks, &slot->sync_acks);

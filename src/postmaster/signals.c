@@ -31,6 +31,8 @@ int nx_signals_open(struct nx_postmaster *pm)
         sigaddset(&set, handled[i]);
     }
     set_action(SIGPIPE, SIG_IGN);
+    set_action(SIGXFSZ,
+               SIG_IGN); /* a limit of file sizes is an error of write; children inherit it */
     rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (rc != 0) {
         return -rc;

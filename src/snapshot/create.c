@@ -29,7 +29,9 @@
 #define MERGE_WAIT_MS 60000                /* without progress of the checkpointer */
 #define FAST_LEVEL    (-1)                 /* zstd's, while a replica waits for bytes */
 #define HUNGRY_BYTES  ((uint64_t)16 << 20) /* a replica that lacks fewer waits, or is about to */
-#define TITLE_MS      500
+#define DISK_MARGIN \
+    ((uint64_t)16 << 20) /* beyond the reserve: what may be on its way to the disk */
+#define TITLE_MS 500
 
 struct job {
     struct nx_process *process;
@@ -66,6 +68,16 @@ static void publish_stage(struct job *job, enum nx_snapshot_stage stage)
     nx_snapshot_job_ring(job->shm);
 }
 
+/* A smart stop waits for what a person asked for, as for any open request. */
+static bool must_stop(const struct job *job)
+{
+    const struct nx_control *control = &job->process->control;
+    bool asked = load(&job->shm->control.snapshot_asked) == load(&job->published->job);
+
+    return nx_process_stopping(job->process) &&
+           !(control->told && control->stop_mode == NX_STOP_SMART && asked);
+}
+
 /* ---- failure ---- */
 
 /* Notes why, for whoever waits and for the log. Returns -1, "it is said". */
@@ -89,6 +101,10 @@ static int fail_write(struct job *job, int rc)
 
     switch (rc) {
     case -EFBIG:
+        if (load(&job->published->written) < max_size / 2) {
+            return fail(job, NX_ERROR_INTERNAL,
+                        "A limit of the size of files (ulimit -f, LimitFSIZE) ends the snapshot.");
+        }
         return fail(job, NX_ERROR_SNAPSHOT_TOO_LARGE,
                     "The snapshot would become larger than snapshot.max_size (%" PRIu64
                     " bytes, compressed); raise it and reload.",
@@ -138,7 +154,7 @@ static bool merge(struct job *job, uint64_t wanted)
         (void)nx_process_control(job->process, NULL, 0);
         merged = load(&checkpoint->checkpoint_offset);
         moved_ms = merged > before ? nx_now_ms() : moved_ms;
-        if (nx_process_stopping(job->process)) {
+        if (must_stop(job)) {
             return fail_write(job, -ECANCELED) == 0;
         }
         if (load(&checkpoint->failures) > 0 || nx_now_ms() - moved_ms > MERGE_WAIT_MS) {
@@ -182,10 +198,10 @@ static void show(struct job *job)
     }
 }
 
+/* The reserve is not a snapshot's to use: it ends before that, so that writes go on. */
 static bool disk_is_full(const struct job *job)
 {
-    return atomic_load_explicit(&job->shm->checkpoint.disk_state, memory_order_relaxed) ==
-           NX_DISK_FULL;
+    return nx_disk_below(job->fd, load(&job->shm->checkpoint.disk_reserve) + DISK_MARGIN);
 }
 
 /* Whether a replica takes all that is written at once: then compressing is what it waits for. */
@@ -231,7 +247,7 @@ static int progress(void *arg, uint64_t written)
     nx_archive_writer_level(job->archive, level_now(job, written));
     show(job);
     (void)nx_process_control(job->process, NULL, 0);
-    if (nx_process_stopping(job->process)) {
+    if (must_stop(job)) {
         return -ECANCELED;
     }
     return disk_is_full(job) ? -ENOSPC : 0;
@@ -392,6 +408,22 @@ static int name_archive(struct job *job, const struct nx_archive_totals *totals)
     return 0;
 }
 
+static uint64_t epoch_now(const struct job *job)
+{
+    return load(&job->shm->log.position_epoch);
+}
+
+/* Later than that of the newest there is, though the clock may have been set back: they are told apart by it. */
+static uint64_t time_of_creation(const struct job *job)
+{
+    uint64_t now = nx_wall_ms();
+    struct nx_snapshot_info newest;
+
+    return nx_snapshot_find(job->dir_fd, "last", &newest) == 0 && newest.created_at >= now
+               ? newest.created_at + 1
+               : now;
+}
+
 /* Whether a scheduled one would be the same as the newest there is. */
 static bool nothing_new(const struct job *job, uint64_t committed)
 {
@@ -399,8 +431,9 @@ static bool nothing_new(const struct job *job, uint64_t committed)
 
     return atomic_load_explicit(&job->published->reason, memory_order_relaxed) ==
                NX_SNAPSHOT_SCHEDULE &&
-           (committed == 0 || (nx_snapshot_find(job->dir_fd, "last", &newest) == 0 &&
-                               newest.position.offset == committed));
+           (committed == 0 ||
+            (nx_snapshot_find(job->dir_fd, "last", &newest) == 0 &&
+             newest.position.offset == committed && newest.position.epoch == epoch_now(job)));
 }
 
 static int run(struct job *job)
@@ -408,6 +441,10 @@ static int run(struct job *job)
     struct nx_archive_totals totals = {.files_count = 0};
     uint64_t committed = nx_committed_offset(job->shm);
 
+    if (job->manifest.cluster_id[0] == '\0') {
+        return fail(job, NX_ERROR_NOT_SYNCED,
+                    "This node belongs to no cluster yet: it has nothing to make a snapshot of.");
+    }
     if (nothing_new(job, committed)) {
         nx_debug("nothing was written since the last snapshot: no new one is made");
         return 0;
@@ -437,10 +474,10 @@ static int begin(struct job *job)
 
     memcpy(job->manifest.id, job->published->id, sizeof job->manifest.id);
     memcpy(job->manifest.cluster_id, job->shm->control.cluster_id, sizeof job->manifest.cluster_id);
-    job->manifest.created_at = nx_wall_ms();
     job->began_ms = nx_now_ms();
     job->dir_fd = nx_snapshot_dir(job->process->data_dir);
     rc = job->dir_fd < 0 ? job->dir_fd : nx_snapshot_clean(job->dir_fd);
+    job->manifest.created_at = rc < 0 ? 0 : time_of_creation(job);
     return rc < 0 ? fail_write(job, rc) : 0;
 }
 

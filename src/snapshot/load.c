@@ -19,8 +19,9 @@
 #include <unistd.h>
 
 #define FIRST_CAP     ((size_t)256 << 10)
-#define MANIFEST_BASE ((size_t)8 << 10) /* a manifest is at most that long, ... */
-#define MANIFEST_EACH ((size_t)256)     /* ... and that for each file */
+#define DISK_LEAST    ((uint64_t)16 << 20) /* less is too little for a transaction */
+#define MANIFEST_BASE ((size_t)8 << 10)    /* a manifest is at most that long, ... */
+#define MANIFEST_EACH ((size_t)256)        /* ... and that for each file */
 
 struct loading {
     const struct nx_load_options *options;
@@ -61,14 +62,27 @@ static int fail_read(const struct loading *l, int rc)
     return rc == -EBADMSG ? refuse(l, nx_archive_reader_why(l->reader)) : rc;
 }
 
+/* LMDB says EIO of a write that was cut short by a full disk. */
+static bool disk_is_full(const char *root)
+{
+    int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool full = false;
+
+    if (fd >= 0) {
+        full = nx_disk_below(fd, DISK_LEAST);
+        close(fd);
+    }
+    return full;
+}
+
 static int fail_state(const struct loading *l, int rc)
 {
     if (rc == -EINVAL) {
         return refuse(l, "its keys are not in ascending order");
     }
-    if (rc == -ENOSPC) {
+    if (rc == -ENOSPC || (rc == -EIO && disk_is_full(l->options->root))) {
         return fail(
-            l, rc,
+            l, -ENOSPC,
             "the snapshot's records don't fit: the disk of %s is full, or state.map_size (%" PRIu64
             " bytes) is too small; free some space, or raise it and restart",
             l->options->root, l->options->map_size);
@@ -161,8 +175,9 @@ static int load_kv(struct loading *l)
     if (rc == 0 && l->filled > 0) {
         return refuse(l, "one of its files ends in the middle of a record");
     }
-    if (l->options->progress != NULL) {
-        l->options->progress(l->options->arg, l->seen.records);
+    if (rc == 0 && l->options->progress != NULL) {
+        rc = l->options->progress(l->options->arg, l->seen.records);
+        rc = rc < 0 ? fail_state(l, rc) : rc;
     }
     return rc < 0 ? rc : nx_manifest_add(&l->seen, file.size, file.crc);
 }
@@ -289,6 +304,9 @@ static int load_files(struct loading *l, struct nx_manifest *ret_manifest)
 
     while ((rc = nx_archive_reader_next(l->reader, name, &size)) == 0) {
         (void)snprintf(expected, sizeof expected, NX_KV_NAME, l->seen.file_count % NX_KV_MOST);
+        if (l->seen.file_count >= NX_KV_MOST) {
+            return refuse(l, "it holds too many files");
+        }
         if (l->epochs == NULL && strcmp(name, expected) == 0) {
             rc = size > NX_KV_SIZE_MAX ? refuse(l, "one of its files is larger than 64 MiB")
                                        : load_kv(l);

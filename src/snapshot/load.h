@@ -18,8 +18,8 @@ struct nx_load_options {
     const char *cluster_id;
     uint64_t wal_offset;
     uint64_t epoch;
-    /* So many records are loaded; may be NULL. */
-    void (*progress)(void *arg, uint64_t records);
+    /* So many records are loaded. A negative return ends the loading with that error. May be NULL. */
+    int (*progress)(void *arg, uint64_t records);
     void *arg;
 };
 

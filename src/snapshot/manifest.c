@@ -188,6 +188,16 @@ static bool get_crc(struct json_object *object, const char *name, uint32_t *ret_
     return found;
 }
 
+/* As ids are stored and compared. */
+static void make_lower(char *id)
+{
+    for (; *id != '\0'; id++) {
+        if (*id >= 'A' && *id <= 'F') {
+            *id = (char)(*id - 'A' + 'a');
+        }
+    }
+}
+
 static bool get_uuid(struct json_object *object, const char *name, char ret_id[NX_UUID_TEXT])
 {
     struct json_object *value = NULL;
@@ -199,6 +209,7 @@ static bool get_uuid(struct json_object *object, const char *name, char ret_id[N
         return false;
     }
     memcpy(ret_id, json_object_get_string(value), NX_UUID_TEXT);
+    make_lower(ret_id);
     return true;
 }
 

@@ -100,11 +100,14 @@ static int read_incoming(void *arg, void *buf, size_t cap, size_t *ret_n)
     return 0;
 }
 
-static void note_records(void *arg, uint64_t records)
+/* The old state's log must not run out of disk for the new one. */
+static int note_records(void *arg, uint64_t records)
 {
     struct restore *r = arg;
+    uint64_t reserve = load(&r->shm->checkpoint.disk_reserve);
 
     atomic_store_explicit(&r->published->records, records, memory_order_relaxed);
+    return nx_disk_below(r->fd, reserve) ? -ENOSPC : 0;
 }
 
 /* ---- the job ---- */
@@ -165,7 +168,9 @@ static void hand_over(struct restore *r, const struct nx_manifest *manifest)
             " records in %" PRIu64 " ms",
             r->id, manifest->position.offset, manifest->records, nx_now_ms() - r->began_ms);
     publish(r, NX_RESTORE_READY, "");
-    (void)nx_control_send(r->process->control.fd, NX_CONTROL_SWITCH, 0, 0, text);
+    if (nx_control_send(r->process->control.fd, NX_CONTROL_SWITCH, 0, 0, text) < 0) {
+        publish(r, NX_RESTORE_FAILED, "the postmaster doesn't hear that the snapshot is restored");
+    }
 }
 
 static void run(struct restore *r)

@@ -1,6 +1,7 @@
 /* A new node from a snapshot's file. Runs as `nexus-server --restore`, a process of its own without shared
  * memory. It fills DIR.restoring and renames that to DIR when all of it is right and on disk: a restore that
- * was cut off leaves no DIR that could be started, and the next one begins anew. */
+ * was cut off leaves no DIR that could be started, and the next one begins anew. A note in DIR.restoring tells
+ * that it is one of ours, and may be removed. */
 #include "common/restore_file.h"
 
 #include "common/latch.h"
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #define SUFFIX   ".restoring"
+#define NOTE     "restoring"
 #define SHOW_MS  1000
 #define TEXT_MAX 1024
 
@@ -110,33 +113,89 @@ static int one_name(void *arg, const char *name)
     return 1;
 }
 
+/* A volume can't be renamed to. */
+static bool is_mount_point(int fd)
+{
+    struct stat own;
+    struct stat parent;
+
+    return fstat(fd, &own) == 0 && fstatat(fd, "..", &parent, 0) == 0 &&
+           (own.st_dev != parent.st_dev || own.st_ino == parent.st_ino);
+}
+
 /* Nothing is ever restored over something. */
 static int check_target(const struct file_restore *r)
 {
-    int fd = open(r->target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int found;
+    int fd = open(r->target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int rc = 0;
 
     if (fd < 0 && errno == ENOENT) {
         return 0;
     }
     if (fd < 0) {
-        say("%s can't be used: %s", r->target, nx_errno_text(errno));
+        say("%s can't be used: %s; name a directory that is new or empty", r->target,
+            errno == ELOOP ? "it is a symbolic link" : nx_errno_text(errno));
         return -errno;
     }
-    found = nx_each_name(fd, one_name, NULL);
-    close(fd);
-    if (found != 0) {
+    if (nx_each_name(fd, one_name, NULL) != 0) {
         say("%s is not empty; a snapshot is restored into a new directory", r->target);
-        return -ENOTEMPTY;
+        rc = -ENOTEMPTY;
+    } else if (is_mount_point(fd)) {
+        say("%s is a mount point; name a directory in it, such as %s/data", r->target, r->target);
+        rc = -EBUSY;
     }
-    return 0;
+    close(fd);
+    return rc;
+}
+
+/* What stands under the scratch name must be an earlier restore's. */
+static int check_scratch(const struct file_restore *r, int fd)
+{
+    if (faccessat(fd, NOTE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+        nx_each_name(fd, one_name, NULL) == 0) {
+        return 0;
+    }
+    say("%s is there, and no restore made it; move it away first", r->scratch);
+    return -EEXIST;
+}
+
+static int mark_scratch(const struct file_restore *r)
+{
+    int fd = -1;
+    int rc = mkdir(r->scratch, 0700) == 0 || errno == EEXIST ? 0 : -errno;
+
+    if (rc == 0) {
+        fd = open(r->scratch, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        rc = fd < 0 ? -errno : 0;
+    }
+    if (rc < 0) {
+        say("%s can't be made: %s", r->scratch, nx_errno_text(rc));
+        return rc;
+    }
+    rc = check_scratch(r, fd);
+    if (rc == 0) {
+        rc = nx_file_replace_at(fd, NOTE, "", 0, 0600);
+        if (rc < 0) {
+            say("%s can't be written: %s", r->scratch, nx_errno_text(rc));
+        }
+    }
+    close(fd);
+    return rc;
 }
 
 static int open_scratch(struct file_restore *r)
 {
     char error[TEXT_MAX] = "";
-    int rc = nx_data_dir_open(r->scratch, &r->dir, error, sizeof error);
+    int rc = mark_scratch(r);
 
+    if (rc < 0) {
+        return rc;
+    }
+    rc = nx_data_dir_open(r->scratch, &r->dir, error, sizeof error);
+    if (rc == -EBUSY) {
+        say("another restore into %s is running", r->target);
+        return rc;
+    }
     if (rc < 0) {
         say("%s", error);
         return rc;
@@ -171,6 +230,7 @@ static int commit(struct file_restore *r, const struct nx_manifest *manifest)
 {
     struct nx_identity identity = r->dir.identity;
     char error[TEXT_MAX] = "";
+    char note[sizeof r->scratch + sizeof NOTE];
     int rc = nx_restored_note_make(r->root);
 
     memcpy(identity.cluster_id, manifest->cluster_id, sizeof identity.cluster_id);
@@ -184,7 +244,8 @@ static int commit(struct file_restore *r, const struct nx_manifest *manifest)
         return rc;
     }
     (void)nx_data_dir_tidy(r->scratch);
-    if (rename(r->scratch, r->target) != 0) {
+    (void)snprintf(note, sizeof note, "%s/" NOTE, r->scratch);
+    if (unlink(note) != 0 || rename(r->scratch, r->target) != 0) {
         say("%s can't become %s: %s", r->scratch, r->target, nx_errno_text(errno));
         return -errno;
     }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define ZEROS_STEP    ((size_t)1 << 20)
@@ -225,14 +226,16 @@ int nx_file_replace(const char *path, const void *bytes, size_t length, unsigned
 
 int nx_file_read_text(int dir_fd, const char *name, char *ret_text, size_t cap)
 {
-    int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
     size_t n = 0;
     int rc;
 
     if (fd < 0) {
         return -errno;
     }
-    rc = nx_read_some(fd, ret_text, cap, 0, &n);
+    rc = fstat(fd, &st) != 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+    rc = rc < 0 ? rc : nx_read_some(fd, ret_text, cap, 0, &n);
     close(fd);
     if (rc < 0) {
         return rc;
@@ -328,4 +331,12 @@ void nx_pass(struct nx_passing *passing, int fd, uint64_t end)
         (void)posix_fadvise(fd, (off_t)passing->dropped, (off_t)PASS_STEP, POSIX_FADV_DONTNEED);
         passing->dropped += PASS_STEP;
     }
+}
+
+bool nx_disk_below(int fd, uint64_t least)
+{
+    struct statvfs fs;
+
+    return fstatvfs(fd, &fs) == 0 && fs.f_blocks != 0 &&
+           (uint64_t)fs.f_bavail * fs.f_frsize < least;
 }

@@ -3,6 +3,7 @@
 #ifndef NX_STORAGE_FILE_IO_H
 #define NX_STORAGE_FILE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,10 +44,14 @@ struct nx_passing {
 };
 void nx_pass(struct nx_passing *passing, int fd, uint64_t end);
 
+/* Whether the filesystem of an open file has fewer than `least` bytes left. False where it doesn't say. */
+bool nx_disk_below(int fd, uint64_t least);
+
 /* Makes durable that `path` has its name: syncs the directory that holds it. 0 or -errno. */
 int nx_sync_parent(const char *path);
 
-/* What a file holds, NUL-terminated; at most cap - 1 bytes. 0; -E2BIG: more than that; or -errno. */
+/* What a file holds, NUL-terminated; at most cap - 1 bytes. 0; -E2BIG: more than that; -EINVAL: it is no regular
+ * file; or -errno. */
 int nx_file_read_text(int dir_fd, const char *name, char *ret_text, size_t cap);
 
 /* Removes a file, or a directory with all that is in it (links are removed, never followed). 0, also

@@ -74,7 +74,8 @@ static int remove_one(void *arg, const char *name)
     if (strncmp(name, PREFIX, strlen(PREFIX)) != 0) {
         return 0;
     }
-    return unlinkat(*dir_fd, name, 0) == 0 || errno == ENOENT ? 0 : -errno;
+    /* A directory is not ours. */
+    return unlinkat(*dir_fd, name, 0) == 0 || errno == ENOENT || errno == EISDIR ? 0 : -errno;
 }
 
 int nx_incoming_remove(int dir_fd)

@@ -178,8 +178,11 @@ static int visit_one(void *arg, const char *name)
     if (rc == -EBADMSG) {
         return nx_pin_remove(visit->dir_fd, id);
     }
+    if (rc == -ENOENT || rc == -EINVAL || rc == -ELOOP) {
+        return 0; /* removed meanwhile; or no file, and so no pin of ours */
+    }
     if (rc < 0) {
-        return rc == -ENOENT ? 0 : rc; /* it was removed meanwhile */
+        return rc;
     }
     return visit->each(visit->arg, &pin);
 }

@@ -200,11 +200,12 @@ static int newest_first(const void *a, const void *b)
     const struct nx_snapshot_info *x = a;
     const struct nx_snapshot_info *y = b;
 
-    if (x->position.offset != y->position.offset) {
-        return x->position.offset > y->position.offset ? -1 : 1;
-    }
+    /* Not by offset: after a full sync another history, with other offsets, is the node's. */
     if (x->created_at != y->created_at) {
         return x->created_at > y->created_at ? -1 : 1;
+    }
+    if (x->position.offset != y->position.offset) {
+        return x->position.offset > y->position.offset ? -1 : 1;
     }
     return strcmp(x->id, y->id);
 }
@@ -346,14 +347,17 @@ static bool belongs_to_archive(int dir_fd, const char *name, const char *suffix)
 
 /* The temporary .info of an archive that stands may be another process's, at this very moment; so may
  * that of a pin. */
+/* A directory is nothing that a job has left. */
 static int clean_one(void *arg, const char *name)
 {
+    int rc = 0;
     const int *dir_fd = arg;
     bool left = ends_with(name, TEMP) ||
                 (ends_with(name, INFO) && !belongs_to_archive(*dir_fd, name, INFO)) ||
                 (ends_with(name, INFO_TEMP) && !belongs_to_archive(*dir_fd, name, INFO_TEMP));
 
-    return left ? unlink_durably(*dir_fd, name) : 0;
+    rc = left ? unlink_durably(*dir_fd, name) : 0;
+    return rc == -EISDIR ? 0 : rc;
 }
 
 int nx_snapshot_clean(int dir_fd)

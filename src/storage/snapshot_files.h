@@ -49,7 +49,7 @@ void nx_snapshot_name(uint64_t wal_offset,
                       const char *suffix,
                       char ret_name[NX_SNAPSHOT_NAME]);
 
-/* All archives, newest first (by wal_offset, then created_at). list is malloc'd (NULL when there is none),
+/* All archives, newest first (by created_at, then wal_offset). list is malloc'd (NULL when there is none),
  * the caller frees it. 0 or -errno. */
 int nx_snapshot_list(int dir_fd, struct nx_snapshot_info **ret_list, size_t *ret_count);
 

@@ -57,6 +57,7 @@ static void drop(struct nx_walreceiver *r)
     if (sync->dir_fd >= 0) {
         (void)nx_incoming_remove(sync->dir_fd);
     }
+    sync->resumed_at = 0;
 }
 
 /* The snapshot is no good, and the master hears so. */
@@ -95,7 +96,7 @@ static void look_for_leftover(struct nx_walreceiver *r)
     rc = sync->dir_fd < 0
              ? sync->dir_fd
              : nx_incoming_resume(sync->dir_fd, &r->last, asked_to_stop, r, &sync->incoming);
-    sync->looked = rc != -ECANCELED;
+    sync->looked = sync->dir_fd >= 0 && rc != -ECANCELED;
     if (rc == 0) {
         nx_info("full sync: %u chunks (%" PRIu64 " bytes) of snapshot %s are here from before",
                 sync->incoming.chunks, sync->incoming.bytes, sync->incoming.id);
@@ -104,14 +105,19 @@ static void look_for_leftover(struct nx_walreceiver *r)
     }
 }
 
+void nx_receive_snapshot_prepare(struct nx_walreceiver *r)
+{
+    if (!r->sync.looked) {
+        look_for_leftover(r);
+    }
+    r->sync.resumed_at = r->sync.incoming.bytes;
+}
+
 void nx_receive_snapshot_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello)
 {
     struct nx_snapshot_receipt *sync = &r->sync;
 
     sync->phase = NX_INCOMING_IDLE;
-    if (!sync->looked) {
-        look_for_leftover(r);
-    }
     if (sync->incoming.part_fd >= 0) {
         hello->resume_snapshot_id = nx_slice_text(sync->incoming.id);
         hello->resume_chunk = sync->incoming.chunks;
@@ -324,6 +330,12 @@ void nx_receive_snapshot_chunk(struct nx_walreceiver *r, const struct nx_msg_sna
         return;
     }
     r->sync.chunk_came = true;
+    if (nx_disk_below(incoming->part_fd,
+                      atomic_load_explicit(&r->shm->checkpoint.disk_reserve, memory_order_relaxed) +
+                          chunk->data.length)) {
+        fail(r, "writing to", -ENOSPC);
+        return;
+    }
     rc = nx_incoming_add(incoming, chunk->data.data, chunk->data.length, chunk->checksum);
     if (rc < 0) {
         fail(r, "writing to", rc);

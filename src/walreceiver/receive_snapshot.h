@@ -39,6 +39,9 @@ struct nx_snapshot_receipt {
 
 void nx_receive_snapshot_init(struct nx_walreceiver *r);
 
+/* Before connecting: looks what an earlier process has left, which may take long. */
+void nx_receive_snapshot_prepare(struct nx_walreceiver *r);
+
 /* Before Hello: what there is of a transfer that was cut off. "" and 0 in the Hello if nothing. */
 void nx_receive_snapshot_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello);
 

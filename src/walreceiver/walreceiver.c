@@ -100,6 +100,7 @@ static void attempt(struct nx_walreceiver *r)
     r->welcomed = false;
     nx_receiver_hear(r);
     nx_receive_settle(r);
+    nx_receive_snapshot_prepare(r);
     if (nx_receiver_ended(r)) {
         return;
     }

@@ -35,9 +35,6 @@ void nx_welcome_ask(struct nx_walreceiver *r)
     hello.http_addr = nx_slice_text(http_addr);
     hello.advertised_addr = nx_slice_text(advertised);
     nx_receive_snapshot_offer(r, &hello);
-    if (nx_receiver_ended(r)) {
-        return;
-    }
     rc = nx_frame_io_put_hello(&r->io, &hello);
     if (rc < 0) {
         nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-rc, "no Hello: %s", strerrordesc_np(-rc));
@@ -170,6 +167,12 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
             (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
             (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch,
             welcome->requires_full_sync ? "; it sends a snapshot (full sync)" : "");
+    if (welcome->requires_full_sync && r->last.offset > 0 && r->last.epoch != welcome->epoch) {
+        nx_warn(
+            "a full sync replaces what this node has (up to offset %llu of epoch %llu): entries "
+            "of it that are not in the master's history are given up",
+            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
+    }
     if (welcome->requires_full_sync) {
         nx_receive_snapshot_expect(r);
     } else {

@@ -7,6 +7,7 @@
 #include "common/error_codes.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/shared_log.h"
 #include "common/snapshot_job.h"
 #include "storage/file_io.h"
 #include "storage/snapshot_files.h"
@@ -24,6 +25,7 @@
 #define FRESH_MS     600000 /* an older snapshot is not shared any more */
 #define TOO_LARGE_MS 60000  /* so long it is not tried again */
 #define ASK_AGAIN_MS 2000
+#define LEAST_CHUNK  4096 /* of snapshot.chunk_size */
 #define PIN_EVERY_MS 5000 /* a pin is rewritten, or its time noted, at most that often */
 
 static uint64_t load(const nx_atomic_u64 *field)
@@ -72,10 +74,9 @@ static void fail(struct nx_walsender *ws, const char *doing, int rc)
 void nx_full_sync_begin(struct nx_walsender *ws, const struct nx_msg_hello *hello)
 {
     struct nx_full_sync *sync = &ws->sync;
-    int dir_fd = sync->dir_fd;
 
-    close_file(sync);
-    *sync = (struct nx_full_sync){.phase = NX_FULL_SYNC_CHOOSE, .dir_fd = dir_fd, .fd = -1};
+    nx_full_sync_close(ws); /* the directory too: a person may have replaced it */
+    *sync = (struct nx_full_sync){.phase = NX_FULL_SYNC_CHOOSE, .dir_fd = -1, .fd = -1};
     if (hello != NULL && hello->resume_snapshot_id.length == NX_UUID_TEXT - 1) {
         memcpy(sync->resume_id, hello->resume_snapshot_id.data, NX_UUID_TEXT - 1);
         sync->resume_chunk = hello->resume_chunk;
@@ -170,7 +171,8 @@ static bool choose_resumed(struct nx_walsender *ws)
     bool chosen = false;
 
     if (sync->resume_id[0] == '\0' || nx_pin_read(sync->dir_fd, ws->replica_id, &pin) < 0 ||
-        strcasecmp(pin.snapshot_id, sync->resume_id) != 0) {
+        strcasecmp(pin.snapshot_id, sync->resume_id) != 0 || pin.chunk_size < LEAST_CHUNK ||
+        pin.chunk_size > NX_WIRE_MAX_PAYLOAD / 2) {
         return false;
     }
     if (nx_snapshot_find(sync->dir_fd, pin.snapshot_id, &info) == 0) {
@@ -183,26 +185,40 @@ static bool choose_resumed(struct nx_walsender *ws)
         sync->resumed_at = sync->resume_chunk * pin.chunk_size;
         sync->sent = sync->resumed_at;
         sync->pin.sent = pin.sent;
+        sync->resumed = true;
     }
     return chosen;
+}
+
+/* The newer half of what is kept begins here. */
+static uint64_t middle_of_log(uint64_t oldest, uint64_t durable)
+{
+    return oldest > durable ? durable : oldest + (durable - oldest) / 2;
+}
+
+/* Our own frame at an offset, though it be the newest and no longer in any log. */
+static bool is_ours(struct nx_walsender *ws, const struct nx_position *position)
+{
+    struct nx_position own;
+
+    nx_log_position(ws->shm, &own.offset, &own.epoch, &own.crc);
+    if (own.offset != position->offset &&
+        nx_stream_frame_at(&ws->stream, position->offset, &own.epoch, &own.crc) < 0) {
+        return false;
+    }
+    return own.epoch == position->epoch && own.crc == position->crc;
 }
 
 /* True when this finished snapshot is of our history, recent, and the log behind it is not about to go. */
 static bool is_fresh(struct nx_walsender *ws, const struct nx_snapshot_info *info)
 {
-    const struct nx_checkpoint_state *checkpoint = &ws->shm->checkpoint;
     uint64_t durable = nx_walsender_durable(ws);
-    uint64_t max_log_size = ws->process->config->replication.max_log_size;
-    uint64_t oldest = nx_stream_oldest_kept(ws->shm, max_log_size);
-    uint64_t epoch = 0;
-    uint32_t crc = 0;
+    uint64_t oldest = nx_stream_oldest_kept(ws->shm, ws->process->config->replication.max_log_size);
 
     return info->position.offset > 0 && info->position.offset <= durable &&
-           info->position.offset >= oldest + (durable - oldest) / 2 &&
-           info->position.offset >= load(&checkpoint->oldest_unpinned) &&
-           nx_wall_ms() - info->created_at < FRESH_MS &&
-           nx_stream_frame_at(&ws->stream, info->position.offset, &epoch, &crc) == 0 &&
-           epoch == info->position.epoch && crc == info->position.crc;
+           info->position.offset >= middle_of_log(oldest, durable) &&
+           info->position.offset + 1 >= load(&ws->shm->checkpoint.oldest_unpinned) &&
+           nx_wall_ms() - info->created_at < FRESH_MS && is_ours(ws, &info->position);
 }
 
 static void ask_for_job(struct nx_walsender *ws)
@@ -212,17 +228,17 @@ static void ask_for_job(struct nx_walsender *ws)
                           NULL);
 }
 
-/* True when the last job has found not long ago that a snapshot becomes too large, and nothing has changed since
- * that could make it fit: another one would only be made for nothing. */
+/* True when the last job has found not long ago that a snapshot becomes too large, for snapshot.max_size or for the
+ * disk: another one would only be made for nothing, and take the disk's last space again. */
 static bool too_large_lately(struct nx_walsender *ws)
 {
     const struct nx_snapshot_state *state = &ws->shm->snapshot;
-    uint64_t max_size = ws->process->config->snapshot.max_size;
+    uint32_t code = atomic_load_explicit(&state->code, memory_order_relaxed);
 
     return atomic_load_explicit(&state->stage, memory_order_acquire) == NX_SNAPSHOT_FAILED &&
-           atomic_load_explicit(&state->code, memory_order_relaxed) ==
-               NX_ERROR_SNAPSHOT_TOO_LARGE &&
-           load(&state->failed_size) == max_size &&
+           (code == NX_ERROR_DISK_FULL ||
+            (code == NX_ERROR_SNAPSHOT_TOO_LARGE &&
+             load(&state->failed_size) == ws->process->config->snapshot.max_size)) &&
            nx_now_ms() - load(&state->failed_ms) < TOO_LARGE_MS;
 }
 
@@ -243,6 +259,7 @@ static bool choose_any(struct nx_walsender *ws)
 
     sync->sent = 0;
     sync->resumed_at = 0;
+    sync->resumed = false;
     if (job && job_has_file(&look) && look.stage < NX_SNAPSHOT_DONE &&
         choose_job(ws, &look, chunk)) {
         return true;
@@ -311,16 +328,18 @@ static bool step_make(struct nx_walsender *ws)
 
 /* ---- the pin ---- */
 
-/* Writes the pin and wants a look that begins after that. */
-static bool write_pin(struct nx_walsender *ws)
+/* Has the pin stand, and wants a look that begins after that. One of a transfer that goes on stays as it is: its
+ * time is that of the last progress, and coming again is none. */
+static bool hold(struct nx_walsender *ws)
 {
     struct nx_full_sync *sync = &ws->sync;
-    int rc = nx_pin_write(sync->dir_fd, &sync->pin);
+    int rc = sync->resumed ? 0 : nx_pin_write(sync->dir_fd, &sync->pin);
 
     if (rc < 0) {
         fail(ws, "writing a pin in", rc);
         return false;
     }
+    sync->touched_at = sync->sent;
     sync->pinned = true;
     sync->pin_written_ms = nx_now_ms();
     sync->look_wanted = load(&ws->shm->checkpoint.looks_begun) + 1;
@@ -339,7 +358,7 @@ static bool step_pin(struct nx_walsender *ws)
     struct nx_full_sync *sync = &ws->sync;
 
     if (sync->look_wanted == 0) {
-        return write_pin(ws);
+        return hold(ws);
     }
     if (!look_is_over(ws)) {
         return false;
@@ -372,16 +391,18 @@ static bool needs_no_pin(struct nx_walsender *ws)
     uint64_t unpinned = load(&ws->shm->checkpoint.oldest_unpinned);
 
     oldest = unpinned > oldest ? unpinned : oldest;
-    return ws->acked_offset >= durable || ws->acked_offset >= oldest + (durable - oldest) / 2;
+    return ws->acked_offset >= middle_of_log(oldest, durable);
 }
 
 static void remove_pin(struct nx_walsender *ws)
 {
+    static struct nx_log_limit limit;
     struct nx_full_sync *sync = &ws->sync;
     int rc = nx_pin_remove(sync->dir_fd, ws->replica_id);
 
     if (rc < 0) {
-        nx_error("the pin of replica %s can't be removed: %s", ws->replica_id, nx_errno_text(rc));
+        nx_log_limited(&limit, NX_LOG_ERROR, "the pin of replica %s can't be removed: %s",
+                       ws->replica_id, nx_errno_text(rc));
         return;
     }
     sync->pinned = false;
@@ -390,13 +411,29 @@ static void remove_pin(struct nx_walsender *ws)
             ws->replica_id, ws->acked_offset);
 }
 
+/* Notes progress; a pin that was taken away meanwhile is made again, though what it held may be gone. */
+static void touch_pin(struct nx_walsender *ws)
+{
+    struct nx_full_sync *sync = &ws->sync;
+
+    sync->pin_written_ms = nx_now_ms();
+    if (nx_pin_touch(sync->dir_fd, ws->replica_id) == -ENOENT) {
+        (void)nx_pin_write(sync->dir_fd, &sync->pin);
+    }
+}
+
 void nx_full_sync_track_pin(struct nx_walsender *ws)
 {
     struct nx_full_sync *sync = &ws->sync;
     uint64_t now = nx_now_ms();
 
-    if (!sync->pinned || nx_full_sync_runs(sync) || sync->restoring ||
-        ws->acked_offset < sync->pin.snapshot_offset) {
+    if (!sync->pinned || nx_full_sync_runs(sync)) {
+        return;
+    }
+    if (sync->restoring) {
+        return; /* while it is connected its pin doesn't age (checkpointer/pins.c) */
+    }
+    if (ws->acked_offset < sync->pin.snapshot_offset) {
         return;
     }
     if (needs_no_pin(ws)) {
@@ -422,9 +459,9 @@ bool nx_full_sync_step(struct nx_walsender *ws)
     case NX_FULL_SYNC_PIN:
         return step_pin(ws);
     case NX_FULL_SYNC_SEND:
-        if (nx_now_ms() - sync->pin_written_ms >= PIN_EVERY_MS) {
-            sync->pin_written_ms = nx_now_ms();
-            (void)nx_pin_touch(sync->dir_fd, ws->replica_id);
+        if (sync->sent > sync->touched_at && nx_now_ms() - sync->pin_written_ms >= PIN_EVERY_MS) {
+            sync->touched_at = sync->sent;
+            touch_pin(ws);
         }
         return nx_send_snapshot_step(ws);
     case NX_FULL_SYNC_NONE:

@@ -1,8 +1,9 @@
 /* A full sync, the master's side: which snapshot, its pin, its chunks.
  *
  *     NONE ──> CHOOSE ──> MAKE ──> PIN ──> SEND ──> NONE
- *                │          │       ^ │
- *                └──────────┴───────┘ └──> CHOOSE   the log behind it is gone already
+ *               ^ │         │       ^ │
+ *               │ └─────────┴───────┘ │   MAKE: nothing came of the job
+ *               └───────────┴─────────┘   PIN: the log behind it is gone already
  *
  * CHOOSE: one that a cut-off transfer names, the running job's, a fresh one, else another is asked for.
  * MAKE:   the job has begun; its file doesn't stand yet.
@@ -41,8 +42,10 @@ struct nx_full_sync {
     struct nx_pin pin;
     bool pinned; /* the pin stands, and moves on with the replica's acks */
     uint64_t pin_written_ms;
-    uint64_t epoch; /* of the entry at its wal_offset */
-    uint32_t crc;   /* of its frame */
+    bool resumed;        /* a transfer that was cut off goes on */
+    uint64_t touched_at; /* sent, as the pin's time was last noted */
+    uint64_t epoch;      /* of the entry at its wal_offset */
+    uint32_t crc;        /* of its frame */
     uint64_t look_wanted;
     bool size_known; /* total_size and checksum */
     uint64_t total_size;

@@ -116,8 +116,7 @@ class Needed(FullSyncCase):
         self.assertEqual(row["last_ack_offset"], 0)
         self.assertEqual(replica.request("GET", "/ready")[0], 503)
         self.assert_problem(replica.request("GET", "/kv/k00001"), 503, "not_synced")
-        replica.wait_until(lambda: replica.pids("restore"), what="a restore process")
-        self.assertTrue(running(replica, "restore"))
+        replica.wait_until(lambda: running(replica, "restore"), what="a restore process")
         progress = []
 
         def rises():

@@ -4,6 +4,9 @@ The recorder (tests/preload/recorder.c) notes every write, sync and change of a 
 log up to a point and knows, for each file, what a sync has covered and what was still under way, and
 for each directory, which changes of names its fsync has covered. `Disk.image` then writes one
 directory tree: everything synced, and of the rest any part, writes torn at 512 bytes.
+
+Files and directories are objects, and names lead to them: a directory that gets another name takes along
+what is in it, and one that is made where another one was has nothing of that.
 """
 import os
 import random
@@ -39,11 +42,48 @@ class File:
     def __init__(self):
         self.synced = bytearray()
         self.pending = []  # ("write", at, bytes) or ("truncate", length)
+        self.certain = set()  # indexes in pending of writes that are durable by themselves
 
     def sync(self):
         for change in self.pending:
             apply_change(self.synced, change)
         self.pending = []
+        self.certain = set()
+
+    def sync_write(self, at, length):
+        """The newest write of these bytes was an O_DSYNC one: it alone is durable."""
+        for index in reversed(range(len(self.pending))):
+            change = self.pending[index]
+            if change[0] == "write" and change[1] == at and len(change[2]) == length:
+                self.certain.add(index)
+                return
+        raise ValueError(f"no write of {length} bytes at {at} to sync")
+
+
+class Dir:
+    """Names that an fsync has covered, those that the processes see, and the changes between them."""
+
+    def __init__(self):
+        self.durable = {}  # name -> File, Dir, or the text of a symbolic link
+        self.live = {}
+        self.pending = []  # ("put", name, node), ("remove", name) or ("rename", old, new, node)
+
+    def change(self, change):
+        apply_name(self.live, change)
+        self.pending.append(change)
+
+    def sync(self):
+        for change in self.pending:
+            apply_name(self.durable, change)
+        self.pending = []
+
+    def left(self, rng):
+        """The names that a power cut could leave: a journal keeps the order of one directory's changes,
+        so some prefix of them is there."""
+        names = dict(self.durable)
+        for change in self.pending[:rng.randint(0, len(self.pending))]:
+            apply_name(names, change)
+        return names
 
 
 def apply_change(content, change):
@@ -60,105 +100,103 @@ def apply_change(content, change):
     content[at:at + len(data)] = data
 
 
+def apply_name(names, change):
+    if change[0] == "put":
+        names[change[1]] = change[2]
+    elif change[0] == "remove":
+        names.pop(change[1], None)
+    else:
+        _, old, new, node = change
+        names.pop(old, None)
+        names[new] = node
+
+
 class Disk:
-    """The state of a recorded tree at one moment."""
+    """The state of a recorded tree at one moment. The tree itself was made, empty, before the recorder
+    began, and still stands."""
 
     def __init__(self, root):
         self.root = root
-        self.files = {}      # inode -> File
-        self.names = {}      # path -> ("file", inode) | ("dir", inode) | ("link", target); durable ones
-        self.live = {}       # the same, as the processes saw it
-        self.pending = {}    # directory path -> [change of name, ...] not yet synced
-        self.dir_inode = {}  # inode -> path
+        self.top = Dir()
+        self.nodes = {os.stat(root).st_ino: self.top}  # inode -> File or Dir
         self.acks = []
-        self.top_synced()
 
-    def top_synced(self):
-        self.live[self.root] = self.names[self.root] = ("dir", 0)
+    def find(self, path):
+        """-> (the Dir that holds it, its name there)"""
+        steps = path[len(self.root):].strip("/").split("/")
+        node = self.top
+        for step in steps[:-1]:
+            node = node.live[step]
+        return node, steps[-1]
 
-    def rename_change(self, old, new):
-        entry = self.live.pop(old, None)
-        if entry is not None:
-            self.live[new] = entry
-        self.note(os.path.dirname(new), ("rename", old, new, entry))
+    def put(self, path, node):
+        parent, name = self.find(path)
+        parent.change(("put", name, node))
 
-    def note(self, directory, change):
-        self.pending.setdefault(directory, []).append(change)
-
-    def add(self, path, entry):
-        self.live[path] = entry
-        self.note(os.path.dirname(path), ("add", path, entry))
-
-    def file(self, inode):
-        return self.files.setdefault(inode, File())
+    def rename(self, old, new):
+        source, old_name = self.find(old)
+        target, new_name = self.find(new)
+        node = source.live.get(old_name)
+        if node is None:
+            target.change(("remove", new_name))  # what isn't recorded took its name
+        elif source is target:
+            source.change(("rename", old_name, new_name, node))
+        else:
+            target.change(("put", new_name, node))
+            source.change(("remove", old_name))
 
     def feed(self, rec):
         kind, inode, a, b, payload = rec
         if kind == WRITE:
-            self.file(inode).pending.append(("write", a, payload))
+            self.nodes[inode].pending.append(("write", a, payload))
         elif kind == ZERO:
-            self.file(inode).pending.append(("write", a, bytes(b)))
+            self.nodes[inode].pending.append(("write", a, bytes(b)))
         elif kind == TRUNCATE:
-            self.file(inode).pending.append(("truncate", a))
+            self.nodes[inode].pending.append(("truncate", a))
+        elif kind == SYNC and b > 0:
+            self.nodes[inode].sync_write(a, b)
         elif kind == SYNC:
-            self.sync(inode)
-        elif kind == CREATE:
-            self.files[inode] = File()  # inodes are used again
-            self.add(payload.decode(), ("file", inode))
-        elif kind == MKDIR:
-            self.dir_inode[inode] = payload.decode()
-            self.add(payload.decode(), ("dir", inode))
+            self.nodes[inode].sync()
+        elif kind in (CREATE, MKDIR):
+            self.nodes[inode] = File() if kind == CREATE else Dir()  # inodes are used again
+            self.put(payload.decode(), self.nodes[inode])
         elif kind == SYMLINK:
             path, target = payload.decode().split("\0")
-            self.add(path, ("link", target))
+            self.put(path, target)
         elif kind == RENAME:
-            self.rename_change(*payload.decode().split("\0"))
+            self.rename(*payload.decode().split("\0"))
         elif kind == UNLINK:
-            path = payload.decode()
-            self.live.pop(path, None)
-            self.note(os.path.dirname(path), ("remove", path))
+            parent, name = self.find(payload.decode())
+            parent.change(("remove", name))
         elif kind == ACK:
             self.acks.append(payload.decode())
 
-    def sync(self, inode):
-        path = self.dir_inode.get(inode)
-        if path is None and inode not in self.files:
-            path = self.root  # the data directory itself, made before the recorder
-        if path is None:
-            self.file(inode).sync()
-            return
-        for change in self.pending.pop(path, []):
-            apply_name(self.names, change)
-
     def image(self, target, rng):
         """Writes one tree that a power cut at this moment could have left."""
-        names = dict(self.names)
-        for changes in self.pending.values():
-            # A journal keeps the order of one directory's changes: some prefix of them is there.
-            for change in changes[:rng.randint(0, len(changes))]:
-                apply_name(names, change)
         style = rng.choice(["none", "all", "writes", "sectors"])
-        for path in sorted(names):
-            place = target + path[len(self.root):]
-            kind, value = names[path]
-            if not os.path.isdir(os.path.dirname(place)) and path != self.root:
-                continue  # its directory was lost
-            if kind == "dir":
-                os.makedirs(place, mode=0o700, exist_ok=True)
-            elif kind == "link":
-                os.symlink(value, place)
-            else:
-                with open(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
-                    out.write(self.torn(self.file(value), style, rng))
+        self.write_dir(self.top, target, style, rng)
         return style
+
+    def write_dir(self, node, place, style, rng):
+        os.mkdir(place, 0o700)
+        for name, child in sorted(node.left(rng).items()):
+            path = os.path.join(place, name)
+            if isinstance(child, Dir):
+                self.write_dir(child, path, style, rng)
+            elif isinstance(child, str):
+                os.symlink(child, path)
+            else:
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+                    out.write(self.torn(child, style, rng))
 
     @staticmethod
     def torn(file, style, rng):
         content = bytearray(file.synced)
-        for change in file.pending:
-            if style == "none" or (style == "writes" and rng.random() < 0.5):
+        for index, change in enumerate(file.pending):
+            certain = index in file.certain
+            if not certain and (style == "none" or (style == "writes" and rng.random() < 0.5)):
                 continue
-            if change[0] == "truncate" or style != "sectors":
+            if certain or change[0] == "truncate" or style != "sectors":
                 apply_change(content, change)
                 continue
             _, at, data = change
@@ -171,20 +209,35 @@ class Disk:
         return content
 
 
-def apply_name(names, change):
-    if change[0] == "add":
-        names[change[1]] = change[2]
-    elif change[0] == "remove":
-        names.pop(change[1], None)
-    else:
-        _, old, new, entry = change
-        names.pop(old, None)
-        if entry is not None:
-            names[new] = entry
-
-
 def crash_points(records, count, seed):
     """Random points in a log, later than the first acknowledgment, in ascending order."""
     rng = random.Random(seed)
     first = next(i for i, rec in enumerate(records) if rec[0] == ACK)
     return sorted(rng.sample(range(first + 1, len(records) + 1), count))
+
+
+def name_points(records, root, first, wanted=lambda path: True):
+    """The points right before and right after each change of a name and each fsync of a directory behind
+    record `first`, in ascending order; wanted: of which paths."""
+    dirs = {os.stat(root).st_ino: root}
+    points = set()
+    for index, (kind, inode, _, _, payload) in enumerate(records):
+        path = dirs.get(inode) if kind == SYNC else None
+        if CREATE <= kind <= SYMLINK:
+            path = payload.decode().split("\0")[0]
+        if kind == MKDIR:
+            dirs[inode] = path
+        elif kind == CREATE:
+            dirs.pop(inode, None)  # inodes are used again
+        if index > first and path is not None and wanted(path):
+            points.update((index, index + 1))
+    return sorted(points)
+
+
+def describe(rec):
+    """A record as a line, for a failure."""
+    kind, inode, a, b, payload = rec
+    names = {WRITE: "write", ZERO: "zero", TRUNCATE: "truncate", SYNC: "sync", CREATE: "create",
+             MKDIR: "mkdir", RENAME: "rename", UNLINK: "unlink", SYMLINK: "symlink", ACK: "ack"}
+    text = payload.decode() if kind >= CREATE else f"{len(payload)} bytes"
+    return f"{names[kind]} inode {inode} {a} {b} {text!r}"

@@ -6,7 +6,8 @@
  * in NX_RECORD_LOG, appended with a single write, so that the records of all processes stand in one
  * order: a write is recorded before it is made, a sync after it has returned. tests/lib/power_cut.py
  * reads the log and rebuilds the directories that a power cut could have left. Writes through mmap are
- * not seen: LMDB's lock file alone is written so, and a reboot makes it anew. */
+ * not seen: LMDB's lock file alone is written so, and a reboot makes it anew. sync_file_range only hands
+ * pages to the disk early: it promises nothing, and so leaves no record. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,12 +28,12 @@ enum record_type {
     RECORD_WRITE = 1,    /* a: position, payload */
     RECORD_ZERO = 2,     /* a: position, b: length; a write of zeros */
     RECORD_TRUNCATE = 3, /* a: length */
-    RECORD_SYNC = 4,     /* of a file or a directory */
-    RECORD_CREATE = 5,   /* payload: path */
-    RECORD_MKDIR = 6,    /* payload: path */
-    RECORD_RENAME = 7,   /* payload: from \0 to */
-    RECORD_UNLINK = 8,   /* payload: path */
-    RECORD_SYMLINK = 9,  /* payload: path \0 target */
+    RECORD_SYNC = 4,    /* of a file or a directory; b: length, of one write at a alone (O_DSYNC) */
+    RECORD_CREATE = 5,  /* payload: path */
+    RECORD_MKDIR = 6,   /* payload: path */
+    RECORD_RENAME = 7,  /* payload: from \0 to */
+    RECORD_UNLINK = 8,  /* payload: path */
+    RECORD_SYMLINK = 9, /* payload: path \0 target */
 };
 
 struct record {
@@ -181,6 +182,14 @@ static void record_write(uint64_t inode, uint64_t at, const void *bytes, size_t 
     }
 }
 
+/* O_DSYNC covers what this one call wrote, and nothing that was written before it. */
+static void record_dsync(uint64_t inode, off_t at, ssize_t written)
+{
+    if (written > 0) {
+        record(RECORD_SYNC, inode, (uint64_t)at, (uint64_t)written, NULL, 0);
+    }
+}
+
 /* ---- writes ---- */
 
 static ssize_t traced_pwrite(int fd, const void *buf, size_t n, off_t at)
@@ -194,8 +203,8 @@ static ssize_t traced_pwrite(int fd, const void *buf, size_t n, off_t at)
     }
     ssize_t written = syscall(SYS_pwrite64, fd, buf, n, at);
 
-    if (traced && dsync && written >= 0) {
-        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    if (traced && dsync) {
+        record_dsync(inode, at, written);
     }
     return written;
 }
@@ -210,24 +219,62 @@ ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
     return traced_pwrite(fd, buf, n, at);
 }
 
+/* Where the next write goes that names no position. */
+static off_t write_position(int fd)
+{
+    return lseek(fd, 0, (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? SEEK_END : SEEK_CUR);
+}
+
 ssize_t write(int fd, const void *buf, size_t n)
 {
     uint64_t inode = 0;
     bool dsync = false;
     bool traced = fd != log_fd && inode_of(fd, &inode, &dsync);
+    off_t at = traced ? write_position(fd) : 0;
 
     if (traced) {
-        off_t at =
-            (fcntl(fd, F_GETFL) & O_APPEND) != 0 ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
-
         record_write(inode, (uint64_t)at, buf, n);
     }
     ssize_t written = syscall(SYS_write, fd, buf, n);
 
-    if (traced && dsync && written >= 0) {
-        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    if (traced && dsync) {
+        record_dsync(inode, at, written);
     }
     return written;
+}
+
+static void record_parts(uint64_t inode, off_t at, const struct iovec *iov, int count)
+{
+    for (int i = 0; i < count; i++) {
+        record_write(inode, (uint64_t)at, iov[i].iov_base, iov[i].iov_len);
+        at += (off_t)iov[i].iov_len;
+    }
+}
+
+static size_t length_of(const struct iovec *iov, int count)
+{
+    size_t length = 0;
+
+    for (int i = 0; i < count; i++) {
+        length += iov[i].iov_len;
+    }
+    return length;
+}
+
+/* The parts of one call, made durable by it. */
+static void record_parts_dsync(uint64_t inode,
+                               off_t at,
+                               const struct iovec *iov,
+                               int count,
+                               ssize_t written)
+{
+    if (written != (ssize_t)length_of(iov, count)) {
+        return; /* cut short: which part of it is durable, nobody relies on */
+    }
+    for (int i = 0; i < count; i++) {
+        record_dsync(inode, at, (ssize_t)iov[i].iov_len);
+        at += (off_t)iov[i].iov_len;
+    }
 }
 
 static ssize_t traced_pwritev(int fd, const struct iovec *iov, int count, off_t at)
@@ -236,18 +283,13 @@ static ssize_t traced_pwritev(int fd, const struct iovec *iov, int count, off_t 
     bool dsync = false;
     bool traced = inode_of(fd, &inode, &dsync);
 
-    for (int i = 0; traced && i < count; i++) {
-        uint64_t before = 0;
-
-        for (int j = 0; j < i; j++) {
-            before += iov[j].iov_len;
-        }
-        record_write(inode, (uint64_t)at + before, iov[i].iov_base, iov[i].iov_len);
+    if (traced) {
+        record_parts(inode, at, iov, count);
     }
     ssize_t written = syscall(SYS_pwritev, fd, iov, count, at, 0L);
 
-    if (traced && dsync && written >= 0) {
-        record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    if (traced && dsync) {
+        record_parts_dsync(inode, at, iov, count, written);
     }
     return written;
 }
@@ -266,16 +308,18 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
 {
     uint64_t inode = 0;
     bool dsync = false;
+    bool traced = fd != log_fd && inode_of(fd, &inode, &dsync);
+    off_t at = traced ? write_position(fd) : 0;
 
-    if (inode_of(fd, &inode, &dsync)) {
-        off_t at = lseek(fd, 0, SEEK_CUR);
-
-        for (int i = 0; i < count; i++) {
-            record_write(inode, (uint64_t)at, iov[i].iov_base, iov[i].iov_len);
-            at += (off_t)iov[i].iov_len;
-        }
+    if (traced) {
+        record_parts(inode, at, iov, count);
     }
-    return syscall(SYS_writev, fd, iov, (long)count);
+    ssize_t written = syscall(SYS_writev, fd, iov, (long)count);
+
+    if (traced && dsync) {
+        record_parts_dsync(inode, at, iov, count, written);
+    }
+    return written;
 }
 
 static int traced_truncate(int fd, off_t length)
@@ -297,6 +341,49 @@ int ftruncate(int fd, off_t length)
 int ftruncate64(int fd, off64_t length)
 {
     return traced_truncate(fd, length);
+}
+
+/* A file that grows by it reads as zeros there, until the sync perhaps; where it doesn't grow, nothing
+ * changes. Punching holes isn't known here. */
+static int traced_fallocate(int fd, int mode, off_t at, off_t length)
+{
+    uint64_t inode = 0;
+    bool dsync = false;
+    bool traced = inode_of(fd, &inode, &dsync);
+    int rc = (int)syscall(SYS_fallocate, fd, mode, at, length);
+    struct stat info;
+
+    if (traced && (mode & ~FALLOC_FL_KEEP_SIZE) != 0) {
+        abort(); /* it would be missing from the record */
+    }
+    if (rc == 0 && traced && mode == 0 && fstat(fd, &info) == 0 && info.st_size == at + length) {
+        record(RECORD_TRUNCATE, inode, (uint64_t)info.st_size, 0, NULL, 0);
+    }
+    return rc;
+}
+
+int fallocate(int fd, int mode, off_t at, off_t length)
+{
+    return traced_fallocate(fd, mode, at, length);
+}
+
+int fallocate64(int fd, int mode, off64_t at, off64_t length)
+{
+    return traced_fallocate(fd, mode, at, length);
+}
+
+int posix_fallocate(int fd, off_t at, off_t length)
+{
+    int saved = errno;
+    int rc = traced_fallocate(fd, 0, at, length) == 0 ? 0 : errno;
+
+    errno = saved;
+    return rc;
+}
+
+int posix_fallocate64(int fd, off64_t at, off64_t length)
+{
+    return posix_fallocate(fd, at, length);
 }
 
 /* ---- syncs ---- */

@@ -18,6 +18,7 @@
 
 #define FIRST    "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 #define SECOND   "6ba7b811-9dad-41d1-80b4-00c04fd430c8"
+#define THIRD    "550e8400-e29b-41d4-a716-4466554400ff"
 #define SNAPSHOT "550e8400-e29b-41d4-a716-446655440003"
 
 static char top[64];
@@ -270,12 +271,15 @@ START_TEST(what_is_answered_ends_it)
 }
 END_TEST
 
-START_TEST(one_that_cannot_be_read_is_told)
+START_TEST(what_is_no_file_is_no_pin)
 {
     struct seen seen = {.count = 0};
 
+    write_pin(SECOND, 20);
     ck_assert_int_eq(mkdirat(dir_fd, FIRST ".pin", 0700), 0);
-    ck_assert_int_eq(nx_pin_each(dir_fd, see, &seen), -EISDIR);
+    ck_assert_int_eq(mkfifoat(dir_fd, THIRD ".pin", 0600), 0);
+    ck_assert_int_eq(nx_pin_each(dir_fd, see, &seen), 0);
+    ck_assert_uint_eq(seen.count, 1);
     ck_assert(there(FIRST ".pin"));
 }
 END_TEST
@@ -298,7 +302,7 @@ int main(void)
     tcase_add_test(tcase, each_bit_of_a_pin_counts);
     tcase_add_test(tcase, all_that_can_be_read_are_seen);
     tcase_add_test(tcase, what_is_answered_ends_it);
-    tcase_add_test(tcase, one_that_cannot_be_read_is_told);
+    tcase_add_test(tcase, what_is_no_file_is_no_pin);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

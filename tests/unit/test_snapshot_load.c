@@ -51,11 +51,12 @@ static const char *in_top(const char *name)
     return path;
 }
 
-static void note_progress(void *arg, uint64_t records)
+static int note_progress(void *arg, uint64_t records)
 {
     (void)arg;
     ck_assert_uint_ge(records, progressed);
     progressed = records;
+    return 0;
 }
 
 static void setup(void)
