@@ -9,12 +9,12 @@
  * merge at hand: what is not merged is in the log. */
 #include "checkpointer/merge.h"
 #include "checkpointer/segments.h"
-#include "checkpointer/warming.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
 #include "storage/data_dir.h"
 #include "storage/state.h"
+#include "storage/warming.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -23,7 +23,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define RETRY_MS 1000
+#define RETRY_MS   1000
+#define WARMING_MS 20 /* between pieces: others have work to do */
 
 struct checkpointer {
     struct nx_process *process;
@@ -372,6 +373,7 @@ static void sleep_until_rung(struct checkpointer *c)
     int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
 
     timeout = smaller_wait(timeout, interval_wait(c));
+    timeout = smaller_wait(timeout, nx_warming_step(&c->warming) ? WARMING_MS : -1);
     if (c->merged) {
         close_state(c);
     }
@@ -394,14 +396,15 @@ static int run(struct checkpointer *c)
         if (rc < 0) {
             return rc;
         }
-        if (!more && !nx_warming_step(&c->warming)) {
+        if (!more) {
             sleep_until_rung(c);
         }
     }
     return 0;
 }
 
-/* What a full sync has replaced goes; what has replaced it is fetched into memory. */
+/* What a full sync has replaced goes. What has replaced it was handed to the disk as it was filled, so that it didn't
+ * drive the old state, which served meanwhile, out of memory: now it is fetched back. */
 static void tidy(struct checkpointer *c)
 {
     int rc = nx_data_dir_tidy(c->process->data_dir);

@@ -98,7 +98,7 @@ static int open_tar(struct nx_archive_writer *w)
     w->tar = archive_write_new();
     if (w->tar == NULL || archive_write_set_format_ustar(w->tar) != ARCHIVE_OK ||
         archive_write_add_filter_none(w->tar) != ARCHIVE_OK ||
-        archive_write_set_bytes_in_last_block(w->tar, 1) != ARCHIVE_OK ||
+        archive_write_set_bytes_per_block(w->tar, 0) != ARCHIVE_OK || /* no copy of its own */
         archive_write_open(w->tar, w, NULL, take_block, NULL) != ARCHIVE_OK) {
         return -ENOMEM;
     }

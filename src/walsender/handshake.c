@@ -96,7 +96,8 @@ static bool forked(const struct nx_hello_facts *facts, const struct nx_msg_hello
     if (facts->frame_known) {
         return hello->last_epoch != facts->frame_epoch || hello->last_crc != facts->frame_crc;
     }
-    return hello->last_epoch == 0 || hello->last_epoch > facts->position.epoch;
+    return hello->last_epoch == 0 || hello->last_epoch > facts->position.epoch ||
+           (facts->crc_known && hello->last_crc != facts->frame_crc);
 }
 
 /* The replica stands behind our newest entry. */

@@ -28,6 +28,7 @@ struct nx_hello_facts {
     bool frame_known;
     uint64_t frame_epoch;
     uint32_t frame_crc;
+    bool crc_known; /* the entry itself is gone, but the one behind it tells frame_crc */
 };
 
 struct nx_verdict {

@@ -90,13 +90,12 @@ int nx_stream_read(struct nx_stream *stream,
     return read_files(stream, from, last, chunk);
 }
 
-int nx_stream_frame_at(struct nx_stream *stream,
+/* What stands before the operations; nothing of it points into the frame. */
+static int read_header(struct nx_stream *stream,
                        uint64_t offset,
-                       uint64_t *ret_epoch,
-                       uint32_t *ret_crc)
+                       struct nx_entry_header *ret_header)
 {
     struct nx_log_chunk chunk = {.cap = 4096};
-    struct nx_entry_header header;
     int rc = -EMSGSIZE;
 
     for (int attempt = 0; attempt < 2 && rc == -EMSGSIZE; attempt++) {
@@ -106,9 +105,31 @@ int nx_stream_frame_at(struct nx_stream *stream,
         rc = chunk.buf == NULL ? -ENOMEM : nx_stream_read(stream, offset, offset, &chunk);
     }
     if (rc == 0) {
-        rc = nx_entry_decode(chunk.buf, chunk.length, false, &header);
+        rc = nx_entry_decode(chunk.buf, chunk.length, false, ret_header);
     }
     free(chunk.buf);
+    return rc;
+}
+
+int nx_stream_crc_before(struct nx_stream *stream, uint64_t offset, uint32_t *ret_crc)
+{
+    struct nx_entry_header header;
+    int rc = read_header(stream, offset, &header);
+
+    if (rc == 0) {
+        *ret_crc = header.prev_crc;
+    }
+    return rc;
+}
+
+int nx_stream_frame_at(struct nx_stream *stream,
+                       uint64_t offset,
+                       uint64_t *ret_epoch,
+                       uint32_t *ret_crc)
+{
+    struct nx_entry_header header;
+    int rc = read_header(stream, offset, &header);
+
     if (rc == 0) {
         *ret_epoch = header.epoch;
         *ret_crc = header.crc;

@@ -56,6 +56,7 @@ static int find_frame(struct nx_walsender *ws,
     int rc = 0;
 
     facts->frame_known = false;
+    facts->crc_known = false;
     if (hello->last_wal_offset == 0 || hello->last_wal_offset > facts->position.offset) {
         return 0;
     }
@@ -67,7 +68,12 @@ static int find_frame(struct nx_walsender *ws,
                                 &facts->frame_crc);
     }
     facts->frame_known = rc == 0;
-    return rc == -ENOENT ? 0 : rc;
+    if (rc == -ENOENT) {
+        facts->crc_known =
+            nx_stream_crc_before(&ws->stream, hello->last_wal_offset + 1, &facts->frame_crc) == 0;
+        rc = 0;
+    }
+    return rc;
 }
 
 /* Until the checkpointer has said its first word, what recovery found. */

@@ -91,6 +91,13 @@ START_TEST(the_oldest_kept_entry_may_still_be_asked_for)
     hello.last_wal_offset = 40;
     ck_assert_uint_eq(judged(), 0);
     ck_assert(!verdict.full_sync);
+    facts.crc_known = true; /* and 41, which has the CRC of 40 */
+    ck_assert_uint_eq(judged(), 0);
+    ck_assert(!verdict.full_sync);
+    hello.last_crc = 0x1235;
+    expect_full_sync("their histories differ");
+    hello.last_crc = 0x1234;
+    facts.crc_known = false;
     hello.last_wal_offset = 39;
     expect_full_sync("asks for entry 40, the oldest kept here is 41");
 }

@@ -1,5 +1,5 @@
-/* Fetches a state into memory. Runs in the checkpointer, between its other work; it reads nothing itself. */
-#include "checkpointer/warming.h"
+/* Runs in the checkpointer, after a full sync, and in the snapshot process; it reads nothing itself. */
+#include "storage/warming.h"
 
 #include "common/config.h"
 
@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIECE       ((uint64_t)16 << 20)
-#define MEMORY_PART 4 /* more than a quarter of it is left where it is */
+#define PIECE ((uint64_t)16 << 20)
+#define CALL \
+    ((uint64_t)128 << 10) /* the kernel fetches no more at a time, whatever it is asked for */
+#define MEMORY_PART 4     /* more than a quarter of it is left where it is */
 
 static uint64_t memory_size(void)
 {
@@ -44,8 +46,9 @@ bool nx_warming_step(struct nx_warming *warming)
         nx_warming_end(warming);
         return false;
     }
-    (void)posix_fadvise(warming->fd, (off_t)warming->at, (off_t)PIECE, POSIX_FADV_WILLNEED);
-    warming->at += PIECE;
+    for (uint64_t end = warming->at + PIECE; warming->at < end; warming->at += CALL) {
+        (void)posix_fadvise(warming->fd, (off_t)warming->at, (off_t)CALL, POSIX_FADV_WILLNEED);
+    }
     return true;
 }
 

@@ -1,8 +1,8 @@
-/* After a full sync: the new state's file was handed to the disk as it was filled, so that it doesn't drive the
- * old one, which served meanwhile, out of memory. Now it is the one that is read: it is fetched back, a piece at
- * a time, if it is small beside the machine's memory. */
-#ifndef NX_CHECKPOINTER_WARMING_H
-#define NX_CHECKPOINTER_WARMING_H
+/* Fetches the state's file into memory, a piece at a time, in the order of the file: LMDB itself asks for single
+ * pages, which is right for keys and some fifty times as slow for all of it. Only where the file is small beside the
+ * machine's memory. Pieces that are there cost next to nothing. */
+#ifndef NX_STORAGE_WARMING_H
+#define NX_STORAGE_WARMING_H
 
 #include <stdbool.h>
 #include <stdint.h>
