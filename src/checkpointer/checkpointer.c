@@ -12,6 +12,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "common/quorum.h"
 #include "storage/data_dir.h"
 #include "storage/state.h"
 #include "storage/warming.h"
@@ -179,13 +180,55 @@ static bool retrying(const struct checkpointer *c)
     return c->retry_ms != 0 && nx_now_ms() < c->retry_ms;
 }
 
-static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
+/* How far may be merged: what a failover could take back stays in the log, unless that has no room left. */
+static uint64_t mergeable(const struct checkpointer *c)
 {
-    return c->confirmed && sealed_generation(c, ret_number, ret_last) &&
-           *ret_last <= load(&c->shm->log.synced_offset);
+    uint64_t synced = load(&c->shm->log.synced_offset);
+    uint64_t committed = nx_committed_offset(c->shm);
+    bool forced = atomic_load_explicit(&c->shm->log.merge_forced, memory_order_acquire) != 0;
+
+    return forced || synced < committed ? synced : committed;
 }
 
-/* Merges one generation; one that an earlier life merged and didn't get to publish is only published. */
+/* The highest offset that an http worker or the snapshot process wants in the state. */
+static uint64_t merge_wanted(const struct checkpointer *c)
+{
+    uint64_t wanted = load(&c->shm->snapshot.merge_wanted);
+
+    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
+        uint64_t offset = load(&c->shm->http[i].merge_wanted);
+
+        wanted = offset > wanted ? offset : wanted;
+    }
+    return wanted;
+}
+
+/* What can be merged of the oldest sealed generation: all of it; or, where somebody waits for it and its end
+ * isn't committed yet, the part that is. */
+static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
+{
+    uint64_t limit = mergeable(c);
+
+    if (!c->confirmed || !sealed_generation(c, ret_number, ret_last)) {
+        return false;
+    }
+    if (*ret_last <= limit) {
+        return true;
+    }
+    *ret_last = limit;
+    return limit > c->position.offset && merge_wanted(c) > c->position.offset;
+}
+
+/* It was merged before the quorum's word of it has come. */
+static void note_unconfirmed(struct checkpointer *c, uint64_t last)
+{
+    if (last > nx_committed_offset(c->shm) && last > load(&c->published->unconfirmed_offset)) {
+        publish(&c->published->unconfirmed_offset, last);
+    }
+}
+
+/* Merges one generation up to `last`; one that an earlier life merged and didn't get to publish is only
+ * published. */
 static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
 {
     struct nx_merge_result result = {.position = c->position};
@@ -201,7 +244,8 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
         nx_state_clear_dead_readers(c->state);
     }
     if (rc == 0 && last > c->position.offset) {
-        rc = nx_merge_generation(c->shm, c->state, number, &result);
+        note_unconfirmed(c, last);
+        rc = nx_merge_generation(c->shm, c->state, number, last, &result);
     }
     if (rc == -ENOSPC || (rc == -EIO && nx_segments_disk_full(&c->segments))) {
         return space_is_short(c); /* LMDB says EIO of a write that was cut short by a full disk */
@@ -216,7 +260,9 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
     c->merged = true;
     c->unmerged_since_ms = 0;
     publish_position(c);
-    publish(&c->published->merged_generation, number);
+    if (last >= load(&c->shm->generations[number % NX_GENERATIONS].last_offset)) {
+        publish(&c->published->merged_generation, number);
+    }
     ring_waiters(c, before);
     nx_debug("merged generation %" PRIu64 " up to %" PRIu64 ": %" PRIu64 " keys of %" PRIu64
              " versions in %" PRIu64 " us",
@@ -226,19 +272,6 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
 }
 
 /* ---- asking the walwriter ---- */
-
-/* The highest offset that an http worker or the snapshot process wants in the state. */
-static uint64_t merge_wanted(const struct checkpointer *c)
-{
-    uint64_t wanted = load(&c->shm->snapshot.merge_wanted);
-
-    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
-        uint64_t offset = load(&c->shm->http[i].merge_wanted);
-
-        wanted = offset > wanted ? offset : wanted;
-    }
-    return wanted;
-}
 
 /* Milliseconds until the checkpoint interval is over, or -1: nothing to merge, or on its way. */
 static int interval_wait(const struct checkpointer *c)
@@ -365,6 +398,17 @@ static int retry_wait(const struct checkpointer *c)
     return now >= c->retry_ms ? 0 : (int)(c->retry_ms - now);
 }
 
+/* The quorum's offset that would let a sealed generation be merged. */
+static uint64_t quorum_awaited(struct checkpointer *c)
+{
+    uint64_t number;
+    uint64_t last;
+
+    return c->confirmed && nx_quorum_rules(c->shm) && sealed_generation(c, &number, &last)
+               ? last
+               : NX_WAKE_NEVER;
+}
+
 /* Nothing wakes it while there is nothing to merge, but the first entry. */
 static void sleep_until_rung(struct checkpointer *c)
 {
@@ -377,7 +421,8 @@ static void sleep_until_rung(struct checkpointer *c)
     if (c->merged) {
         close_state(c);
     }
-    nx_latch_prepare(c->shm, c->process->slot, nothing ? c->position.offset + 1 : NX_WAKE_NEVER);
+    nx_latch_prepare_both(c->shm, c->process->slot,
+                          nothing ? c->position.offset + 1 : NX_WAKE_NEVER, quorum_awaited(c));
     if (!work_waits(c)) {
         (void)nx_latch_poll(c->process->slot, &control, 1, timeout);
     }

@@ -42,14 +42,15 @@ static int merge_version(struct nx_state *state,
                                  : nx_state_delete(state, op->key.data, op->key.length);
 }
 
-/* The first version of a key is its newest; the others are passed. */
+/* The first version of a key that isn't behind `last` is its newest there; the others are passed. */
 static int merge_list(struct nx_shm *shm,
                       struct nx_state *state,
                       uint64_t number,
+                      uint64_t last,
                       struct nx_merge_result *result)
 {
     struct nx_skip_pool *pool = nx_skip_pool(shm, number);
-    struct nx_slice last = {NULL, 0};
+    struct nx_slice done = {NULL, 0};
 
     for (const struct nx_skip_node *node = nx_skip_first(shm, pool); node != NULL;
          node = nx_skip_next(shm, pool, node)) {
@@ -61,10 +62,10 @@ static int merge_list(struct nx_shm *shm,
             return -EFAULT;
         }
         result->versions++;
-        if (nx_slice_equal(op.key, last)) {
+        if (node->offset > last || nx_slice_equal(op.key, done)) {
             continue;
         }
-        last = op.key;
+        done = op.key;
         result->keys++;
         int rc = merge_version(state, node, &op);
 
@@ -78,18 +79,17 @@ static int merge_list(struct nx_shm *shm,
 int nx_merge_generation(struct nx_shm *shm,
                         struct nx_state *state,
                         uint64_t number,
+                        uint64_t last,
                         struct nx_merge_result *ret_result)
 {
-    const struct nx_generation *generation = &shm->generations[number % NX_GENERATIONS];
     struct nx_merge_result result = {.keys = 0};
-    int rc = position_of(shm, atomic_load_explicit(&generation->last_offset, memory_order_acquire),
-                         &result.position);
+    int rc = position_of(shm, last, &result.position);
 
     rc = rc < 0 ? rc : nx_state_write_begin(state);
     if (rc < 0) {
         return rc;
     }
-    rc = merge_list(shm, state, number, &result);
+    rc = merge_list(shm, state, number, last, &result);
     if (rc < 0) {
         nx_state_write_abort(state);
         return rc;

@@ -29,9 +29,18 @@ int nx_latch_fd(unsigned slot)
 
 void nx_latch_prepare(struct nx_shm *shm, unsigned slot, uint64_t wake_offset)
 {
+    nx_latch_prepare_both(shm, slot, wake_offset, NX_WAKE_NEVER);
+}
+
+void nx_latch_prepare_both(struct nx_shm *shm,
+                           unsigned slot,
+                           uint64_t wake_offset,
+                           uint64_t wake_quorum)
+{
     struct nx_latch *latch = &shm->slots[slot].latch;
 
     atomic_store_explicit(&latch->wake_offset, wake_offset, memory_order_relaxed);
+    atomic_store_explicit(&latch->wake_quorum, wake_quorum, memory_order_relaxed);
     atomic_store_explicit(&latch->sleeping, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
 }
@@ -71,6 +80,19 @@ void nx_latch_ring_durable(struct nx_shm *shm, uint64_t durable_offset)
 
         if (atomic_load_explicit(&latch->sleeping, memory_order_relaxed) != 0 &&
             atomic_load_explicit(&latch->wake_offset, memory_order_relaxed) <= durable_offset) {
+            ring(i);
+        }
+    }
+}
+
+void nx_latch_ring_quorum(struct nx_shm *shm, uint64_t quorum_offset)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        const struct nx_latch *latch = &shm->slots[i].latch;
+
+        if (atomic_load_explicit(&latch->sleeping, memory_order_relaxed) != 0 &&
+            atomic_load_explicit(&latch->wake_quorum, memory_order_relaxed) <= quorum_offset) {
             ring(i);
         }
     }

@@ -37,6 +37,12 @@ int nx_latch_fd(unsigned slot);
 /* Announces sleep. wake_offset: also be rung when durable_offset reaches it, or NX_WAKE_NEVER. */
 void nx_latch_prepare(struct nx_shm *shm, unsigned slot, uint64_t wake_offset);
 
+/* The same; wake_quorum: also be rung when the quorum's offset reaches it, or NX_WAKE_NEVER. */
+void nx_latch_prepare_both(struct nx_shm *shm,
+                           unsigned slot,
+                           uint64_t wake_offset,
+                           uint64_t wake_quorum);
+
 /* Awake again: clears the flag and drains the doorbell (the latter only if it was rung). */
 void nx_latch_cancel(struct nx_shm *shm, unsigned slot);
 
@@ -45,6 +51,9 @@ void nx_latch_ring(struct nx_shm *shm, unsigned slot);
 
 /* The walwriter, after publishing durable_offset: rings every sleeper whose wake_offset it reached. */
 void nx_latch_ring_durable(struct nx_shm *shm, uint64_t durable_offset);
+
+/* Whoever has raised the quorum's offset: rings every sleeper whose wake_quorum it reached. */
+void nx_latch_ring_quorum(struct nx_shm *shm, uint64_t quorum_offset);
 
 /* poll() on the doorbell and on `count` (at most 7) further descriptors, between prepare and cancel.
  * timeout_ms -1: none. Returns as poll does; EINTR counts as 0. */

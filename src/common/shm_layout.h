@@ -79,6 +79,7 @@ struct nx_control_block {
 struct nx_latch {
     alignas(NX_LINE) nx_atomic_u32 sleeping; /* 1: ring my doorbell */
     nx_atomic_u64 wake_offset; /* wake me when durable_offset reaches this; UINT64_MAX: don't */
+    nx_atomic_u64 wake_quorum; /* the same, of the quorum's offset */
 };
 
 /* One row of the process table, GET /replication/status shows it. W:postmaster. */
@@ -107,7 +108,27 @@ struct nx_log_state {
     nx_atomic_u64 recovery_done; /* progress of recovery: last replayed offset ... */
     nx_atomic_u64 recovery_goal; /* ... of this one; 0 = not known yet */
     nx_atomic_u64 groups;        /* groups committed, for metrics */
+    nx_atomic_u32 merge_forced;  /* 1: what is logged finds no room but by a merge, quorum or not */
     nx_atomic_u64 segment_first; /* first offset of the segment being written */
+};
+
+/* What a read waits for, beside its being durable here. */
+enum nx_commit_rule {
+    NX_COMMIT_DURABLE = 0, /* nothing: async mode, a standalone node */
+    NX_COMMIT_QUORUM =
+        1 /* that the quorum has it too: sync mode, and a replica that was never told */
+};
+
+/* What is known of the quorum's disks (quorum.h). */
+struct nx_quorum_state {
+    /* On a master and on a replica: the quorum has everything up to here. It only rises, as an atomic
+     * maximum, so it may have several writers. W:walsender (each), on a replica walreceiver; what the mark
+     * in the WAL directory tells: walwriter, in recovery. */
+    alignas(NX_LINE) nx_atomic_u64 offset;
+    nx_atomic_u64 epoch; /* in which that was heard. W: as rule */
+    /* enum nx_commit_rule. W:postmaster before the first fork; on a replica then walwriter in recovery,
+     * and walreceiver afterwards. */
+    nx_atomic_u32 rule;
 };
 
 /* A generation of the memtable: a skip list over a range of the log, in pool `number % 3`.
@@ -143,6 +164,9 @@ struct nx_checkpoint_state {
     nx_atomic_u64 looks_begun;
     nx_atomic_u64 looks_ended;
     nx_atomic_u64 oldest_unpinned; /* what oldest_kept would be without pins */
+    /* Highest offset that was merged before the quorum's word of it had come (recovery into little memory,
+     * a replica whose log is full): below it the committed state isn't known. */
+    nx_atomic_u64 unconfirmed_offset;
 };
 
 /* The life of a snapshot job: NONE -> MERGING -> WRITING -> CLOSING -> DONE, or from anywhere FAILED. */
@@ -228,6 +252,7 @@ struct nx_receiver_state {
     nx_atomic_u64 last_frame_ms; /* when any frame last came */
     nx_atomic_u64 caught_up_ms;  /* when the lag was last 0; since then it grows */
     nx_atomic_u64 master_bytes;  /* bytes of entries announced but not applied: lag_bytes */
+    nx_atomic_u64 sync_wanted; /* walwriter: fdatasync up to here, so that it can be acknowledged */
     char master_id[NX_UUID_TEXT];
     char master_http[NX_ADDR_TEXT]; /* the master's advertised HTTP address */
 };
@@ -251,6 +276,11 @@ enum nx_replica_state {
  * before `state` leaves NX_REPLICA_NONE (release). Times are CLOCK_MONOTONIC ms. */
 struct nx_replica_slot {
     alignas(NX_LINE) nx_atomic_u32 state; /* enum nx_replica_state */
+    /* Of this session, 0: none. A later session has a higher one; who copies several fields takes them for
+     * one moment's only if it is the same before and after (quorum.h). */
+    nx_atomic_u64 session;
+    nx_atomic_u64
+        confirmed_us; /* it has answered something that was sent then, CLOCK_MONOTONIC us */
     nx_atomic_u64 connected_ms;
     nx_atomic_u64 heard_ms; /* any frame from it */
     nx_atomic_u64 sent_offset;
@@ -275,7 +305,11 @@ struct nx_replica_slot {
 /* What one http worker asks of the checkpointer. W: that worker. */
 struct nx_http_request_state {
     alignas(NX_LINE) nx_atomic_u64 merge_wanted; /* bring LMDB to this offset (exports) */
-    nx_atomic_u32 exports;                       /* running in this worker */
+    /* walsenders: hear the replicas anew, after this moment (CLOCK_MONOTONIC us) */
+    nx_atomic_u64 confirm_wanted_us;
+    nx_atomic_u32
+        acks_wanted;       /* walsenders: ring at each acknowledgment (writes that wait for all) */
+    nx_atomic_u32 exports; /* running in this worker */
     nx_atomic_u32 connections;
     nx_atomic_u64 requests;
 };
@@ -286,6 +320,7 @@ struct nx_shm {
     struct nx_control_block control;
     struct nx_slot slots[NX_MAX_SLOTS];
     struct nx_log_state log;
+    struct nx_quorum_state quorum;
     struct nx_generation generations[NX_GENERATIONS];
     struct nx_checkpoint_state checkpoint;
     struct nx_snapshot_state snapshot;

@@ -73,10 +73,16 @@ enum nx_submit_status {
     NX_SUBMIT_OVERLOADED = 3, /* no room in the log for too long */
     NX_SUBMIT_DISK_FULL = 4,
     NX_SUBMIT_MAP_FULL = 5,
-    NX_SUBMIT_READ_ONLY = 6, /* a WRITE on a replica, or a FRAME on a master */
-    NX_SUBMIT_BAD_FRAME = 7, /* offset, epoch or prev_crc doesn't follow: end the session */
-    NX_SUBMIT_TOO_LARGE = 8, /* doesn't fit an entry */
-    NX_SUBMIT_DAMAGED = 9,   /* the record that a condition asks for has a wrong CRC */
+    NX_SUBMIT_READ_ONLY = 6,  /* a WRITE on a replica, or a FRAME on a master */
+    NX_SUBMIT_BAD_FRAME = 7,  /* offset, epoch or prev_crc doesn't follow: end the session */
+    NX_SUBMIT_TOO_LARGE = 8,  /* doesn't fit an entry */
+    NX_SUBMIT_DAMAGED = 9,    /* the record that a condition asks for has a wrong CRC */
+    NX_SUBMIT_NO_QUORUM = 10, /* not logged: too few replicas could confirm it */
+    /* Of http workers among themselves; the walwriter never answers so. */
+    NX_SUBMIT_UNCONFIRMED = 11, /* logged at offset, but the quorum didn't confirm it in time */
+    NX_SUBMIT_UNSETTLED = 12,   /* not logged, and what it was judged on isn't confirmed */
+    NX_SUBMIT_STOPPED = 13,     /* not logged: replication is stopped */
+    NX_SUBMIT_DRAINING = 14,    /* not logged: the node stops */
 };
 
 /* Posted when durable_offset covers what the answer was judged on. A FRAME gets one only when it is

@@ -347,6 +347,11 @@ static void batch_done(struct connection *connection,
     case NX_SUBMIT_BAD_FRAME:
     case NX_SUBMIT_TOO_LARGE:
     case NX_SUBMIT_DAMAGED:
+    case NX_SUBMIT_NO_QUORUM:
+    case NX_SUBMIT_UNCONFIRMED:
+    case NX_SUBMIT_UNSETTLED:
+    case NX_SUBMIT_STOPPED:
+    case NX_SUBMIT_DRAINING:
         nx_write_problem(completion, &problem);
         nx_respond_problem(connection, &problem);
         break;

@@ -67,6 +67,7 @@ struct connection {
 
     /* A parked request (waits.h). */
     uint64_t wait_offset;
+    uint64_t wait_asked_us; /* the quorum's confirmation instead of an offset; 0: not */
     void (*wait_again)(struct connection *connection);
     void (*wait_expired)(struct connection *connection);
 };

@@ -8,6 +8,7 @@
 
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 #include "http/connection.h"
 #include "http/json_out.h"
 #include "http/node.h"
@@ -244,6 +245,11 @@ void nx_handle_export(struct connection *connection)
     const struct nx_slice *prefix = nx_query_find(&connection->request->query, "prefix");
     struct export *export;
 
+    if (connection->request->local) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "An export is of the committed state: it can't be had with Nexus-Read: local.");
+        return;
+    }
     if (prefix != NULL && prefix->length > NX_MAX_KEY) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
                   "Parameter 'prefix' is longer than a key (%d bytes).", NX_MAX_KEY);

@@ -8,6 +8,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
+#include "common/quorum.h"
 #include "http/export.h"
 #include "http/json_in.h"
 #include "http/response.h"
@@ -95,6 +96,7 @@ int nx_worker_open_view(struct http_worker *worker)
     int rc;
 
     if (worker->view != NULL) {
+        nx_view_set_local(worker->view, false);
         return 0;
     }
     if (worker->state == NULL) {
@@ -230,11 +232,10 @@ static void spin(const struct http_worker *worker)
 
 static bool work_waits(struct http_worker *worker)
 {
-    uint64_t lowest = nx_waits_lowest(worker);
-
+    worker->replicas_seen = false;
     return nx_completion_waiting(&worker->producer) || nx_submit_possible(&worker->producer) ||
-           nx_snapshots_due(worker) || nx_exports_due(worker) ||
-           (lowest != NX_WAKE_NEVER && lowest <= nx_committed_offset(worker->shm));
+           nx_snapshots_due(worker) || nx_exports_due(worker) || nx_submissions_due(worker) ||
+           nx_waits_due(worker);
 }
 
 /* One look at the sockets. Without EVLOOP_ONCE libevent stays in the loop while anything is ready, and a
@@ -244,13 +245,18 @@ static bool work_waits(struct http_worker *worker)
 static void turn(struct http_worker *worker)
 {
     unsigned slot = worker->process->slot;
+    uint64_t lowest;
+    uint64_t quorum;
 
+    worker->replicas_seen = false;
     if (work(worker)) {
         event_base_loop(worker->base, LOOK);
         return;
     }
     spin(worker);
-    nx_latch_prepare(worker->shm, slot, nx_waits_lowest(worker));
+    lowest = nx_waits_lowest(worker);
+    quorum = nx_submissions_quorum_wanted(worker);
+    nx_latch_prepare_both(worker->shm, slot, lowest, quorum < lowest ? quorum : lowest);
     event_base_loop(worker->base, work_waits(worker) ? LOOK : EVLOOP_ONCE);
     nx_latch_cancel(worker->shm, slot);
 }
@@ -281,6 +287,7 @@ static void begin_stop(struct http_worker *worker)
     if (fast) {
         nx_waits_end(worker);
     }
+    nx_submissions_end(worker);
     nx_snapshots_end(worker, fast);
     retire_all(worker);
 }
@@ -362,8 +369,10 @@ static bool open_loop(struct http_worker *worker)
     worker->listen_tcp = listen_on(worker, process->http_fd, on_accept);
     worker->listen_unix = listen_on(worker, process->http_unix_fd, on_accept);
     worker->retry_accept = evtimer_new(worker->base, on_retry_accept, worker);
+    worker->confirm_timer = evtimer_new(worker->base, on_nothing, worker);
     return worker->doorbell != NULL && worker->control != NULL && worker->listen_tcp != NULL &&
-           worker->listen_unix != NULL && worker->retry_accept != NULL;
+           worker->listen_unix != NULL && worker->retry_accept != NULL &&
+           worker->confirm_timer != NULL;
 }
 
 static void reset_row(struct http_worker *worker)
@@ -373,6 +382,7 @@ static void reset_row(struct http_worker *worker)
     /* What a predecessor that was killed has left. */
     atomic_store_explicit(&row->exports, 0, memory_order_relaxed);
     atomic_store_explicit(&row->connections, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->acks_wanted, 0, memory_order_relaxed);
 }
 
 static bool begin(struct http_worker *worker)
@@ -433,6 +443,7 @@ static void end(struct http_worker *worker)
     free_event(worker->listen_tcp);
     free_event(worker->listen_unix);
     free_event(worker->retry_accept);
+    free_event(worker->confirm_timer);
     if (worker->base != NULL) {
         event_base_free(worker->base);
     }

@@ -107,7 +107,7 @@ static void respond_value(struct connection *connection,
 static void wait_expired(struct connection *connection)
 {
     connection->request->wait_over = true;
-    nx_handle_kv_get(connection);
+    nx_route_body_done(connection);
 }
 
 /* True when the request waits for another version: parked. */
@@ -121,7 +121,8 @@ static bool parked(struct connection *connection, uint64_t wait_s, uint64_t read
     if (request->deadline_ms == 0) {
         request->deadline_ms = nx_now_ms() + wait_s * 1000;
     }
-    nx_wait_park(connection, read_offset + 1, request->deadline_ms, nx_handle_kv_get, wait_expired);
+    nx_wait_park(connection, read_offset + 1, request->deadline_ms, nx_route_body_done,
+                 wait_expired);
     return true;
 }
 

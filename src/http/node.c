@@ -3,7 +3,9 @@
 #include "http/node.h"
 
 #include "common/latch.h"
+#include "common/quorum.h"
 #include "http/connection.h"
+#include "http/durability.h"
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
@@ -146,25 +148,47 @@ static void refuse_read_only(struct connection *connection, const char *why)
     nx_respond_problem(connection, &problem);
 }
 
-/* Nexus-Read: local and the default are the same until there is a sync mode. A linearizable read needs
- * the master; in async mode it leads as long as it runs, so there is nobody to ask. */
+/* Nexus-Read. A linearizable read needs the master; in async mode it leads as long as it runs, so there is
+ * nobody to ask. */
 static bool check_read_mode(struct connection *connection)
 {
-    const struct request *request = connection->request;
+    struct request *request = connection->request;
 
-    if (nx_request_header(request, "Nexus-Read") == NULL ||
-        nx_request_header_is(request, "Nexus-Read", "local")) {
+    if (nx_request_header(request, "Nexus-Read") == NULL) {
         return true;
     }
-    if (!nx_request_header_is(request, "Nexus-Read", "linearizable")) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "Nexus-Read must be local or linearizable.");
+    request->local = nx_request_header_is(request, "Nexus-Read", "local");
+    request->linearizable = nx_request_header_is(request, "Nexus-Read", "linearizable");
+    if (nx_request_header_count(request, "Nexus-Read") > 1 ||
+        (!request->local && !request->linearizable)) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "Nexus-Read must be local or linearizable, once.");
         return false;
     }
-    if (nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
+    if (request->linearizable && nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
         refuse_read_only(connection, "A linearizable read is answered by the master only.");
         return false;
     }
     return true;
+}
+
+/* A sync master that has started doesn't know which of its last entries were acknowledged. */
+static bool check_confirmed(struct connection *connection)
+{
+    struct nx_shm *shm = connection->worker->shm;
+
+    if (connection->request->local || nx_quorum_confirmed(shm)) {
+        return true;
+    }
+    nx_refuse(
+        connection, NX_ERROR_QUORUM_UNAVAILABLE,
+        "This master has started with entries up to %" PRIu64
+        " and its quorum has confirmed them up to %" PRIu64
+        " since: what is committed is not known before it has all. Try again when its replicas "
+        "are back, or read with Nexus-Read: local what is durable here.",
+        atomic_load_explicit(&shm->log.recovered_offset, memory_order_acquire),
+        nx_quorum_offset(shm));
+    return false;
 }
 
 bool nx_node_check_readable(struct connection *connection)
@@ -181,32 +205,15 @@ bool nx_node_check_readable(struct connection *connection)
                   "another node.");
         return false;
     }
+    if (!check_confirmed(connection)) {
+        return false;
+    }
     rc = nx_worker_open_view(worker);
     if (rc < 0) {
         nx_refuse_read(connection, rc);
         return false;
     }
     return true;
-}
-
-static bool check_durability(struct connection *connection)
-{
-    const struct request *request = connection->request;
-
-    if (nx_request_header(request, "Nexus-Durability") == NULL ||
-        nx_request_header_is(request, "Nexus-Durability", "local")) {
-        return true;
-    }
-    if (nx_request_header_is(request, "Nexus-Durability", "quorum") ||
-        nx_request_header_is(request, "Nexus-Durability", "all")) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Nexus-Durability: quorum and all come with sync mode, which is not built yet in "
-                  "this version; nothing was written.");
-        return false;
-    }
-    nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-              "Nexus-Durability must be local, quorum or all; nothing was written.");
-    return false;
 }
 
 bool nx_node_check_writable(struct connection *connection)
@@ -216,7 +223,7 @@ bool nx_node_check_writable(struct connection *connection)
         return false;
     }
     return nx_node_check_serving(connection, "takes no more writes") &&
-           check_durability(connection);
+           nx_durability_take(connection);
 }
 
 bool nx_node_check_epoch(struct connection *connection, uint64_t epoch)

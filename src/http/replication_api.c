@@ -2,6 +2,7 @@
  * figure is read from shared memory, where the process that counts it wrote it. */
 #include "common/advertised.h"
 #include "common/latch.h"
+#include "common/quorum.h"
 #include "common/shared_log.h"
 #include "http/connection.h"
 #include "http/json_out.h"
@@ -236,7 +237,7 @@ void nx_handle_replication_status(struct connection *connection)
     nx_json_string(&json, "state", state_name(shm));
     nx_json_u64(&json, "durable_offset", offset);
     nx_json_u64(&json, "applied_offset", offset);
-    nx_json_u64(&json, "quorum_offset", 0); /* there is no sync mode yet */
+    nx_json_u64(&json, "quorum_offset", nx_quorum_offset(shm));
     nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
     nx_json_u64(&json, "last_crc", crc);
     put_replication_addr(&json, connection);

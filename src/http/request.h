@@ -6,6 +6,7 @@
 #include "common/bytes.h"
 #include "common/entry.h"
 #include "http/chunk_guard.h"
+#include "http/durability.h"
 #include "http/head_scan.h"
 #include "http/query.h"
 #include "http/text.h"
@@ -83,7 +84,13 @@ struct request {
     void *state;            /* of the stream */
     struct text conditions; /* encoded, for the submission */
     uint32_t condition_count;
-    uint32_t puts;        /* of a batch */
+    uint32_t puts;                 /* of a batch */
+    enum nx_durability durability; /* of a write */
+    bool show_nodes;               /* the answer says how many nodes have it */
+    bool local;                    /* Nexus-Read: local */
+    bool linearizable;             /* Nexus-Read: linearizable */
+    bool led;                      /* ... and it does */
+    uint64_t asked_us;    /* ... when the quorum was asked whether this master leads; 0: not yet */
     uint64_t deadline_ms; /* of ?wait=; 0: none yet */
     bool wait_over;       /* it has passed */
 };

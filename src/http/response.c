@@ -201,6 +201,16 @@ static void put_progress(struct json *json, const struct problem *problem)
     nx_json_u64(json, "entries", problem->entries);
 }
 
+/* Where to ask what has become of an entry: the same path on every node. */
+static void put_check(struct json *json, const struct problem *problem)
+{
+    char path[96];
+
+    snprintf(path, sizeof path, "/replication/entry/%" PRIu64 "?epoch=%" PRIu64,
+             problem->check_offset, problem->check_epoch);
+    nx_json_string(json, "check", path);
+}
+
 static void put_problem(struct text *text, const struct problem *problem)
 {
     struct json json = nx_json_of(text);
@@ -217,6 +227,9 @@ static void put_problem(struct text *text, const struct problem *problem)
     }
     if (problem->has_progress) {
         put_progress(&json, problem);
+    }
+    if (problem->check_offset > 0) {
+        put_check(&json, problem);
     }
     if (nx_error_retryable(problem->code)) {
         nx_json_bool(&json, "retryable", true);

@@ -53,6 +53,9 @@ struct problem {
     uint64_t offset;
     uint64_t seen; /* Nexus-Offset, where offset is a key's version; 0: offset is both */
     uint64_t epoch;
+    uint64_t
+        check_offset; /* of an entry that may or may not stand: 'check' is where to ask; 0: none */
+    uint64_t check_epoch;
     bool has_progress; /* /import: */
     uint64_t line;     /* 0: no line is to blame */
     uint64_t imported;

@@ -3,9 +3,11 @@
 #include "http/router.h"
 
 #include "common/latch.h"
+#include "common/quorum.h"
 #include "http/access.h"
 #include "http/conditions.h"
 #include "http/connection.h"
+#include "http/durability.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/waits.h"
@@ -366,12 +368,13 @@ static bool reached_min_offset(struct connection *connection)
     if (!nx_node_check_epoch(connection, wanted.epoch)) {
         return false;
     }
-    if (wanted.offset <= nx_committed_offset(shm)) {
+    if (wanted.offset <=
+        (connection->request->local ? nx_node_durable(shm) : nx_committed_offset(shm))) {
         return true;
     }
     nx_wait_park(connection, wanted.offset,
                  nx_now_ms() + connection->worker->process->config->http.request_timeout_ms,
-                 connection->request->route->handler, min_offset_expired);
+                 nx_route_body_done, min_offset_expired);
     return false;
 }
 
@@ -431,7 +434,11 @@ void nx_route_body_done(struct connection *connection)
 {
     const struct request *request = connection->request;
 
-    if (request->route->access != ROUTE_ACCESS_READ || reached_min_offset(connection)) {
-        request->route->handler(connection);
+    if (request->route->access == ROUTE_ACCESS_READ) {
+        if (!reached_min_offset(connection) || !nx_durability_leads(connection)) {
+            return; /* it waits, and comes back here; or it is answered */
+        }
+        nx_view_set_local(connection->worker->view, request->local);
     }
+    request->route->handler(connection);
 }

@@ -3,8 +3,12 @@
 #include "http/waits.h"
 
 #include "common/latch.h"
+#include "common/quorum.h"
 #include "http/connection.h"
+#include "http/durability.h"
+#include "http/node.h"
 #include "http/response.h"
+#include "http/router.h"
 #include "http/worker.h"
 
 void nx_wait_park(struct connection *connection,
@@ -16,6 +20,7 @@ void nx_wait_park(struct connection *connection,
     uint64_t now = nx_now_ms();
 
     connection->wait_offset = offset;
+    connection->wait_asked_us = 0;
     connection->wait_again = again;
     connection->wait_expired = expired;
     if (!connection->waiting) {
@@ -23,6 +28,15 @@ void nx_wait_park(struct connection *connection,
         connection->waiting = true;
     }
     nx_connection_timer(connection, deadline_ms > now ? deadline_ms - now : 1);
+}
+
+void nx_wait_confirm(struct connection *connection,
+                     uint64_t asked_us,
+                     uint64_t deadline_ms,
+                     void (*expired)(struct connection *connection))
+{
+    nx_wait_park(connection, NX_WAKE_NEVER, deadline_ms, nx_route_body_done, expired);
+    connection->wait_asked_us = asked_us;
 }
 
 void nx_wait_cancel(struct connection *connection)
@@ -35,13 +49,30 @@ void nx_wait_cancel(struct connection *connection)
     connection->wait_expired = NULL;
 }
 
-/* One that can go on, or NULL. Its continuation may park it again, so the list is searched anew. */
-static struct connection *next_ready(const struct http_worker *worker, uint64_t committed)
+static bool ready(const struct connection *connection,
+                  uint64_t durable,
+                  uint64_t committed,
+                  uint64_t confirmed_us)
 {
+    if (connection->wait_asked_us != 0) {
+        return connection->wait_asked_us <= confirmed_us;
+    }
+    return connection->wait_offset <= (connection->request->local ? durable : committed);
+}
+
+/* One that can go on, or NULL. Its continuation may park it again, so the list is searched anew. */
+static struct connection *next_ready(struct http_worker *worker)
+{
+    uint64_t durable = nx_node_durable(worker->shm);
+    uint64_t committed = nx_committed_offset(worker->shm);
+    uint64_t confirmed_us = 0;
     struct connection *connection;
 
     LIST_FOREACH(connection, &worker->waits, wait_link) {
-        if (connection->wait_offset <= committed) {
+        if (connection->wait_asked_us != 0 && confirmed_us == 0) {
+            confirmed_us = nx_durability_confirmed_us(worker);
+        }
+        if (ready(connection, durable, committed, confirmed_us)) {
             return connection;
         }
     }
@@ -51,14 +82,9 @@ static struct connection *next_ready(const struct http_worker *worker, uint64_t 
 bool nx_waits_poll(struct http_worker *worker)
 {
     struct connection *connection;
-    uint64_t committed;
     bool any = false;
 
-    if (LIST_EMPTY(&worker->waits)) {
-        return false;
-    }
-    committed = nx_committed_offset(worker->shm);
-    while ((connection = next_ready(worker, committed)) != NULL) {
+    while ((connection = next_ready(worker)) != NULL) {
         void (*again)(struct connection *) = connection->wait_again;
 
         nx_wait_cancel(connection);
@@ -68,6 +94,11 @@ bool nx_waits_poll(struct http_worker *worker)
         any = true;
     }
     return any;
+}
+
+bool nx_waits_due(struct http_worker *worker)
+{
+    return next_ready(worker) != NULL;
 }
 
 uint64_t nx_waits_lowest(const struct http_worker *worker)

@@ -1,4 +1,5 @@
-/* Parked requests: reads that wait until this node has an offset (Nexus-Min-Offset, ?wait=). */
+/* Parked requests: reads that wait until this node has an offset (Nexus-Min-Offset, ?wait=), or until the
+ * quorum has confirmed that this master leads (Nexus-Read: linearizable). */
 #ifndef NX_HTTP_WAITS_H
 #define NX_HTTP_WAITS_H
 
@@ -8,7 +9,7 @@
 struct connection;
 struct http_worker;
 
-/* Parks the connection's request until the committed offset is at least `offset`: then `again` is
+/* Parks the connection's request until the offset that its reads see is at least `offset`: then `again` is
  * called, or `expired` when `deadline_ms` (CLOCK_MONOTONIC) comes first. */
 void nx_wait_park(struct connection *connection,
                   uint64_t offset,
@@ -16,11 +17,20 @@ void nx_wait_park(struct connection *connection,
                   void (*again)(struct connection *connection),
                   void (*expired)(struct connection *connection));
 
+/* Parks it until the quorum has answered what was sent at asked_us or later; then the request is routed on. */
+void nx_wait_confirm(struct connection *connection,
+                     uint64_t asked_us,
+                     uint64_t deadline_ms,
+                     void (*expired)(struct connection *connection));
+
 /* Takes it off the list, if it is there. */
 void nx_wait_cancel(struct connection *connection);
 
 /* Wakes those whose offset is reached. True when there were any. */
 bool nx_waits_poll(struct http_worker *worker);
+
+/* Whether one can go on. */
+bool nx_waits_due(struct http_worker *worker);
 
 /* The lowest offset that somebody waits for, or NX_WAKE_NEVER. */
 uint64_t nx_waits_lowest(const struct http_worker *worker);

@@ -4,6 +4,7 @@
 #define NX_HTTP_WORKER_H
 
 #include "common/process.h"
+#include "common/quorum.h"
 #include "common/submit.h"
 #include "http/connection.h"
 #include "http/request.h"
@@ -34,11 +35,14 @@ struct http_worker {
     struct event *listen_unix;
     struct event *doorbell;
     struct event *control;
-    struct event *retry_accept; /* after a shortage of descriptors or memory */
-    struct nx_state *state;     /* opened when first read from */
+    struct event *retry_accept;  /* after a shortage of descriptors or memory */
+    struct event *confirm_timer; /* writes that wait for their quorum */
+    struct nx_state *state;      /* opened when first read from */
     struct nx_view *view;
     struct nx_producer producer;
     struct submissions submissions;
+    struct nx_replica_views replicas; /* as they were in this turn (durability.h) ... */
+    bool replicas_seen;               /* ... if anybody has looked */
 
     struct connection_list connections;
     struct connection_list waits; /* parked requests */
@@ -63,7 +67,7 @@ struct http_worker {
 /* Opens a handle of the state for reading. 0 or a negative error. */
 int nx_worker_open_state(struct http_worker *worker, struct nx_state **ret_state);
 
-/* Opens state and view if they are not open yet. 0, or a negative error: the state can't be read now. */
+/* Opens state and view if they are not open yet; the view shows the committed state. 0, or a negative error: the state can't be read now. */
 int nx_worker_open_view(struct http_worker *worker);
 
 /* A request from the pool, or NULL when memory is short; and back. */

@@ -3,6 +3,7 @@
 
 #include "http/conditions.h"
 #include "http/connection.h"
+#include "http/durability.h"
 #include "http/node.h"
 #include "http/worker.h"
 
@@ -77,15 +78,48 @@ static const struct refusal {
      "This node is a replica and takes no writes; send it to the master."},
     {NX_SUBMIT_TOO_LARGE, NX_ERROR_BATCH_TOO_LARGE,
      "The write is above the 16 MiB that one log entry holds; nothing was written."},
+    {NX_SUBMIT_NO_QUORUM, NX_ERROR_QUORUM_UNAVAILABLE,
+     "Fewer than replication.sync_quorum replicas are connected, level and healthy, or they have not "
+     "confirmed this master's log since it started; nothing was written within sync_timeout_ms. Try "
+     "again when they are back (GET /replication/replicas)."},
+    {NX_SUBMIT_UNSETTLED, NX_ERROR_QUORUM_UNAVAILABLE,
+     "Nothing was written, and what that was judged on was not confirmed by the quorum within "
+     "replication.sync_timeout_ms; try again."},
+    {NX_SUBMIT_STOPPED, NX_ERROR_REPLICATION_STOPPED,
+     "Replication is stopped on this master (POST /replication/stop), and in sync mode a write needs it; "
+     "nothing was written. Restart the node to resume."},
+    {NX_SUBMIT_DRAINING, NX_ERROR_ROLE_CHANGE,
+     "This node is stopping and takes no more writes; nothing was written."},
     {NX_SUBMIT_DAMAGED, NX_ERROR_INTERNAL,
      "The stored record of a key is damaged (its checksum is wrong), so its version is not known; "
      "nothing was written. A write without a condition replaces it; see this node's log."},
 };
 
+static void describe_unconfirmed(const struct nx_completion *completion,
+                                 struct problem *ret_problem)
+{
+    ret_problem->code = NX_ERROR_QUORUM_TIMEOUT;
+    ret_problem->has_offset = true;
+    ret_problem->offset = completion->offset;
+    ret_problem->epoch = completion->epoch;
+    ret_problem->check_offset = completion->offset;
+    ret_problem->check_epoch = completion->epoch;
+    snprintf(
+        ret_problem->message, sizeof ret_problem->message,
+        "The write is entry %" PRIu64 ". The quorum did not confirm it within "
+        "replication.sync_timeout_ms; it stands in the local log and may still be replicated. Ask "
+        "the URL under 'check' what has become of it before writing again.",
+        completion->offset);
+}
+
 void nx_write_problem(const struct nx_completion *completion, struct problem *ret_problem)
 {
     const struct refusal *refusal = &refusals[0];
 
+    if (completion->status == NX_SUBMIT_UNCONFIRMED) {
+        describe_unconfirmed(completion, ret_problem);
+        return;
+    }
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         if (refusals[i].status == (enum nx_submit_status)completion->status) {
             refusal = &refusals[i];
@@ -101,11 +135,13 @@ void nx_write_respond(struct connection *connection,
                       bool etag)
 {
     struct text *json = &connection->worker->json;
+    char nodes[64];
 
     if (json->failed) {
         nx_connection_close(connection);
         return;
     }
+    nx_durability_header(connection, completion->offset, nodes, sizeof nodes);
     nx_respond(connection, &(struct response){
                                .status = status,
                                .type = "application/json",
@@ -115,5 +151,6 @@ void nx_write_respond(struct connection *connection,
                                .epoch = completion->epoch,
                                .has_etag = etag,
                                .etag = completion->offset,
+                               .headers = nodes[0] != '\0' ? nodes : NULL,
                            });
 }

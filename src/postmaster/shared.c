@@ -22,6 +22,20 @@ static enum nx_node_role node_role(const struct nx_config *config)
     return NX_NODE_STANDALONE;
 }
 
+/* A replica follows its master's mode: until it hears of it, it is careful. */
+static enum nx_commit_rule commit_rule(const struct nx_config *config)
+{
+    switch (config->replication.role) {
+    case NX_ROLE_MASTER:
+        return config->replication.mode == NX_MODE_SYNC ? NX_COMMIT_QUORUM : NX_COMMIT_DURABLE;
+    case NX_ROLE_REPLICA:
+        return NX_COMMIT_QUORUM;
+    case NX_ROLE_STANDALONE:
+        break;
+    }
+    return NX_COMMIT_DURABLE;
+}
+
 static void publish_cluster(struct nx_postmaster *pm)
 {
     struct nx_control_block *control = &pm->shm->control;
@@ -134,6 +148,7 @@ static void fill(struct nx_postmaster *pm)
     /* Until the checkpointer says otherwise: a write that comes before it is not refused for that. */
     atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
     atomic_store_explicit(&shm->snapshot.hold_offset, UINT64_MAX, memory_order_relaxed);
+    atomic_store_explicit(&shm->quorum.rule, commit_rule(&pm->config), memory_order_relaxed);
     publish_cluster(pm);
 }
 
@@ -241,7 +256,10 @@ void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance)
     struct nx_replica_slot *slot = &pm->shm->replicas[instance];
     struct nx_control_block *control = &pm->shm->control;
 
+    atomic_store_explicit(&slot->session, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->state, NX_REPLICA_NONE, memory_order_release);
+    atomic_thread_fence(
+        memory_order_release); /* who copies it sees that before the fields change */
     atomic_store_explicit(&slot->snapshot_job, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->snapshot_progress, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->look_wanted, 0, memory_order_relaxed);

@@ -7,6 +7,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "common/quorum.h"
 #include "common/snapshot_job.h"
 #include "snapshot/archive_write.h"
 #include "snapshot/manifest.h"

@@ -3,6 +3,7 @@
  * only when nx_view_holds says so afterwards. */
 #include "storage/view.h"
 
+#include "common/quorum.h"
 #include "storage/view_span.h"
 
 #include <errno.h>
@@ -33,9 +34,15 @@ void nx_view_destroy(struct nx_view *view)
     }
 }
 
-uint64_t nx_committed_offset(struct nx_shm *shm)
+void nx_view_set_local(struct nx_view *view, bool local)
 {
-    return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
+    view->local = local;
+}
+
+uint64_t nx_view_offset(const struct nx_view *view)
+{
+    return view->local ? atomic_load_explicit(&view->shm->log.durable_offset, memory_order_acquire)
+                       : nx_committed_offset(view->shm);
 }
 
 /* ---- the span ---- */
@@ -104,7 +111,7 @@ static int begin_at(struct nx_view *view, uint64_t *ret_base, uint64_t *ret_offs
             return rc;
         }
         *ret_base = base.offset;
-        *ret_offset = nx_committed_offset(view->shm);
+        *ret_offset = nx_view_offset(view);
         if (*ret_offset >= base.offset) {
             return 0;
         }

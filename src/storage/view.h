@@ -23,8 +23,11 @@ struct nx_view;
 int nx_view_create(struct nx_shm *shm, struct nx_state *state, struct nx_view **ret_view);
 void nx_view_destroy(struct nx_view *view); /* NULL is fine */
 
-/* The offset that readers may see now: in async mode what is durable here. */
-uint64_t nx_committed_offset(struct nx_shm *shm);
+/* What its reads see from now on: the committed state (as it begins), or all that is durable here. */
+void nx_view_set_local(struct nx_view *view, bool local);
+
+/* The offset that a read would see now. */
+uint64_t nx_view_offset(const struct nx_view *view);
 
 struct nx_item {
     const uint8_t *key; /* get: the caller's */

@@ -16,6 +16,7 @@ struct nx_view {
     struct nx_state *state;
     uint8_t *value; /* private copy of the last value, cap bytes */
     size_t cap;
+    bool local; /* reads see what is durable here, not only what is committed */
 };
 
 struct nx_view_span {

@@ -51,6 +51,23 @@ static bool barrier_answered(struct nx_walreceiver *r)
     return false;
 }
 
+/* Has the log synced (wal.fsync other than always): the position in Hello counts as acknowledged. */
+static void sync_log(struct nx_walreceiver *r)
+{
+    uint64_t durable = nx_receiver_durable(r);
+
+    while (nx_receive_ackable(r) < durable && !nx_receiver_ended(r)) {
+        atomic_store_explicit(&r->shm->receiver.sync_wanted, durable, memory_order_release);
+        nx_latch_ring(r->shm, nx_process_slot(NX_KIND_WALWRITER, 0));
+        nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
+        if (nx_receive_ackable(r) >= durable) {
+            nx_latch_cancel(r->shm, r->process->slot);
+        } else {
+            nx_receiver_sleep(r, -1, 0, -1, NULL);
+        }
+    }
+}
+
 void nx_receive_settle(struct nx_walreceiver *r)
 {
     bool submitted = false;
@@ -67,6 +84,7 @@ void nx_receive_settle(struct nx_walreceiver *r)
             nx_receiver_sleep(r, -1, 0, -1, NULL);
         }
     }
+    sync_log(r);
     nx_log_position(r->shm, &r->last.offset, &r->last.epoch, &r->last.crc);
     r->holding = false;
     r->progress = 0;

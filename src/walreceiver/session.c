@@ -2,6 +2,7 @@
  * other. Runs in the walreceiver. Everything the master sends is checked as a stranger's; while our own log has
  * no room the socket is not read, the master's silence does not count, and our acks and Pings go on. */
 #include "common/latch.h"
+#include "common/quorum.h"
 #include "walreceiver/walreceiver.h"
 
 #include <errno.h>
@@ -115,6 +116,10 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
 {
     hear_offset(r, ping->current_wal_offset);
+    if (r->sync.phase ==
+        NX_INCOMING_IDLE) { /* else it is of what comes, not of what this node has */
+        nx_quorum_raise(r->shm, ping->quorum_offset);
+    }
     if (ping->timestamp != 0) {
         r->pong_due = true;
         r->pong_timestamp = ping->timestamp;

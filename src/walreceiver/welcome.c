@@ -4,6 +4,7 @@
 #include "common/advertised.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 #include "common/uuid_text.h"
 #include "walreceiver/walreceiver.h"
 
@@ -156,6 +157,9 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     r->io.phase = NX_WIRE_SESSION;
     r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
+    /* With a full sync the quorum's offset is of a history that this node doesn't have yet. */
+    nx_quorum_hear(r->shm, welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
+                   welcome->epoch, welcome->requires_full_sync ? 0 : welcome->quorum_offset);
     r->acked_offset = r->last.offset;
     r->durable_seen = r->last.offset;
     r->titled_offset = UINT64_MAX;

@@ -39,10 +39,11 @@ static int read_into_buffer(struct nx_walsender *ws, uint64_t durable, struct nx
     return rc < 0 ? rc : nx_stream_read(&ws->stream, ws->queued_offset + 1, durable, chunk);
 }
 
-/* Reads the next chunk into the empty output buffer. False: nothing to read, or the end. */
+/* Reads the next chunk into the output buffer, which is empty but for a Ping. False: nothing to read, or the end. */
 static bool queue_chunk(struct nx_walsender *ws)
 {
-    struct nx_log_chunk chunk = {.cap = CHUNK};
+    size_t waiting = nx_frame_io_pending(&ws->io); /* a Ping at most */
+    struct nx_log_chunk chunk = {.cap = CHUNK - waiting};
     uint64_t durable = nx_walsender_durable(ws);
     int rc;
 
@@ -50,6 +51,9 @@ static bool queue_chunk(struct nx_walsender *ws)
         return false;
     }
     rc = read_into_buffer(ws, durable, &chunk);
+    if (rc == -EMSGSIZE && waiting > 0) {
+        return false; /* an entry that wants the whole buffer: the next turn's */
+    }
     if (rc == -EMSGSIZE) {
         chunk.cap = chunk.length;
         rc = read_into_buffer(ws, durable, &chunk);
@@ -83,7 +87,9 @@ void nx_walsender_start_at(struct nx_walsender *ws, uint64_t offset)
 {
     ws->queued_offset = offset;
     ws->acked_offset = 0;
+    ws->level_offset = nx_walsender_durable(ws);
     nx_byte_marks_init(&ws->marks, offset);
+    atomic_store_explicit(&ws->slot->ack_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&ws->slot->sent_offset, offset, memory_order_relaxed);
     atomic_store_explicit(&ws->slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
 }
@@ -102,14 +108,12 @@ static void queue_heartbeat(struct nx_walsender *ws)
     bool busy = nx_full_sync_runs(&ws->sync); /* then nothing else tells how far this master is */
     uint64_t since = busy ? ws->pinged_ms : ws->sent_ms;
 
-    if (nx_now_ms() - since >= interval && nx_frame_io_pending(&ws->io) == 0) {
-        uint64_t clock = nx_wall_ms();
-
+    if (nx_frame_io_pending(&ws->io) > 0) {
+        return;
+    }
+    if (nx_count_ping_due(ws) || nx_now_ms() - since >= interval) {
         ws->pinged_ms = nx_now_ms();
-        struct nx_msg_ping ping = {
-            .timestamp = clock, .current_wal_offset = nx_walsender_durable(ws), .log_clock = clock};
-
-        (void)nx_frame_io_put_ping(&ws->io, &ping);
+        (void)nx_count_put_ping(ws);
     }
 }
 
@@ -117,7 +121,10 @@ static void queue_heartbeat(struct nx_walsender *ws)
 static bool queue_next(struct nx_walsender *ws)
 {
     if (!nx_full_sync_runs(&ws->sync)) {
-        return queue_chunk(ws);
+        /* Before the entries, so that it leaves in the same write with them. */
+        bool news = nx_count_news(ws) && nx_count_put_news(ws) == 0;
+
+        return queue_chunk(ws) || news;
     }
     queue_heartbeat(ws);
     return nx_frame_io_pending(&ws->io) > 0 || nx_full_sync_step(ws);
@@ -159,8 +166,6 @@ void nx_feed_publish(struct nx_walsender *ws)
     atomic_store_explicit(&slot->sent_offset, ws->queued_offset, memory_order_relaxed);
     if (ws->acked_offset >= nx_walsender_durable(ws)) {
         atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
-        if (atomic_load_explicit(&slot->state, memory_order_relaxed) == NX_REPLICA_CATCHING_UP) {
-            atomic_store_explicit(&slot->state, NX_REPLICA_STREAMING, memory_order_release);
-        }
     }
+    nx_count_ack(ws);
 }

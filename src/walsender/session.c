@@ -111,6 +111,8 @@ static bool take(struct nx_walsender *ws, const struct nx_frame *frame)
     case NX_MSG_PONG:
         if (nx_wire_decode_pong(frame->payload, frame->payload_length, &pong) < 0) {
             end_unreadable(ws, frame);
+        } else {
+            nx_count_pong(ws, pong.timestamp);
         }
         return true;
     case NX_MSG_ERROR:

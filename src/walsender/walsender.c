@@ -7,6 +7,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
+#include "common/quorum.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -162,14 +163,16 @@ static void sleep_until_woken(struct nx_walsender *ws)
     bool blocked = nx_frame_io_pending(&ws->io) > 0;
     bool syncing = nx_full_sync_runs(&ws->sync);
     uint64_t wake = ws->welcomed && !blocked && !syncing ? ws->queued_offset + 1 : NX_WAKE_NEVER;
+    bool telling = ws->welcomed && !blocked && !syncing && nx_quorum_rules(ws->shm);
     struct pollfd fds[2] = {
         {.fd = ws->process->control.fd, .events = POLLIN},
         {.fd = ws->io.fd,
          .events = (short)((ws->io.has_frame ? 0 : POLLIN) | (blocked ? POLLOUT : 0))},
     };
 
-    nx_latch_prepare(ws->shm, slot, wake);
-    if (nx_walsender_durable(ws) < wake && (blocked || !nx_full_sync_ready(ws))) {
+    nx_latch_prepare_both(ws->shm, slot, wake, telling ? ws->told_quorum + 1 : NX_WAKE_NEVER);
+    if (nx_walsender_durable(ws) < wake && !(telling && nx_count_news(ws)) &&
+        (blocked || (!nx_full_sync_ready(ws) && !nx_count_ping_due(ws)))) {
         (void)nx_latch_poll(slot, fds, 2, time_to_sleep(ws));
     }
     nx_latch_cancel(ws->shm, slot);

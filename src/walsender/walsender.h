@@ -3,6 +3,7 @@
  *
  *     welcome.c  Hello: facts are gathered, handshake.c judges, Welcome or Error goes out
  *     session.c  what the replica sends afterwards: acks, Pings, Pongs
+ *     count.c    what follows from that for the quorum
  *     feed.c     what goes to it: entries up to durable_offset, Pings, Pongs
  *     stream.c   where entries are read: shared log, else WAL files
  *     full_sync.c, send_snapshot.c  a snapshot, where entries won't do
@@ -46,12 +47,19 @@ struct nx_walsender {
     bool welcomed;
     uint64_t queued_offset; /* last entry handed to the output buffer */
     uint64_t acked_offset;
+    uint64_t level_offset; /* acknowledged up to here it is streaming: what we had as it began */
     uint64_t opened_ms;
     uint64_t heard_ms; /* last frame from the replica */
     uint64_t sent_ms;  /* last bytes to it */
     uint64_t pinged_ms;
     bool pong_due; /* one Pong for all Pings since the last */
     uint64_t pong_timestamp;
+    uint64_t told_quorum; /* the quorum's offset that the replica has heard */
+    uint64_t asked_stamp; /* timestamp of the last Ping: unique, and never lower than one before */
+    uint64_t asked_us;    /* when it was queued ... */
+    uint64_t
+        awaited_stamp;   /* ... and the one whose Pong is awaited for a confirmation, 0: none ... */
+    uint64_t awaited_us; /* ... queued then */
     uint64_t drain_until_ms; /* 0: not stopping */
     uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
@@ -90,6 +98,24 @@ bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame);
 
 /* Reads what the socket has and handles it. */
 void nx_session_input(struct nx_walsender *ws);
+
+/* ---- count.c ---- */
+
+/* The replica has acknowledged more, or become streaming: raises the quorum's offset. */
+void nx_count_ack(struct nx_walsender *ws);
+
+/* It has answered the Ping with this timestamp. */
+void nx_count_pong(struct nx_walsender *ws, uint64_t timestamp);
+
+/* True when somebody wants to know that it still answers, and no Ping that would tell is on its way. */
+bool nx_count_ping_due(const struct nx_walsender *ws);
+
+/* A Ping for which a Pong is wanted; 0 or a negative error. */
+int nx_count_put_ping(struct nx_walsender *ws);
+
+/* In sync mode, the quorum's offset as the replica should hear it, if it hasn't. */
+bool nx_count_news(const struct nx_walsender *ws);
+int nx_count_put_news(struct nx_walsender *ws);
 
 /* ---- feed.c ---- */
 

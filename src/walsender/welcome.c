@@ -5,6 +5,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
+#include "common/quorum.h"
 #include "common/shared_log.h"
 #include "common/uuid_text.h"
 #include "walsender/handshake.h"
@@ -134,6 +135,8 @@ static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello,
     atomic_store_explicit(&slot->applied_offset, offset, memory_order_relaxed);
     atomic_store_explicit(&slot->sent_bytes_total, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->acked_bytes_total, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->confirmed_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->session, nx_now_us(), memory_order_release);
     atomic_store_explicit(&slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
 }
 
@@ -150,10 +153,13 @@ static int say_welcome(struct nx_walsender *ws,
         .cluster_id = nx_slice_text(facts->cluster_id),
         .epoch = facts->epoch,
         .heartbeat_ms = (uint32_t)config->replication.heartbeat_ms,
+        .quorum_offset = nx_quorum_offset(ws->shm),
+        .mode = nx_quorum_rules(ws->shm) ? 1 : 0,
     };
 
     nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
     welcome.http_addr = nx_slice_text(http_addr);
+    ws->told_quorum = welcome.quorum_offset;
     return nx_frame_io_put_welcome(&ws->io, &welcome);
 }
 
@@ -191,6 +197,7 @@ static void make_welcome(struct nx_walsender *ws,
     }
     ws->queued_offset = offset;
     ws->acked_offset = offset;
+    ws->level_offset = facts->position.offset;
     nx_byte_marks_init(&ws->marks, offset);
     fill_slot(ws, hello, offset);
     ws->welcomed = true;

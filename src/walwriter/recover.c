@@ -2,9 +2,11 @@
  * then takes over where it ends. The rules of what belongs to the log are storage/wal_recovery.h's. */
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 #include "storage/data_dir.h"
 #include "storage/restored_note.h"
 #include "storage/wal_recovery.h"
+#include "storage/wal_segment.h"
 #include "walwriter/walwriter.h"
 
 #include <errno.h>
@@ -27,6 +29,7 @@ static int wait_for_merge(void *arg)
                 (unsigned long long)w->log.newest);
     }
     atomic_store_explicit(&w->shm->log.synced_offset, w->log.newest, memory_order_release);
+    atomic_store_explicit(&w->shm->log.merge_forced, 1, memory_order_release);
     nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
     nx_latch_prepare(w->shm, slot, NX_WAKE_NEVER);
     if (atomic_load_explicit(&w->shm->checkpoint.merged_generation, memory_order_acquire) <
@@ -91,6 +94,19 @@ static int read_base(struct walwriter *w, struct nx_position *ret_base)
         nx_state_read_end(w->state);
     }
     return rc;
+}
+
+/* What this node knew of its cluster's mode and quorum when it ran last. What stands there was true then, and
+ * stays so; a replica without it waits for its master's word. */
+static void recall_quorum(struct walwriter *w)
+{
+    struct nx_mark mark;
+
+    if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA &&
+        nx_mark_read(w->file.dir_fd, &mark) == 0) {
+        nx_quorum_hear(w->shm, mark.mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
+                       mark.quorum_epoch, mark.quorum_offset);
+    }
 }
 
 static int open_wal_dir(struct walwriter *w)
@@ -214,6 +230,8 @@ int nx_walwriter_recover(struct walwriter *w)
     nx_info("recovered to offset %llu, epoch %llu: %llu entries replayed behind checkpoint %llu",
             (unsigned long long)result.end.offset, (unsigned long long)result.end.epoch,
             (unsigned long long)result.replayed, (unsigned long long)base.offset);
+    atomic_store_explicit(&w->shm->log.merge_forced, 0, memory_order_release);
+    recall_quorum(w);
     adopt_result(w, &result);
     return begin_run(w, note);
 }

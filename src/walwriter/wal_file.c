@@ -3,6 +3,7 @@
  * it again (a failed fdatasync is never tried again as if nothing had happened). */
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 #include "storage/data_dir.h"
 #include "storage/wal_segment.h"
 #include "walwriter/walwriter.h"
@@ -12,7 +13,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define EVERYSEC_MS 1000
+#define EVERYSEC_MS   1000
+#define NOTE_FIRST_MS 500
+#define NOTE_MOST_MS  60000 /* a quorum that doesn't come back shall not keep an idle node awake */
 
 bool nx_wal_file_fits(const struct walwriter *w, size_t length)
 {
@@ -111,9 +114,18 @@ int nx_wal_file_sync(struct walwriter *w)
 
 int nx_wal_file_mark(struct walwriter *w)
 {
-    struct nx_mark mark = {.position = w->last};
+    const struct nx_quorum_state *quorum = &w->shm->quorum;
+    struct nx_mark mark = {
+        .position = w->last,
+        .mode = nx_quorum_rules(w->shm) ? 1 : 0,
+        .quorum_epoch = atomic_load_explicit(&quorum->epoch, memory_order_relaxed),
+        .quorum_offset = nx_quorum_offset(w->shm),
+    };
     uint8_t bytes[NX_MARK_SIZE];
 
+    w->file.noted_quorum = mark.quorum_offset;
+    w->file.note_after_ms = mark.mode == 1 ? NOTE_FIRST_MS : 0;
+    w->file.note_due_ms = 0;
     if (w->file.mark_fd < 0) {
         return nx_mark_open(w->file.dir_fd, &mark, &w->file.mark_fd);
     }
@@ -132,4 +144,36 @@ int nx_wal_file_sync_wait(const struct walwriter *w)
     }
     now = nx_now_ms();
     return now >= w->file.sync_due_ms ? 0 : (int)(w->file.sync_due_ms - now);
+}
+
+int nx_wal_file_note_wait(struct walwriter *w)
+{
+    struct wal_file *file = &w->file;
+    uint64_t now;
+
+    if (file->note_after_ms == 0 || file->noted_quorum >= w->last.offset) {
+        return -1;
+    }
+    now = nx_now_ms();
+    if (file->note_due_ms == 0) {
+        file->note_due_ms = now + file->note_after_ms;
+    }
+    return now >= file->note_due_ms ? 0 : (int)(file->note_due_ms - now);
+}
+
+int nx_wal_file_note_quorum(struct walwriter *w)
+{
+    struct wal_file *file = &w->file;
+
+    if (file->note_due_ms == 0 || nx_now_ms() < file->note_due_ms) {
+        return 0;
+    }
+    file->note_due_ms = 0;
+    if (nx_quorum_offset(w->shm) > file->noted_quorum && !file->unsynced) {
+        return nx_wal_file_mark(w);
+    }
+    /* Nothing yet: each further look comes twice as late. */
+    file->note_after_ms =
+        file->note_after_ms < NOTE_MOST_MS ? 2 * file->note_after_ms : NOTE_MOST_MS;
+    return 0;
 }

@@ -6,6 +6,7 @@
 
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -23,12 +24,19 @@
 /* How often a replica looks again whether its full disk has space for a segment. */
 #define FULL_DISK_RETRY_MS 1000
 
-static bool work_waits(struct walwriter *w)
+/* The checkpointer merges, and the walreceiver acknowledges, only what is synced. */
+static bool sync_wanted(struct walwriter *w)
 {
     uint64_t synced = atomic_load_explicit(&w->shm->log.synced_offset, memory_order_relaxed);
-    uint64_t wanted = atomic_load_explicit(&w->shm->checkpoint.sync_wanted, memory_order_acquire);
 
-    if ((w->file.unsynced && wanted > synced) || nx_room_seal_possible(w)) {
+    return w->file.unsynced &&
+           (atomic_load_explicit(&w->shm->checkpoint.sync_wanted, memory_order_acquire) > synced ||
+            atomic_load_explicit(&w->shm->receiver.sync_wanted, memory_order_acquire) > synced);
+}
+
+static bool work_waits(struct walwriter *w)
+{
+    if (sync_wanted(w) || nx_room_seal_possible(w)) {
         return true;
     }
     return w->has_held ? nx_room_free_possible(w) : nx_group_waiting(w);
@@ -80,6 +88,8 @@ static void sleep_until_rung(struct walwriter *w)
     struct pollfd control = {.fd = w->process->control.fd, .events = POLLIN};
     int timeout = smaller_wait(stall_wait(w), nx_wal_file_sync_wait(w));
 
+    timeout = smaller_wait(timeout, nx_wal_file_note_wait(w));
+
     nx_latch_prepare(w->shm, w->process->slot, NX_WAKE_NEVER);
     if (!work_waits(w)) {
         nx_latch_poll(w->process->slot, &control, 1, timeout);
@@ -110,22 +120,37 @@ static int begin_segment(struct walwriter *w, bool *ret_idle)
     return 0;
 }
 
+/* Tells the checkpointer that an entry of the master waits for a merge: it can't be refused, and the word
+ * that the quorum has what fills the log may stand behind it in the same stream. */
+static void publish_stall(struct walwriter *w)
+{
+    nx_atomic_u32 *forced = &w->shm->log.merge_forced;
+    uint32_t now = w->has_held && w->held.kind == NX_SUBMIT_FRAME && w->held_for == NO_ROOM ? 1 : 0;
+
+    if (atomic_load_explicit(forced, memory_order_relaxed) != now) {
+        atomic_store_explicit(forced, now, memory_order_release);
+        nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
+    }
+}
+
 /* What else the checkpointer and the clock ask for. */
 static int background(struct walwriter *w)
 {
-    uint64_t synced = atomic_load_explicit(&w->shm->log.synced_offset, memory_order_relaxed);
-    uint64_t wanted = atomic_load_explicit(&w->shm->checkpoint.sync_wanted, memory_order_acquire);
-    int rc = 0;
+    int rc = nx_wal_file_note_quorum(w);
 
-    if (w->file.unsynced && (wanted > synced || nx_wal_file_sync_wait(w) == 0)) {
+    if (rc == 0 && (sync_wanted(w) || nx_wal_file_sync_wait(w) == 0)) {
         rc = nx_wal_file_sync(w);
         rc = rc < 0 ? rc : nx_wal_file_mark(w);
         nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
+        nx_latch_ring(w->shm, nx_process_slot(NX_KIND_WALRECEIVER, 0));
     }
     nx_room_seal_if_due(w);
     if (stall_wait(w) == 0) {
-        nx_group_refuse(w, NX_SUBMIT_OVERLOADED);
+        /* What fills the log can't be merged while the quorum lacks it. */
+        nx_group_refuse(w, nx_committed_offset(w->shm) < w->last.offset ? NX_SUBMIT_NO_QUORUM
+                                                                        : NX_SUBMIT_OVERLOADED);
     }
+    publish_stall(w);
     return rc;
 }
 
@@ -188,7 +213,9 @@ static int finish(struct walwriter *w)
     }
     if (rc == 0 && w->file.unsynced) {
         rc = nx_wal_file_sync(w);
-        rc = rc < 0 ? rc : nx_wal_file_mark(w);
+    }
+    if (rc == 0 && w->last.offset > 0) {
+        rc = nx_wal_file_mark(w); /* with what the quorum has by now */
     }
     if (rc == 0) {
         nx_boot_end(w->file.dir_fd);

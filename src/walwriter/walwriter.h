@@ -34,12 +34,15 @@ enum taken {
 /* The segment being written and the mark. */
 struct wal_file {
     int dir_fd;
-    int fd;               /* -1: the next entry begins a segment */
-    int mark_fd;          /* -1 until the first group */
-    uint64_t at;          /* where the next group goes */
-    uint64_t size;        /* of the segment, bytes */
-    bool unsynced;        /* written since the last fdatasync (fsync everysec, off) */
-    uint64_t sync_due_ms; /* everysec: when the next fdatasync is due */
+    int fd;                 /* -1: the next entry begins a segment */
+    int mark_fd;            /* -1 until the first group */
+    uint64_t at;            /* where the next group goes */
+    uint64_t size;          /* of the segment, bytes */
+    bool unsynced;          /* written since the last fdatasync (fsync everysec, off) */
+    uint64_t sync_due_ms;   /* everysec: when the next fdatasync is due */
+    uint64_t noted_quorum;  /* what the mark says of the quorum */
+    uint64_t note_after_ms; /* an idle log looks after so long whether that has risen; 0: never */
+    uint64_t note_due_ms;   /* when; 0: not asleep since the last look */
 };
 
 struct answer {
@@ -149,6 +152,11 @@ int nx_wal_file_sync(struct walwriter *w);
 int nx_wal_file_mark(struct walwriter *w);
 /* Milliseconds until a sync is due (everysec), or -1. */
 int nx_wal_file_sync_wait(const struct walwriter *w);
+/* What the quorum has is heard after a group's mark was written. When no further group comes it is noted a
+ * while later: before each sleep note_wait says how long that may last (ms, or -1), and note_quorum does it
+ * when it is due. */
+int nx_wal_file_note_wait(struct walwriter *w);
+int nx_wal_file_note_quorum(struct walwriter *w);
 
 /* ---- commit.c ---- */
 

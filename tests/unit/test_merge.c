@@ -25,9 +25,15 @@ static void teardown(void)
     state_dir_remove();
 }
 
+static uint64_t last_of(uint64_t number)
+{
+    return atomic_load_explicit(&shm->generations[number % NX_GENERATIONS].last_offset,
+                                memory_order_relaxed);
+}
+
 static void merge(struct nx_state *state, uint64_t number, struct nx_merge_result *ret_result)
 {
-    ck_assert_int_eq(nx_merge_generation(shm, state, number, ret_result), 0);
+    ck_assert_int_eq(nx_merge_generation(shm, state, number, last_of(number), ret_result), 0);
 }
 
 static uint64_t position_of(struct nx_state *state)
@@ -115,7 +121,7 @@ START_TEST(a_full_map_merges_nothing)
     }
     log_publish(&walwriter);
     log_seal(&walwriter);
-    ck_assert_int_eq(nx_merge_generation(shm, state, 2, &result), -ENOSPC);
+    ck_assert_int_eq(nx_merge_generation(shm, state, 2, last_of(2), &result), -ENOSPC);
     ck_assert_uint_eq(position_of(state), 1);
     nx_state_close(state);
 
@@ -139,7 +145,7 @@ START_TEST(a_log_that_is_not_what_it_must_be_merges_nothing)
     log_seal(&walwriter);
     ck_assert_int_eq(nx_log_runs(shm, 2, 2, runs), 1);
     ((uint8_t *)runs[0].iov_base)[runs[0].iov_len - 6] ^= 1;
-    ck_assert_int_eq(nx_merge_generation(shm, state, 1, &result), -EFAULT);
+    ck_assert_int_eq(nx_merge_generation(shm, state, 1, last_of(1), &result), -EFAULT);
     ck_assert_uint_eq(position_of(state), 0);
     nx_state_close(state);
 }
@@ -441,7 +447,7 @@ static _Noreturn void merge_and_die(unsigned step, bool within)
 
     kill_at = step;
     kill_within = within;
-    _exit(nx_merge_generation(shm, state, 2, &result) == 0 ? 0 : 1);
+    _exit(nx_merge_generation(shm, state, 2, last_of(2), &result) == 0 ? 0 : 1);
 }
 
 /* Kills a merge at a step and repeats it. True: the merge came to its end before that step. */

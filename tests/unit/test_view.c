@@ -1,6 +1,7 @@
 /* Reads at one offset over the state and two sealed generations: small cases first, then random steps
  * of a log against an array, with reads, seals, merges and recycling in any order. */
 #include "checkpointer/merge.h"
+#include "common/quorum.h"
 #include "state_fixture.h"
 #include "storage/view.h"
 
@@ -48,7 +49,9 @@ static void merge_next(void)
 {
     struct nx_merge_result result;
 
-    ck_assert_int_eq(nx_merge_generation(shm, writer, merged + 1, &result), 0);
+    ck_assert_int_eq(nx_merge_generation(shm, writer, merged + 1,
+                                         log_generation(merged + 1)->last_offset, &result),
+                     0);
     merged++;
     ck_assert_uint_eq(
         result.position.offset,

@@ -1,0 +1,344 @@
+#!/usr/bin/env python3
+"""Sync mode: the three answers of a write, what reads see meanwhile, and what a master may say after it
+was started again. A replica whose walwriter is stopped (SIGSTOP) goes on answering heartbeats, so it counts
+as healthy, and confirms nothing."""
+
+import json
+import os
+import signal
+import threading
+import unittest
+
+from nexus_test import NexusTestCase
+
+SYNC = {"replication.mode": "sync"}
+SHORT = {"replication.sync_timeout_ms": 400}
+LOCAL = {"Nexus-Read": "local"}
+
+
+class SyncTestCase(NexusTestCase):
+    def sync_cluster(self, replicas=1, quorum=1, **settings):
+        return self.cluster(
+            replicas,
+            master_settings={**SYNC, "replication.sync_quorum": quorum, **settings},
+        )
+
+    def wait_writable(self, master):
+        """A write was confirmed: the replicas are there, and have confirmed what was logged before."""
+        master.wait_until(
+            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
+            what="a confirmed write",
+        )
+
+    def pause(self, node, kind="walwriter"):
+        """Stops one process of a node; it is continued at the end, or by resume()."""
+        pid = node.pids(kind)[0]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(self.resume, pid)
+        return pid
+
+    def resume(self, pid):
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+    def offset(self, node):
+        return node.status()["wal_offset"]
+
+
+class Answers(SyncTestCase):
+    def test_a_write_is_answered_when_the_quorum_has_it(self):
+        cluster = self.sync_cluster(2, quorum=2)
+        master = cluster.master
+        self.wait_writable(master)
+        status, headers, body = master.request("PUT", "/kv/a", b"1")
+        self.assertEqual(status, 201, body)
+        self.assertEqual(headers["Nexus-Durability-Achieved"], "3/3")
+        offset = json.loads(body)["offset"]
+        self.assertEqual(master.status()["quorum_offset"], offset)
+        for replica in cluster.replicas:
+            replica.wait_status(durable_offset=offset)
+            replica.wait_until(lambda r=replica: r.request("GET", "/kv/a")[0] == 200, what="the value there")
+        self.assertEqual(
+            master.json("GET", f"/replication/entry/{offset}"), {"state": "quorum", "nodes": "3/3"}
+        )
+
+    def test_without_replicas_nothing_is_logged(self):
+        master = self.node("master", settings={**SYNC, **SHORT})
+        problem = self.assert_problem(
+            master.request("PUT", "/kv/a", b"1"), 503, "quorum_unavailable"
+        )
+        self.assertTrue(problem["retryable"])
+        self.assertNotIn("offset", problem)
+        self.assertEqual(self.offset(master), 0)
+        for method, path, body in (
+            ("DELETE", "/kv/a", None),
+            ("POST", "/batch", b'{"ops": [{"put": {"key": "a", "value": "1"}}]}'),
+            ("POST", "/import", b'{"key": "a", "value": "1"}\n'),
+        ):
+            self.assert_problem(master.request(method, path, body), 503, "quorum_unavailable")
+        self.assertEqual(self.offset(master), 0)
+
+    def test_a_write_waits_for_its_quorum_and_goes_on_when_it_comes(self):
+        cluster = self.cluster(1, start=False, master_settings=SYNC)
+        cluster.master.start()
+        answers = []
+        writers = [
+            threading.Thread(
+                target=lambda key=f"k{i}": answers.append(
+                    cluster.master.client().request("PUT", f"/kv/{key}", b"v")[0]
+                )
+            )
+            for i in range(8)
+        ]
+        for writer in writers:
+            writer.start()
+        cluster.replica.start()
+        for writer in writers:
+            writer.join()
+        self.assertEqual(answers, [201] * 8)
+
+    def test_what_is_not_confirmed_in_time_is_unknown_and_can_be_asked_for(self):
+        cluster = self.sync_cluster(1, **SHORT)
+        master, replica = cluster.master, cluster.replica
+        self.wait_writable(master)
+        walwriter = self.pause(replica)
+        before = self.offset(master)
+        problem = self.assert_problem(master.request("PUT", "/kv/a", b"1"), 504, "quorum_timeout")
+        self.assertEqual(problem["offset"], before + 1)
+        self.assertEqual(problem["check"], f"/replication/entry/{before + 1}?epoch=1")
+        self.assertEqual(
+            master.json("GET", problem["check"]), {"state": "pending", "nodes": "1/2"}
+        )
+        # It is not a part of what anybody reads, but of what is durable here.
+        self.assertEqual(master.request("GET", "/kv/a")[0], 404)
+        self.assertEqual(master.get("a", headers=LOCAL), b"1")
+        # What is judged on it is not answered as if it stood: nothing is written, and that is said.
+        self.assert_problem(
+            master.request("PUT", "/kv/a", b"2", {"If-None-Match": "*"}), 503, "quorum_unavailable"
+        )
+        self.assertEqual(self.offset(master), before + 1)
+        self.resume(walwriter)
+        master.wait_until(
+            lambda: master.json("GET", problem["check"])["state"] == "quorum", what="the entry's end"
+        )
+        self.assertEqual(master.get("a"), b"1")
+        self.assertEqual(
+            replica.json("GET", problem["check"]), {"state": "quorum", "nodes": "2/2"}
+        )
+
+    def test_an_import_that_loses_its_quorum_says_how_far_it_came(self):
+        cluster = self.sync_cluster(1, **SHORT)
+        master = cluster.master
+        self.wait_writable(master)
+        self.pause(cluster.replica)
+        lines = b"".join(b'{"key": "i%d", "value": "v"}\n' % i for i in range(10))
+        problem = self.assert_problem(
+            master.request("POST", "/import", lines), 504, "quorum_timeout"
+        )
+        self.assertEqual((problem["imported"], problem["line"]), (0, 1))
+        self.assertEqual(master.json("GET", problem["check"])["state"], "pending")
+
+
+class Durability(SyncTestCase):
+    """Nexus-Durability: for one write, whatever the mode."""
+
+    def put(self, node, key, durability):
+        return node.request("PUT", f"/kv/{key}", b"v", {"Nexus-Durability": durability})
+
+    def test_an_async_master_can_be_asked_for_more(self):
+        cluster = self.cluster(2, master_settings=SHORT)
+        master = cluster.master
+        for durability in ("local", "quorum", "all"):
+            status, headers, body = self.put(master, durability, durability)
+            self.assertEqual(status, 201, body)
+            nodes = headers["Nexus-Durability-Achieved"].split("/")
+            self.assertEqual(nodes[1], "3")
+            self.assertGreaterEqual(int(nodes[0]), {"local": 1, "quorum": 2, "all": 3}[durability])
+        self.assertNotIn("Nexus-Durability-Achieved", master.request("PUT", "/kv/x", b"")[1])
+        self.pause(cluster.replicas[0])
+        self.assertEqual(self.put(master, "k1", "quorum")[0], 201)
+        problem = self.assert_problem(self.put(master, "k2", "all"), 504, "quorum_timeout")
+        self.assertEqual(master.request("GET", "/kv/k2")[0], 200)  # async: what is durable here is read
+        self.assertEqual(
+            master.json("GET", problem["check"]), {"state": "quorum", "nodes": "2/3"}
+        )
+
+    def test_all_is_answered_when_the_last_one_has_it(self):
+        cluster = self.cluster(2)
+        walwriter = self.pause(cluster.replicas[1])
+        answers = []
+        writer = threading.Thread(
+            target=lambda: answers.append(self.put(cluster.master.client(), "k", "all"))
+        )
+        writer.start()
+        cluster.master.wait_until(lambda: self.offset(cluster.master) == 1, what="the entry")
+        self.assertEqual(answers, [])
+        self.resume(walwriter)
+        writer.join()
+        self.assertEqual(answers[0][0], 201)
+        self.assertEqual(answers[0][1]["Nexus-Durability-Achieved"], "3/3")
+
+    def test_a_sync_master_can_be_asked_for_less(self):
+        master = self.node("master", settings={**SYNC, **SHORT})
+        status, headers, _ = self.put(master, "k", "local")
+        self.assertEqual((status, headers["Nexus-Durability-Achieved"]), (201, "1/1"))
+        self.assertEqual(master.request("GET", "/kv/k")[0], 404)
+        self.assertEqual(master.request("GET", "/kv/k", headers=LOCAL)[0], 200)
+
+    def test_what_can_not_be_is_refused(self):
+        master = self.node("master")
+        for value in ("", "both", "local, quorum"):
+            self.assert_problem(self.put(master, "k", value), 400, "bad_parameter")
+        standalone = self.node("standalone")
+        self.assertEqual(self.put(standalone, "k", "local")[0], 201)
+        for value in ("quorum", "all"):
+            self.assert_problem(self.put(standalone, "k2", value), 400, "bad_parameter")
+        self.assertEqual(self.offset(standalone), 1)
+
+
+class Reads(SyncTestCase):
+    def test_a_restarted_master_waits_for_its_quorum(self):
+        cluster = self.sync_cluster(1, **SHORT)
+        master, replica = cluster.master, cluster.replica
+        self.wait_writable(master)
+        master.put("a", b"1")
+        replica.stop()
+        master.kill9()
+        master.start()
+        self.assert_problem(master.request("GET", "/kv/a"), 503, "quorum_unavailable")
+        self.assert_problem(master.request("GET", "/kv?limit=1"), 503, "quorum_unavailable")
+        self.assert_problem(master.request("GET", "/export"), 503, "quorum_unavailable")
+        self.assert_problem(master.request("PUT", "/kv/b", b"2"), 503, "quorum_unavailable")
+        self.assertEqual(master.get("a", headers=LOCAL), b"1")
+        self.assertEqual(len(master.json("GET", "/kv", headers=LOCAL)["items"]), 2)
+        replica.start()
+        self.wait_writable(master)
+        self.assertEqual(master.get("a"), b"1")
+
+    def test_a_replica_shows_only_what_the_quorum_has(self):
+        cluster = self.sync_cluster(2, quorum=2, **SHORT)
+        master, replica, paused = cluster.master, *cluster.replicas
+        self.wait_writable(master)
+        walwriter = self.pause(paused)
+        problem = self.assert_problem(master.request("PUT", "/kv/a", b"1"), 504, "quorum_timeout")
+        replica.wait_status(durable_offset=problem["offset"])
+        self.assertEqual(replica.request("GET", "/kv/a")[0], 404)
+        self.assertEqual(replica.get("a", headers=LOCAL), b"1")
+        # A node that is started again has not forgotten which those are.
+        replica.kill9()
+        replica.start()
+        replica.wait_answer("/ready")
+        self.assertEqual(replica.request("GET", "/kv/a")[0], 404)
+        self.assertEqual(replica.request("GET", "/kv/writable")[0], 200)
+        self.resume(walwriter)
+        replica.wait_until(lambda: replica.request("GET", "/kv/a")[0] == 200, what="the value")
+
+    def test_a_replica_without_its_master_shows_what_it_had_heard(self):
+        cluster = self.sync_cluster(1)
+        master, replica = cluster.master, cluster.replica
+        self.wait_writable(master)
+        offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
+        replica.wait_status(quorum_offset=offset)
+        replica.stop()
+        master.stop()
+        replica.start()
+        self.assertEqual(replica.get("a"), b"1")
+
+    def test_an_export_is_of_the_committed_state_and_waits_for_no_quorum(self):
+        cluster = self.sync_cluster(1, **SHORT)
+        master = cluster.master
+        self.wait_writable(master)
+        master.put("a", b"1")
+        master.put("b", b"1")
+        self.pause(cluster.replica)
+        committed = self.offset(master)
+        for key, value in (("a", b"2"), ("c", b"2")):
+            self.assertEqual(master.request("PUT", f"/kv/{key}", value)[0], 504)
+        self.assertEqual(master.request("DELETE", "/kv/b")[0], 504)
+        status, headers, body = master.request("GET", "/export")
+        self.assertEqual((status, headers["Nexus-Offset"]), (200, str(committed)))
+        lines = {line["key"]: line["value"] for line in map(json.loads, body.splitlines())}
+        self.assertEqual(lines, {"a": "1", "b": "1", "writable": "x"})
+        self.assertEqual(
+            {item["key"]: item["value"] for item in master.json("GET", "/kv")["items"]}, lines
+        )
+        snapshot = master.json("POST", "/replication/snapshot")
+        self.assertEqual(snapshot["wal_offset"], committed)
+        self.assert_problem(master.request("GET", "/export", headers=LOCAL), 400, "bad_parameter")
+
+    def test_a_linearizable_read_asks_the_quorum(self):
+        cluster = self.sync_cluster(1, **{"http.request_timeout_ms": 500})
+        master = cluster.master
+        self.wait_writable(master)
+        asked = {"Nexus-Read": "linearizable"}
+        master.put("a", b"1")
+        self.assertEqual(master.get("a", headers=asked), b"1")
+        readers = [
+            threading.Thread(
+                target=lambda: self.assertEqual(
+                    [master.client().get("a", headers=asked) for _ in range(20)], [b"1"] * 20
+                )
+            )
+            for _ in range(4)
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        self.assert_problem(
+            cluster.replica.request("GET", "/kv/a", headers=asked), 403, "read_only_replica"
+        )
+        walreceiver = self.pause(cluster.replica, "walreceiver")
+        self.assert_problem(
+            master.request("GET", "/kv/a", headers=asked), 503, "quorum_unavailable"
+        )
+        self.assertEqual(master.request("GET", "/kv/a")[0], 200)
+        self.resume(walreceiver)
+        master.wait_until(
+            lambda: master.request("GET", "/kv/a", headers=asked)[0] == 200, what="the quorum"
+        )
+
+    def test_min_offset_counts_what_is_committed(self):
+        cluster = self.sync_cluster(1, **SHORT, **{"http.request_timeout_ms": 300})
+        master = cluster.master
+        self.wait_writable(master)
+        self.pause(cluster.replica)
+        offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
+        wanted = {"Nexus-Min-Offset": str(offset)}
+        self.assert_problem(
+            master.request("GET", "/kv/a", headers=wanted), 504, "min_offset_timeout"
+        )
+        self.assertEqual(master.get("a", headers={**wanted, **LOCAL}), b"1")
+
+
+class Entries(SyncTestCase):
+    """GET /replication/entry/N"""
+
+    def test_states(self):
+        master = self.node("master")
+        for i in range(3):
+            master.put(f"k{i}", b"v")
+        entry = lambda path: master.json("GET", f"/replication/entry/{path}")
+        self.assertEqual(entry("3?epoch=1"), {"state": "pending", "nodes": "1/1"})
+        self.assertEqual(entry("3@1"), {"state": "pending", "nodes": "1/1"})
+        self.assertEqual(entry("3?epoch=2")["state"], "given_up")
+        self.assertEqual(entry("4?epoch=1")["state"], "given_up")
+        self.assertEqual(entry("4"), {"state": "pending", "nodes": "0/1"})
+        for bad in ("0", "x", "-1", "1?epoch=0", "1?epoch=x", "1?epok=1"):
+            self.assert_problem(
+                master.request("GET", f"/replication/entry/{bad}"), 400, "bad_parameter"
+            )
+        self.assert_problem(
+            master.request("GET", "/replication/entry/"), 404, "no_such_endpoint"
+        )
+        standalone = self.node("standalone")
+        standalone.put("k", b"v")
+        self.assertEqual(
+            standalone.json("GET", "/replication/entry/1"), {"state": "quorum", "nodes": "1/1"}
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
