@@ -45,17 +45,18 @@ static void teardown(void)
     state_dir_remove();
 }
 
+static uint64_t last_of(uint64_t number)
+{
+    return atomic_load_explicit(&log_generation(number)->last_offset, memory_order_relaxed);
+}
+
 static void merge_next(void)
 {
     struct nx_merge_result result;
 
-    ck_assert_int_eq(nx_merge_generation(shm, writer, merged + 1,
-                                         log_generation(merged + 1)->last_offset, &result),
-                     0);
+    ck_assert_int_eq(nx_merge_generation(shm, writer, merged + 1, last_of(merged + 1), &result), 0);
     merged++;
-    ck_assert_uint_eq(
-        result.position.offset,
-        atomic_load_explicit(&log_generation(merged)->last_offset, memory_order_relaxed));
+    ck_assert_uint_eq(result.position.offset, last_of(merged));
 }
 
 static void free_next(void)
