@@ -58,7 +58,8 @@ static int finish_query(struct nx_walreceiver *r)
     while (rc == EAI_INPROGRESS && !nx_receiver_ended(r)) {
         if (nx_now_ms() >= r->deadline_ms) {
             nx_receiver_end(r, NX_CAUSE_TIMEOUT, 0,
-                            "the name of %s was not resolved within connect_timeout_ms (%llu)",
+                            "the name of %s was not resolved within connect_timeout_ms (%llu): "
+                            "check this host's name servers",
                             master_addr(r),
                             (unsigned long long)r->process->config->replication.connect_timeout_ms);
             return rc;
@@ -82,8 +83,10 @@ static struct addrinfo *resolve(struct nx_walreceiver *r)
         rc = finish_query(r);
     }
     if (rc != 0) {
-        nx_receiver_end(r, NX_CAUSE_RESOLVE, (uint32_t)-rc, "can't resolve %s: %s", master_addr(r),
-                        gai_strerror(rc));
+        nx_receiver_end(r, NX_CAUSE_RESOLVE, (uint32_t)-rc,
+                        "can't resolve %s: %s: check the name in replication.master_addr and this "
+                        "host's name servers",
+                        master_addr(r), gai_strerror(rc));
         return NULL;
     }
     return query.request.ar_result;
@@ -152,6 +155,33 @@ static int connect_any(struct nx_walreceiver *r, const struct addrinfo *addresse
     return fd;
 }
 
+/* In words that lead to the operator's next step; `error` is an errno. */
+static void end_unconnected(struct nx_walreceiver *r, int error)
+{
+    const struct nx_config *config = r->process->config;
+    const char *reason = strerrordesc_np(error);
+
+    if (error == ETIMEDOUT) {
+        nx_receiver_end(
+            r, NX_CAUSE_TIMEOUT, ETIMEDOUT,
+            "can't connect to master %s: no answer within connect_timeout_ms (%llu): check "
+            "that its host is up and that firewall rules allow this port",
+            master_addr(r), (unsigned long long)config->replication.connect_timeout_ms);
+    } else if (error == ECONNREFUSED) {
+        nx_receiver_end(
+            r, NX_CAUSE_CONNECT, ECONNREFUSED,
+            "can't connect to master %s: %s: nothing listens there; verify that the "
+            "master is running and that this is its replication port (15475, unless its "
+            "replication.bind_addr says otherwise), and check firewall rules",
+            master_addr(r), reason);
+    } else {
+        nx_receiver_end(
+            r, NX_CAUSE_CONNECT, (uint32_t)error,
+            "can't connect to master %s: %s: check network connectivity and firewall rules",
+            master_addr(r), reason);
+    }
+}
+
 void nx_connect(struct nx_walreceiver *r)
 {
     const struct nx_config *config = r->process->config;
@@ -166,8 +196,7 @@ void nx_connect(struct nx_walreceiver *r)
     fd = connect_any(r, addresses);
     freeaddrinfo(addresses);
     if (fd < 0) {
-        nx_receiver_end(r, fd == -ETIMEDOUT ? NX_CAUSE_TIMEOUT : NX_CAUSE_CONNECT, (uint32_t)-fd,
-                        "can't connect to master %s: %s", master_addr(r), strerrordesc_np(-fd));
+        end_unconnected(r, -fd);
         return;
     }
     (void)nx_net_nodelay(fd);

@@ -40,9 +40,16 @@ void nx_receive_snapshot_init(struct nx_walreceiver *r)
 /* Something failed here. */
 static void fail(struct nx_walreceiver *r, const char *doing, int rc)
 {
+    char room[160] = "";
+
+    if (rc == -ENOSPC) {
+        (void)snprintf(room, sizeof room,
+                       "; %" PRIu64 " bytes of the snapshot are here (of %" PRIu64
+                       ", 0: not known yet): free disk space on this replica",
+                       r->sync.incoming.bytes, r->sync.total_size);
+    }
     nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL, "full sync: %s %s/%s: %s%s", doing,
-                       r->process->data_dir, NX_SNAPSHOT_DIR, nx_errno_text(rc),
-                       rc == -ENOSPC ? "; free disk space on this replica" : "");
+                       r->process->data_dir, NX_SNAPSHOT_DIR, nx_errno_text(rc), room);
     r->cause.slow = true;
 }
 
@@ -456,12 +463,28 @@ void nx_receive_snapshot_watch(struct nx_walreceiver *r)
     }
 }
 
+/* A connection that ended in the middle: how far the transfer is, behind why it ended. */
+static void note_progress(struct nx_walreceiver *r)
+{
+    const struct nx_snapshot_receipt *sync = &r->sync;
+    size_t length = strlen(r->cause.text);
+
+    if (sync->phase == NX_INCOMING_CHUNKS &&
+        (r->cause.kind == NX_CAUSE_BROKEN || r->cause.kind == NX_CAUSE_SILENCE)) {
+        (void)snprintf(r->cause.text + length, sizeof r->cause.text - length,
+                       " during a full sync: %" PRIu64 " bytes of snapshot %s are here (of %" PRIu64
+                       ", 0: not known yet) and are gone on with; check network stability",
+                       sync->incoming.bytes, sync->incoming.id, sync->total_size);
+    }
+}
+
 void nx_receive_snapshot_end_session(struct nx_walreceiver *r)
 {
     struct nx_snapshot_receipt *sync = &r->sync;
     bool failed =
         atomic_load_explicit(&r->shm->restore.stage, memory_order_acquire) == NX_RESTORE_FAILED;
 
+    note_progress(r);
     if (sync->phase >= NX_INCOMING_CHUNKS && failed) {
         /* Another restore process is to begin when the transfer goes on. */
         atomic_store_explicit(&published(r)->number, 0, memory_order_release);

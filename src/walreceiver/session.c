@@ -215,8 +215,25 @@ static void take_frames(struct nx_walreceiver *r)
         hear_offset(r, r->last.offset);
     }
     if (rc == -EBADMSG) {
-        nx_receiver_refuse(r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME, "the master sent: %s",
-                           nx_frame_fault_text(&frame, text, sizeof text));
+        nx_receiver_refuse(
+            r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME, "the master sent: %s%s%s%s",
+            nx_frame_fault_text(&frame, text, sizeof text), r->welcomed ? "" : "; is ",
+            r->welcomed ? "" : config_of(r)->replication.master_addr,
+            r->welcomed ? "" : " a master's replication port (15475 by default)?");
+    }
+}
+
+/* The master, or what is taken for one, has closed its side. */
+static void end_closed(struct nx_walreceiver *r)
+{
+    if (r->welcomed) {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the master closed the connection%s",
+                        nx_frame_io_partial(&r->io) ? " in the middle of a frame" : "");
+    } else {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, 0,
+                        "%s closed the connection before its Welcome: is %s a master's replication "
+                        "port (15475 by default)?",
+                        r->peer, config_of(r)->replication.master_addr);
     }
 }
 
@@ -232,8 +249,7 @@ static void input(struct nx_walreceiver *r)
         }
     }
     if (rc == -EPIPE) {
-        nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the master closed the connection%s",
-                        nx_frame_io_partial(&r->io) ? " in the middle of a frame" : "");
+        end_closed(r);
     } else if (rc < 0 && rc != -EAGAIN) {
         nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
                         strerrordesc_np(-rc));
@@ -322,9 +338,13 @@ static void check_silence(struct nx_walreceiver *r)
 
     if (!r->welcomed) {
         if (now >= r->deadline_ms) {
-            nx_receiver_end(r, NX_CAUSE_TIMEOUT, 0,
-                            "%s answered no Welcome within connect_timeout_ms (%llu)", r->peer,
-                            (unsigned long long)config_of(r)->replication.connect_timeout_ms);
+            nx_receiver_end(
+                r, NX_CAUSE_TIMEOUT, 0,
+                "%s accepted the connection but answered no Welcome within "
+                "connect_timeout_ms (%llu): is it hung, or is %s no master's replication "
+                "port (15475 by default)?",
+                r->peer, (unsigned long long)config_of(r)->replication.connect_timeout_ms,
+                config_of(r)->replication.master_addr);
         }
     } else if (deaf(r)) {
         r->heard_ms = now;

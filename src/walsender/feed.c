@@ -21,8 +21,10 @@ static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
         nx_walsender_end(
             ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_INTERNAL,
             "the replica was too slow: entry %llu is next, the oldest kept here is %llu; when it "
-            "comes again it gets a full sync",
-            (unsigned long long)from, oldest);
+            "comes again it gets a full sync (a larger replication.max_log_size, now %llu, or "
+            "wal.max_size avoids that)",
+            (unsigned long long)from, oldest,
+            (unsigned long long)ws->process->config->replication.max_log_size);
         return;
     }
     nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,

@@ -37,8 +37,10 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
         return refuse(verdict, NX_WIRE_ERROR_BAD_FRAME, "Hello: replica_id is not a UUID");
     }
     if (facts->role != NX_NODE_MASTER) {
-        return refuse(verdict, NX_WIRE_ERROR_NOT_A_MASTER,
-                      "this node is a replica; its master is %s", facts->master_addr);
+        return refuse(
+            verdict, NX_WIRE_ERROR_NOT_A_MASTER,
+            "this node is a replica; its master is %s: point replication.master_addr there",
+            facts->master_addr);
     }
     if (facts->draining) {
         return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, "this master is shutting down");

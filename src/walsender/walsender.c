@@ -196,8 +196,22 @@ static void turn(struct nx_walsender *ws)
         check_silence(ws);
     }
     if (!nx_walsender_ended(ws)) {
+        nx_lag_report(ws);
         show_title(ws);
         sleep_until_woken(ws);
+    }
+}
+
+/* How far a transfer was that ended with its connection; "" otherwise. */
+static void describe_transfer(const struct nx_walsender *ws, char *buf, size_t cap)
+{
+    buf[0] = '\0';
+    if (ws->sync.phase == NX_FULL_SYNC_SEND) {
+        (void)snprintf(
+            buf, cap,
+            "; its full sync had sent %llu of %llu bytes (0: not known yet) of snapshot %s",
+            (unsigned long long)ws->sync.sent, (unsigned long long)ws->sync.total_size,
+            ws->sync.pin.snapshot_id);
     }
 }
 
@@ -207,14 +221,16 @@ static void say_why(struct nx_walsender *ws)
     bool known = ws->replica_id[0] != '\0';
     const char *kind = known ? "replica " : "a peer";
     const char *id = known ? ws->replica_id : "";
+    char transfer[160];
 
+    describe_transfer(ws, transfer, sizeof transfer);
     switch (ws->ending.kind) {
     case NX_ENDING_NONE:
     case NX_ENDING_QUIET:
         nx_debug("connection from %s on the replication port ended: %s", ws->peer, ws->ending.text);
         break;
     case NX_ENDING_NORMAL:
-        nx_info("%s%s at %s disconnected: %s", kind, id, ws->peer, ws->ending.text);
+        nx_info("%s%s at %s disconnected: %s%s", kind, id, ws->peer, ws->ending.text, transfer);
         break;
     case NX_ENDING_REFUSED:
         if (ws->ending.code == 0) {

@@ -7,6 +7,7 @@
  *     feed.c     what goes to it: entries up to durable_offset, Pings, Pongs
  *     stream.c   where entries are read: shared log, else WAL files
  *     full_sync.c, send_snapshot.c  a snapshot, where entries won't do
+ *     lag_report.c  why a replica stays behind, for the log
  */
 #ifndef NX_WALSENDER_WALSENDER_H
 #define NX_WALSENDER_WALSENDER_H
@@ -15,6 +16,7 @@
 #include "common/frame_io.h"
 #include "common/process.h"
 #include "walsender/full_sync.h"
+#include "walsender/lag_report.h"
 #include "walsender/stream.h"
 
 #include <stdbool.h>
@@ -54,12 +56,12 @@ struct nx_walsender {
     uint64_t pinged_ms;
     bool pong_due; /* one Pong for all Pings since the last */
     uint64_t pong_timestamp;
-    uint64_t told_quorum; /* the quorum's offset that the replica has heard */
-    uint64_t asked_stamp; /* timestamp of the last Ping: unique, and never lower than one before */
-    uint64_t asked_us;    /* when it was queued ... */
-    uint64_t
-        awaited_stamp;   /* ... and the one whose Pong is awaited for a confirmation, 0: none ... */
-    uint64_t awaited_us; /* ... queued then */
+    uint64_t told_quorum;   /* the quorum's offset that the replica has heard */
+    uint64_t asked_stamp;   /* timestamp of the last Ping: unique, never lower than one before */
+    uint64_t asked_us;      /* when it was queued */
+    uint64_t awaited_stamp; /* of the Ping whose Pong is awaited for a confirmation; 0: none */
+    uint64_t awaited_us;    /* when that was queued */
+    struct nx_lag_watch lag;
     uint64_t drain_until_ms; /* 0: not stopping */
     uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
