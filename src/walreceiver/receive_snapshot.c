@@ -37,19 +37,31 @@ void nx_receive_snapshot_init(struct nx_walreceiver *r)
     r->sync = (struct nx_snapshot_receipt){.dir_fd = -1, .incoming = NX_INCOMING_NONE};
 }
 
+/* "N of M bytes of the snapshot are here"; M isn't known while the master still makes it. */
+static void describe_progress(const struct nx_snapshot_receipt *sync, char *buf, size_t cap)
+{
+    char total[32] = "";
+
+    if (sync->incoming.part_fd < 0) {
+        (void)snprintf(buf, cap, "nothing of the snapshot is here yet");
+        return;
+    }
+    if (sync->total_size > 0) {
+        (void)snprintf(total, sizeof total, " of %" PRIu64, sync->total_size);
+    }
+    (void)snprintf(buf, cap, "%" PRIu64 "%s bytes of snapshot %s are here", sync->incoming.bytes,
+                   total, sync->incoming.id);
+}
+
 /* Something failed here. */
 static void fail(struct nx_walreceiver *r, const char *doing, int rc)
 {
-    char room[160] = "";
+    char progress[160];
 
-    if (rc == -ENOSPC) {
-        (void)snprintf(room, sizeof room,
-                       "; %" PRIu64 " bytes of the snapshot are here (of %" PRIu64
-                       ", 0: not known yet): free disk space on this replica",
-                       r->sync.incoming.bytes, r->sync.total_size);
-    }
-    nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL, "full sync: %s %s/%s: %s%s", doing,
-                       r->process->data_dir, NX_SNAPSHOT_DIR, nx_errno_text(rc), room);
+    describe_progress(&r->sync, progress, sizeof progress);
+    nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL, "full sync: %s %s/%s: %s; %s%s",
+                       doing, r->process->data_dir, NX_SNAPSHOT_DIR, nx_errno_text(rc), progress,
+                       rc == -ENOSPC ? ": free disk space on this replica" : "");
     r->cause.slow = true;
 }
 
@@ -466,15 +478,15 @@ void nx_receive_snapshot_watch(struct nx_walreceiver *r)
 /* A connection that ended in the middle: how far the transfer is, behind why it ended. */
 static void note_progress(struct nx_walreceiver *r)
 {
-    const struct nx_snapshot_receipt *sync = &r->sync;
     size_t length = strlen(r->cause.text);
+    char progress[160];
 
-    if (sync->phase == NX_INCOMING_CHUNKS &&
+    if (r->sync.phase == NX_INCOMING_CHUNKS &&
         (r->cause.kind == NX_CAUSE_BROKEN || r->cause.kind == NX_CAUSE_SILENCE)) {
+        describe_progress(&r->sync, progress, sizeof progress);
         (void)snprintf(r->cause.text + length, sizeof r->cause.text - length,
-                       " during a full sync: %" PRIu64 " bytes of snapshot %s are here (of %" PRIu64
-                       ", 0: not known yet) and are gone on with; check network stability",
-                       sync->incoming.bytes, sync->incoming.id, sync->total_size);
+                       " during a full sync: %s, it goes on from there; check network stability",
+                       progress);
     }
 }
 

@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define READS 8 /* at most, before output has its turn */
+#define READS       8   /* at most, before output has its turn */
+#define MESSAGE_MAX 512 /* bytes of an Error that are logged */
 
 /* A frame whose payload makes no sense. */
 static void end_unreadable(struct nx_walsender *ws, const struct nx_frame *frame)
@@ -84,13 +85,19 @@ static void take_request(struct nx_walsender *ws, const struct nx_frame *frame)
     }
 }
 
+/* Its reason whole, because the replica is where the matter is to be mended; the log escapes it. */
 static void take_error(struct nx_walsender *ws, const struct nx_frame *frame)
 {
-    char text[256];
+    struct nx_msg_error error;
 
-    nx_walsender_end(
-        ws, NX_ENDING_NORMAL, 0, "the replica says %s",
-        nx_wire_print(frame->type, frame->payload, frame->payload_length, text, sizeof text));
+    if (nx_wire_decode_error(frame->payload, frame->payload_length, &error) < 0) {
+        end_unreadable(ws, frame);
+        return;
+    }
+    nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the replica says Error %u (%s): %.*s", error.code,
+                     nx_wire_error_text(error.code),
+                     error.message.length < MESSAGE_MAX ? (int)error.message.length : MESSAGE_MAX,
+                     (const char *)error.message.data);
 }
 
 /* True when the frame is done with. */

@@ -202,16 +202,18 @@ static void turn(struct nx_walsender *ws)
     }
 }
 
-/* How far a transfer was that ended with its connection; "" otherwise. */
+/* How far a transfer was that ended with its connection; "" where there was none. */
 static void describe_transfer(const struct nx_walsender *ws, char *buf, size_t cap)
 {
+    char total[32] = "";
+
     buf[0] = '\0';
+    if (ws->sync.size_known) {
+        (void)snprintf(total, sizeof total, " of %llu", (unsigned long long)ws->sync.total_size);
+    }
     if (ws->sync.phase == NX_FULL_SYNC_SEND) {
-        (void)snprintf(
-            buf, cap,
-            "; its full sync had sent %llu of %llu bytes (0: not known yet) of snapshot %s",
-            (unsigned long long)ws->sync.sent, (unsigned long long)ws->sync.total_size,
-            ws->sync.pin.snapshot_id);
+        (void)snprintf(buf, cap, "; its full sync had sent %llu%s bytes of snapshot %s",
+                       (unsigned long long)ws->sync.sent, total, ws->sync.pin.snapshot_id);
     }
 }
 

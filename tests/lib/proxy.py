@@ -6,6 +6,8 @@
         proxy.cut_after(300_000)    # bytes towards the replica, from now on
         proxy.rate = None
 
+record=True keeps all bytes of each connection: proxy.recordings.
+
 Down is towards the one who connects (the replica), up is towards the target (the master). Its own
 buffers are small, so that what it holds back stays where it comes from.
 """
@@ -35,6 +37,8 @@ class _Link:
     def __init__(self, client, target):
         self.client = client
         self.target = target
+        self.bytes_down = bytearray()  # as far as they are recorded
+        self.bytes_up = bytearray()
         self.dead = False
         self.pumps = 2  # still running
 
@@ -53,8 +57,11 @@ class Proxy:
 
     rate: towards the replica only, or with both=True in either direction."""
 
-    def __init__(self, target_port, rate=None, both=False, port=0, host="127.0.0.1"):
+    def __init__(
+        self, target_port, rate=None, both=False, port=0, host="127.0.0.1", record=False
+    ):
         self.host = host
+        self.recordings = [] if record else None  # (bytes down, bytes up) of each connection
         self.target_port = target_port
         self.both = both
         self._changed = threading.Condition()
@@ -157,6 +164,8 @@ class Proxy:
                 self._accepted += 1
                 link = _Link(client, target)
                 self._links.append(link)
+                if self.recordings is not None:
+                    self.recordings.append((link.bytes_down, link.bytes_up))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
             for sock in (client, target):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -181,6 +190,9 @@ class Proxy:
         try:
             while data := self._read(link, source, flow):
                 count, is_last = self._admit(link, flow, len(data))
+                if self.recordings is not None:
+                    seen = link.bytes_down if flow is self._down else link.bytes_up
+                    seen += data[:count]
                 sink.sendall(data[:count])
                 if is_last:
                     self.cut()
