@@ -194,8 +194,8 @@ class HighLag(TroubleCase):
     """`High Replication Lag`: bandwidth, max_log_size, the write load; the log says which."""
 
     FAST = {
-        "NEXUS_REPLICATION_HEARTBEAT_MS": "200",
-        "NEXUS_REPLICATION_MAX_READY_LAG": "10",
+        "NEXUS_REPLICATION_HEARTBEAT_MS": "500",
+        "NEXUS_REPLICATION_MAX_READY_LAG": "99",
         "NEXUS_WAL_SHM_SIZE": "32MiB",
     }
 
@@ -250,7 +250,6 @@ class HighLag(TroubleCase):
         line = self.assert_lag_line(master, replica, mark, "not yet sent")
         # What a proxy doesn't read, the kernel can't tell from what a replica doesn't.
         self.assertRegex(line, "check network bandwidth|the proxy between")
-        self.assertRegex(line, r": [1-9]\d* not yet sent")
         proxies[0].rate = None
         master.wait_log("is up again", since=mark)
 
@@ -335,7 +334,7 @@ class SnapshotFails(FullSyncCase):
         line = self.line(replica, "WARN.*full sync: .*(disk|space)")
         self.assertRegex(line, "free disk space on this replica|free some space")
         self.assertIn(directory, line)
-        line = self.line(master, "replica .*full sync: ")
+        line = self.line(master, r"the replica says Error 10 \(.*full sync: ")
         self.assertIn(replica.status()["node_id"], line)
 
 
