@@ -39,7 +39,6 @@ NOT_BUILT = {
     "replication.tls_key_file": "/run/key.pem",
     "replication.tls_ca_file": "/run/ca.pem",
     "replication.peers": "a.example.com:15474",
-    "replication.mode": "sync",
 }
 
 # What a bad value's message must say, by kind of value.
@@ -307,9 +306,9 @@ class CommandLine(NexusTestCase):
                 self.assertIn(f"{path}:2: {said}", self.refused("-c", "a.conf"))
                 error = self.refused(env={variable_of(name): value})
                 self.assertIn(f"{variable_of(name)}: {said}", error)
-        name, value = "replication.mode", "sync"
+        name, value = "http.tls_key_file", "key.pem"
         error = self.refused("--check-config", f"--{name}={value}")
-        self.assertIn(f"{name} = {value} is not built yet in this version; use async", error)
+        self.assertIn(f"{name} = {value} is not built yet in this version; leave it empty", error)
 
     def test_a_secret_in_the_wrong_place_is_not_shown(self):
         secret = "correct-horse-battery"
@@ -389,8 +388,8 @@ class Reload(NexusTestCase):
             ("[http]\nmax_value_size = 1000\nworkers = many\n", r'a\.conf:3: http\.workers = "many"'),
             ("[http]\nmax_value_size = 1000\nnothing = 1\n", r'a\.conf:3: unknown key "nothing"'),
             (
-                "[http]\nmax_value_size = 1000\n[replication]\nmode = sync\n",
-                r"a\.conf:4: replication\.mode = sync is not built yet",
+                "[http]\nmax_value_size = 1000\n[replication]\nmode = sync\n[wal]\nfsync = off\n",
+                r"a\.conf:4: replication\.mode = sync needs wal\.fsync = always",
             ),
         ):
             self.reload(text, r"ERROR postmaster\[\d+\]: the configuration stays as it was: .*" + said)
@@ -411,11 +410,12 @@ class Reload(NexusTestCase):
 
 
 class Start(NexusTestCase):
-    def test_a_mode_that_is_not_built_starts_nothing(self):
-        node = self.node("master", start=False, env={"NEXUS_REPLICATION_MODE": "sync"})
+    def test_a_combination_that_can_not_be_starts_nothing(self):
+        env = {"NEXUS_REPLICATION_MODE": "sync", "NEXUS_WAL_FSYNC": "everysec"}
+        node = self.node("master", start=False, env=env)
         node.launch()
         self.assertEqual(node.wait_exit(), 1)
-        self.assertIn("replication.mode = sync is not built yet in this version", node.log())
+        self.assertIn("replication.mode = sync needs wal.fsync = always", node.log())
         self.assertFalse(os.path.exists(node.data_dir))
 
     def test_warnings_of_the_environment_are_in_the_log(self):
