@@ -102,6 +102,43 @@ START_TEST(the_last_operation_on_a_key_in_an_entry_counts)
 }
 END_TEST
 
+START_TEST(the_beginning_of_a_generation_can_be_merged_and_then_the_rest)
+{
+    struct nx_state *state = state_open(true);
+    struct nx_merge_result result;
+    struct nx_position position;
+    struct nx_record record;
+
+    log_put(&walwriter, "a", "1");   /* 1 */
+    log_put(&walwriter, "b", "1");   /* 2 */
+    log_put(&walwriter, "a", "2");   /* 3 */
+    log_delete(&walwriter, "b");     /* 4 */
+    log_put(&walwriter, "new", "4"); /* 5 */
+    log_publish(&walwriter);
+    log_seal(&walwriter);
+    ck_assert_int_eq(nx_merge_generation(shm, state, 1, 2, &result), 0);
+    ck_assert_uint_eq(result.position.offset, 2);
+    ck_assert_int_eq(nx_state_read_begin(state, &position), 0);
+    ck_assert_uint_eq(position.offset, 2);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"a", 1, &record), 0);
+    ck_assert_uint_eq(record.offset, 1);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"b", 1, &record), 0);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"new", 3, &record), -ENOENT);
+    nx_state_read_end(state);
+
+    merge(state, 1, &result);
+    ck_assert_int_eq(nx_state_read_begin(state, &position), 0);
+    ck_assert_uint_eq(position.offset, 5);
+    ck_assert_uint_eq(position.crc, walwriter.last_crc);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"a", 1, &record), 0);
+    ck_assert_uint_eq(record.offset, 3);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"b", 1, &record), -ENOENT);
+    ck_assert_int_eq(nx_state_get(state, (const uint8_t *)"new", 3, &record), 0);
+    nx_state_read_end(state);
+    nx_state_close(state);
+}
+END_TEST
+
 START_TEST(a_full_map_merges_nothing)
 {
     static char value[200000];
@@ -509,6 +546,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, only_the_newest_version_of_a_key_arrives);
     tcase_add_test(tcase, the_last_operation_on_a_key_in_an_entry_counts);
+    tcase_add_test(tcase, the_beginning_of_a_generation_can_be_merged_and_then_the_rest);
     tcase_add_test(tcase, a_full_map_merges_nothing);
     tcase_add_test(tcase, a_log_that_is_not_what_it_must_be_merges_nothing);
     tcase_add_test(tcase, readers_see_one_offset_while_generations_are_merged_and_recycled);
