@@ -134,7 +134,7 @@ static int enter_ring(struct http_worker *worker, struct submission *submission)
     return rc;
 }
 
-/* The loop turns then at the latest. Without memory for that it turns soon, and tries again. */
+/* The clock is looked at then at the latest. */
 static void check_at(struct http_worker *worker, uint64_t when_ms)
 {
     struct submissions *submissions = &worker->submissions;
@@ -175,6 +175,7 @@ int nx_submissions_put(struct connection *connection, const struct write_request
         if (!STAILQ_EMPTY(&submissions->gated) || !nx_durability_possible(worker)) {
             STAILQ_INSERT_TAIL(&submissions->gated, submission, wait);
             check_at(worker, nx_now_ms() + GATE_LOOK_MS);
+            check_at(worker, submission->deadline_ms);
             return 0;
         }
     }
@@ -354,9 +355,23 @@ static void plan_check(struct http_worker *worker, uint64_t now)
     TAILQ_FOREACH(submission, &submissions->confirming, confirm) {
         check_at(worker, submission->deadline_ms);
     }
-    if (!STAILQ_EMPTY(&submissions->gated) || submissions->confirming_all > 0) {
+    submission = STAILQ_FIRST(&submissions->gated);
+    if (submission != NULL) {
+        check_at(worker, submission->deadline_ms);
+    }
+    if (submission != NULL || submissions->confirming_all > 0) {
         check_at(worker, now + GATE_LOOK_MS);
     }
+}
+
+/* The timer's clock may be a little ahead of ours: what it says counts. */
+void nx_submissions_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct http_worker *worker = arg;
+
+    (void)fd;
+    (void)what;
+    worker->submissions.check_ms = 1;
 }
 
 static void check_clock(struct http_worker *worker)

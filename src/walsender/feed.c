@@ -154,10 +154,14 @@ void nx_feed_publish(struct nx_walsender *ws)
     struct nx_replica_slot *slot = ws->slot;
 
     atomic_store_explicit(&slot->bytes_sent, ws->io.sent, memory_order_relaxed);
-    if (!ws->welcomed || nx_walsender_ended(ws)) {
+    if (!ws->welcomed) {
         return;
     }
     atomic_store_explicit(&slot->heard_ms, ws->heard_ms, memory_order_relaxed);
+    nx_count_ack(ws); /* also the last one of a replica that said goodbye */
+    if (nx_walsender_ended(ws)) {
+        return;
+    }
     nx_full_sync_publish(ws);
     nx_full_sync_track_pin(ws);
     if (nx_full_sync_runs(&ws->sync)) {
@@ -169,5 +173,4 @@ void nx_feed_publish(struct nx_walsender *ws)
     if (ws->acked_offset >= nx_walsender_durable(ws)) {
         atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
     }
-    nx_count_ack(ws);
 }
