@@ -194,13 +194,16 @@ static void on_nothing(evutil_socket_t fd, short what, void *arg)
 static void on_control(evutil_socket_t fd, short what, void *arg)
 {
     struct http_worker *worker = arg;
-    struct nx_control_message reply;
+    struct nx_control_message replies[NX_MOST_ASKS];
+    size_t count;
 
     (void)fd;
     (void)what;
-    /* There is one question at a time, and so one reply. */
-    while (nx_process_control(worker->process, &reply, 1) > 0) {
-        nx_snapshots_answered(worker, &reply);
+    /* No more than there are questions can be waiting. */
+    while ((count = nx_process_control(worker->process, replies, NX_MOST_ASKS)) > 0) {
+        for (size_t i = 0; i < count; i++) {
+            nx_control_asks_answered(worker, &replies[i]);
+        }
     }
 }
 
@@ -289,6 +292,7 @@ static void begin_stop(struct http_worker *worker)
     }
     nx_submissions_end(worker);
     nx_snapshots_end(worker, fast);
+    nx_control_asks_end(worker);
     retire_all(worker);
 }
 

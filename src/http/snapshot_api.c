@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/snapshot_job.h"
 #include "http/connection.h"
+#include "http/control_ask.h"
 #include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
@@ -243,18 +244,16 @@ void nx_handle_snapshot_delete(struct connection *connection)
 
 /* ---- having one made ---- */
 
+static void on_answered(struct http_worker *worker, const struct nx_control_message *reply);
+
 /* Asks the postmaster, where no question is under way already. 0 or -errno. */
 static int ask(struct http_worker *worker)
 {
     int rc = 0;
 
     if (!worker->snapshot_asked) {
-        rc = nx_control_send(worker->process->control.fd, NX_CONTROL_SNAPSHOT, NX_SNAPSHOT_REQUEST,
-                             worker->snapshot_ticket + 1, NULL);
-    }
-    if (rc == 0 && !worker->snapshot_asked) {
-        worker->snapshot_ticket++;
-        worker->snapshot_asked = true;
+        rc = nx_control_ask(worker, NX_CONTROL_SNAPSHOT, NX_SNAPSHOT_REQUEST, NULL, on_answered);
+        worker->snapshot_asked = rc == 0;
     }
     return rc;
 }
@@ -320,14 +319,10 @@ static void take_answer(struct connection *connection, const struct nx_control_m
     }
 }
 
-void nx_snapshots_answered(struct http_worker *worker, const struct nx_control_message *reply)
+static void on_answered(struct http_worker *worker, const struct nx_control_message *reply)
 {
     struct connection *connection = LIST_FIRST(&worker->snapshots);
 
-    if (reply->type != NX_CONTROL_DONE || reply->arg != worker->snapshot_ticket ||
-        !worker->snapshot_asked) {
-        return;
-    }
     worker->snapshot_asked = false;
     /* One that comes while these are answered goes to the front, where it isn't met. */
     while (connection != NULL) {

@@ -2,16 +2,12 @@
 #ifndef NX_HTTP_SNAPSHOT_API_H
 #define NX_HTTP_SNAPSHOT_API_H
 
-#include "common/control.h"
 #include "storage/snapshot_files.h"
 
 #include <stdbool.h>
 
 struct connection;
 struct http_worker;
-
-/* The postmaster has answered this worker. */
-void nx_snapshots_answered(struct http_worker *worker, const struct nx_control_message *reply);
 
 /* Answers the requests whose job is over. True when there were any. */
 bool nx_snapshots_poll(struct http_worker *worker);

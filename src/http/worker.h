@@ -7,6 +7,7 @@
 #include "common/quorum.h"
 #include "common/submit.h"
 #include "http/connection.h"
+#include "http/control_ask.h"
 #include "http/request.h"
 #include "http/submissions.h"
 #include "http/text.h"
@@ -48,8 +49,8 @@ struct http_worker {
     struct connection_list waits; /* parked requests */
     struct connection_list exports;
     struct connection_list snapshots; /* requests for one (snapshot_api.h) */
-    uint64_t snapshot_ticket;         /* of the last one that the postmaster was asked for */
-    bool snapshot_asked;              /* it has not answered yet */
+    bool snapshot_asked;              /* the postmaster was, for one, and has not answered yet */
+    struct nx_control_asks asks;      /* what the postmaster was asked and has not answered yet */
     SLIST_HEAD(request_list, request) free_requests;
     unsigned free_request_count;
     unsigned turned_away; /* connections above http.max_connections that are being told so */
