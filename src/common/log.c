@@ -132,6 +132,12 @@ static void follow_reopening(void)
     }
 }
 
+int nx_log_fd(void)
+{
+    follow_reopening();
+    return state.fd;
+}
+
 /* ---- the line ---- */
 
 __attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...)

@@ -28,6 +28,9 @@ void nx_log_set_process(const char *kind);
  * so before its next line. Async-signal-safe. Without a log file it does nothing. */
 void nx_log_reopen(void);
 
+/* The descriptor that lines are written to at this moment. */
+int nx_log_fd(void);
+
 /* Bytes of the UTF-8 character that a NUL-terminated text begins with, when it may be shown as it is; 0 for
  * control characters and for what isn't UTF-8 (overlong forms and surrogates aren't). */
 size_t nx_log_printable(const char *text);

@@ -249,9 +249,14 @@ struct nx_receiver_state {
     nx_atomic_u64 bytes_received;
     nx_atomic_u64 bytes_sent;
     nx_atomic_u64 reconnects;    /* Welcomes after the first */
-    nx_atomic_u64 last_frame_ms; /* when any frame last came */
-    nx_atomic_u64 caught_up_ms;  /* when the lag was last 0; since then it grows */
-    nx_atomic_u64 master_bytes;  /* bytes of entries announced but not applied: lag_bytes */
+    nx_atomic_u64 last_frame_ms; /* when any frame last came; before the first, the start */
+    nx_atomic_u32 master_heard;  /* one has come since the node's start */
+    nx_atomic_u32 master_dead;   /* it has been silent for too long (walreceiver/health.h) ... */
+    nx_atomic_u64 master_deaths; /* ... so often since the node's start */
+    nx_atomic_u64 silent_us;     /* silence that counts, up to now */
+    nx_atomic_u64 master_heartbeat_ms; /* of its last Welcome; 0: none yet */
+    nx_atomic_u64 behind_since_ms;     /* since when the lag is above 0 (lag_mark.h); 0: it isn't */
+    nx_atomic_u64 master_bytes;        /* bytes of entries announced but not applied: lag_bytes */
     nx_atomic_u64 sync_wanted; /* walwriter: fdatasync up to here, so that it can be acknowledged */
     char master_id[NX_UUID_TEXT];
     char master_http[NX_ADDR_TEXT]; /* the master's advertised HTTP address */
@@ -287,7 +292,7 @@ struct nx_replica_slot {
     nx_atomic_u64 ack_offset; /* durable there */
     nx_atomic_u64 received_offset;
     nx_atomic_u64 applied_offset;
-    nx_atomic_u64 caught_up_ms;     /* when its ack last equalled our durable offset */
+    nx_atomic_u64 behind_since_ms;  /* since when its acks are behind (lag_mark.h); 0: level */
     nx_atomic_u64 sent_bytes_total; /* bytes of entries sent in this session, for lag_bytes */
     nx_atomic_u64 acked_bytes_total;
     nx_atomic_u64 bytes_sent; /* everything on this socket */

@@ -4,6 +4,7 @@
 
 #include "common/latch.h"
 #include "common/quorum.h"
+#include "common/synced.h"
 #include "http/connection.h"
 #include "http/durability.h"
 #include "http/response.h"
@@ -49,22 +50,9 @@ uint64_t nx_node_durable(struct nx_shm *shm)
     return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
 }
 
-/* A replica that begins with nothing is synced once it has what its master had then: before, a key that
- * exists would seem absent. (A restart on the way forgets the goal of a master that streams from its first entry;
- * during a full sync the node has no cluster yet, and stays not synced.) */
 bool nx_node_not_synced(struct nx_shm *shm)
 {
-    const struct nx_receiver_state *receiver = &shm->receiver;
-    uint64_t applied = nx_node_durable(shm);
-
-    if (nx_node_role(shm) != NX_NODE_REPLICA) {
-        return false;
-    }
-    if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) == 0) {
-        return applied == 0 &&
-               atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
-    }
-    return applied < atomic_load_explicit(&receiver->first_offset, memory_order_relaxed);
+    return nx_never_synced(shm);
 }
 
 uint64_t nx_node_lag(struct nx_shm *shm)

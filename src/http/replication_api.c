@@ -125,14 +125,18 @@ static const char *state_name(struct nx_shm *shm)
     return "connecting";
 }
 
-/* The replica's judgment of its master: heard from within the silence limit. */
-static bool master_alive(struct http_worker *worker)
+static bool master_dead(struct nx_shm *shm)
 {
-    struct nx_shm *shm = worker->shm;
-    uint64_t last = load(&shm->receiver.last_frame_ms);
+    return atomic_load_explicit(&shm->receiver.master_dead, memory_order_acquire) != 0;
+}
 
-    return nx_node_role(shm) == NX_NODE_REPLICA && last > 0 &&
-           since_ms(last) <= nx_node_silence_limit(worker->process->config);
+/* The replica's judgment of its master (the walreceiver's): heard since our start, and not silent for too
+ * long. */
+static bool master_alive(struct nx_shm *shm)
+{
+    return nx_node_role(shm) == NX_NODE_REPLICA &&
+           atomic_load_explicit(&shm->receiver.master_heard, memory_order_acquire) != 0 &&
+           !master_dead(shm);
 }
 
 static bool promotable(struct http_worker *worker)
@@ -141,8 +145,7 @@ static bool promotable(struct http_worker *worker)
 
     return nx_node_role(shm) == NX_NODE_REPLICA &&
            worker->process->config->replication.auto_failover &&
-           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_node_not_synced(shm) &&
-           !master_alive(worker);
+           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_node_not_synced(shm) && master_dead(shm);
 }
 
 /* How a process ended last: "", "exit 1", "signal 9". */
@@ -241,7 +244,7 @@ void nx_handle_replication_status(struct connection *connection)
     nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
     nx_json_u64(&json, "last_crc", crc);
     put_replication_addr(&json, connection);
-    nx_json_bool(&json, "master_alive", master_alive(worker));
+    nx_json_bool(&json, "master_alive", master_alive(shm));
     nx_json_bool(&json, "promotable", promotable(worker));
     nx_json_u64(&json, "started_at", shm->control.started_at);
     nx_json_string(&json, "version", NEXUS_VERSION);
@@ -313,13 +316,15 @@ void nx_handle_master_stats(struct connection *connection)
     nx_respond_json(connection, text);
 }
 
-/* How far behind in time: 0 while level with a connected master, else since it was last level. */
+/* How far behind in time: since it is, and without a master since that was last heard. */
 static uint64_t lag_ms(struct nx_shm *shm)
 {
-    if (nx_node_connected(shm) && nx_node_lag(shm) == 0) {
-        return 0;
+    uint64_t behind = nx_node_lag(shm) > 0 ? load(&shm->receiver.behind_since_ms) : 0;
+
+    if (behind == 0 && !nx_node_connected(shm)) {
+        behind = load(&shm->receiver.last_frame_ms);
     }
-    return since_ms(load(&shm->receiver.caught_up_ms));
+    return since_ms(behind);
 }
 
 void nx_handle_replica_stats(struct connection *connection)
@@ -393,7 +398,8 @@ static void put_replica(struct json *json,
     nx_json_u64(json, "connected_seconds", since_ms(load(&replica->connected_ms)) / 1000);
     nx_json_string(json, "state", replica_state_name(replica));
     nx_json_u64(json, "lag_bytes", lag > 0 && sent > acked ? sent - acked : 0);
-    nx_json_thousandths(json, "lag_seconds", lag > 0 ? since_ms(load(&replica->caught_up_ms)) : 0);
+    nx_json_thousandths(json, "lag_seconds",
+                        lag > 0 ? since_ms(load(&replica->behind_since_ms)) : 0);
     nx_json_thousandths(json, "snapshot_progress",
                         atomic_load_explicit(&replica->snapshot_progress, memory_order_relaxed));
     nx_json_u64(json, "durable_offset", ack);

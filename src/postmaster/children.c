@@ -212,6 +212,9 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_SWITCH:
         nx_jobs_switch(pm, message->text);
         break;
+    case NX_CONTROL_MASTER_DEAD:
+        nx_command_master_dead(pm, message->arg);
+        break;
     case NX_CONTROL_DONE:
     case NX_CONTROL_RELOAD:
     case NX_CONTROL_STOP:
@@ -374,8 +377,12 @@ void nx_children_reap(struct nx_postmaster *pm)
         for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
             if (pm->children[i].pid == pid) {
                 child_exited(pm, i, status);
+                pid = 0;
                 break;
             }
+        }
+        if (pid != 0) {
+            nx_command_reaped(pm, pid, status);
         }
     }
 }

@@ -7,6 +7,7 @@
  *     launch.c       the one fork site
  *     listeners.c    sockets, made before anything is forked
  *     jobs.c         snapshots and restores, started when they are asked for
+ *     command.c      failover_command
  *     shared.c       shared memory made afresh, roles and cluster id in it
  *     signals.c      signals as readable events
  *     watch.c        the data directory taken away
@@ -97,6 +98,8 @@ struct nx_postmaster {
     struct nx_snapshot_wishes wishes;
     uint64_t scheduled_ms; /* the last scheduled snapshot, or the start */
     struct nx_restored restored;
+    pid_t command_pid;      /* the running failover_command; 0: none */
+    uint64_t command_death; /* number of the master's death that was last acted on */
     struct nx_child children[NX_MAX_SLOTS];
 };
 
@@ -170,6 +173,12 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm);
 /* No child lives: removes what jobs have left half-made in DATA_DIR/snapshots, and on a node that is no replica
  * what came of a full sync. Failures are logged only. */
 void nx_jobs_clean(const struct nx_postmaster *pm);
+
+/* ---- command.c ---- */
+/* The walreceiver says that the master appears dead: runs failover_command, once a death. */
+void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death);
+/* A process that is no child of the table has ended. */
+void nx_command_reaped(struct nx_postmaster *pm, pid_t pid, int wait_status);
 
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */

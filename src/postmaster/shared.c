@@ -45,7 +45,8 @@ static void publish_cluster(struct nx_postmaster *pm)
                           memory_order_release);
 }
 
-/* What outlives a crash: how often children were started and how they ended, and what was counted. */
+/* What outlives a crash: how often children were started and how they ended, what was counted, and what
+ * is known of the master's life. */
 struct carried {
     uint32_t restarts[NX_MAX_SLOTS];
     int32_t last_exit[NX_MAX_SLOTS];
@@ -54,6 +55,12 @@ struct carried {
 };
 
 static void carry_field(nx_atomic_u64 *to, const nx_atomic_u64 *from)
+{
+    atomic_store_explicit(to, atomic_load_explicit(from, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+static void carry_flag(nx_atomic_u32 *to, const nx_atomic_u32 *from)
 {
     atomic_store_explicit(to, atomic_load_explicit(from, memory_order_relaxed),
                           memory_order_relaxed);
@@ -74,6 +81,12 @@ static void carry_counters(struct nx_control_block *to_control,
     carry_field(&to->bytes_received, &from->bytes_received);
     carry_field(&to->bytes_sent, &from->bytes_sent);
     carry_field(&to->reconnects, &from->reconnects);
+    carry_field(&to->last_frame_ms, &from->last_frame_ms);
+    carry_field(&to->silent_us, &from->silent_us);
+    carry_field(&to->master_deaths, &from->master_deaths);
+    carry_field(&to->master_heartbeat_ms, &from->master_heartbeat_ms);
+    carry_flag(&to->master_heard, &from->master_heard);
+    carry_flag(&to->master_dead, &from->master_dead);
 }
 
 static void carry_from(const struct nx_shm *shm, struct carried *carried)

@@ -68,8 +68,12 @@ void nx_receiver_sleep(struct nx_walreceiver *r,
         {.fd = fd, .events = events},
     };
 
+    uint64_t began = nx_now_us();
+
+    timeout_ms = nx_health_may_sleep(r, timeout_ms);
     (void)nx_latch_poll(r->process->slot, fds, fd < 0 ? 1 : 2, timeout_ms);
     nx_latch_cancel(r->shm, r->process->slot);
+    nx_health_slept(r, timeout_ms, nx_now_us() - began, (fds[1].revents & POLLIN) != 0);
     if (fds[0].revents != 0) {
         nx_receiver_hear(r);
     }

@@ -74,6 +74,7 @@ void nx_receive_settle(struct nx_walreceiver *r)
     bool answered = false;
 
     r->ticket++;
+    r->health.held = true; /* our own log is busy */
     while (!answered && !nx_receiver_ended(r)) {
         nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
         submitted = submitted || submit_barrier(r, r->ticket) == 0;
@@ -85,6 +86,7 @@ void nx_receive_settle(struct nx_walreceiver *r)
         }
     }
     sync_log(r);
+    r->health.held = false;
     nx_log_position(r->shm, &r->last.offset, &r->last.epoch, &r->last.crc);
     r->holding = false;
     r->progress = 0;

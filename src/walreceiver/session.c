@@ -12,7 +12,6 @@
 #define SYNC_LOOK   1000 /* wal.fsync = everysec: how often we look what is synced */
 #define MESSAGE_MAX 512  /* bytes of an Error that are logged */
 #define LONGEST_MS  3600000
-#define PAUSE_MS    1000 /* waking later than this after a timeout: we were stopped ourselves */
 
 static const struct nx_config *config_of(const struct nx_walreceiver *r)
 {
@@ -39,9 +38,8 @@ static void publish_stage(struct nx_walreceiver *r)
     uint64_t master = atomic_load_explicit(&state->master_offset, memory_order_relaxed);
     uint64_t goal = atomic_load_explicit(&state->welcome_offset, memory_order_relaxed);
 
-    if (r->durable_seen >= master) {
-        atomic_store_explicit(&state->caught_up_ms, nx_now_ms(), memory_order_relaxed);
-    }
+    nx_lag_mark_move(&r->lag, r->durable_seen, master, nx_now_ms());
+    atomic_store_explicit(&state->behind_since_ms, r->lag.since_ms, memory_order_relaxed);
     if (r->durable_seen >= goal &&
         atomic_load_explicit(&state->stage, memory_order_relaxed) == NX_RECEIVER_CATCHING_UP) {
         atomic_store_explicit(&state->stage, NX_RECEIVER_STREAMING, memory_order_release);
@@ -60,7 +58,6 @@ static void publish(struct nx_walreceiver *r)
     if (!r->welcomed) {
         return;
     }
-    atomic_store_explicit(&state->last_frame_ms, r->heard_ms, memory_order_relaxed);
     if (r->new_entries > 0) {
         nx_byte_marks_add(&r->marks, r->last.offset, r->new_bytes);
         bump(&state->entries_received, r->new_entries);
@@ -106,6 +103,10 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
 {
     int length = error->message.length < MESSAGE_MAX ? (int)error->message.length : MESSAGE_MAX;
 
+    /* Another node where the master should be is no sign of its life. */
+    if (error->code != NX_WIRE_ERROR_NOT_A_MASTER && error->code != NX_WIRE_ERROR_OTHER_CLUSTER) {
+        nx_health_heard(r);
+    }
     nx_receiver_end(r, NX_CAUSE_ERROR, error->code, "the master says Error %u (%s): %.*s",
                     error->code, nx_wire_error_text(error->code), length,
                     (const char *)error->message.data);
@@ -244,7 +245,9 @@ static void input(struct nx_walreceiver *r)
     for (int i = 0; i < READS && rc == 0 && !deaf(r) && !nx_receiver_ended(r); i++) {
         rc = nx_frame_io_receive(&r->io);
         if (rc == 0) {
-            r->heard_ms = nx_now_ms();
+            if (r->welcomed) {
+                nx_health_heard(r); /* a large frame on a slow line is no silence either */
+            }
             take_frames(r);
         }
     }
@@ -269,15 +272,8 @@ static void queue_ack(struct nx_walreceiver *r)
     }
 }
 
-/* What is judged by is the longer interval of both nodes, what is sent the shorter one: the master judges
- * us by its own. Either may change by a reload. */
-static uint64_t longer_heartbeat(const struct nx_walreceiver *r)
-{
-    uint64_t own = config_of(r)->replication.heartbeat_ms;
-
-    return own > r->master_heartbeat_ms ? own : r->master_heartbeat_ms;
-}
-
+/* What is judged by is the longer interval of both nodes (health.c), what is sent the shorter one: the
+ * master judges us by its own. Either may change by a reload. */
 static uint64_t shorter_heartbeat(const struct nx_walreceiver *r)
 {
     uint64_t own = config_of(r)->replication.heartbeat_ms;
@@ -326,47 +322,25 @@ static void output(struct nx_walreceiver *r)
 
 /* ---- the loop ---- */
 
-static uint64_t silence_limit(const struct nx_walreceiver *r)
+/* Silence later on is judged by health.c. */
+static void check_handshake(struct nx_walreceiver *r)
 {
-    return longer_heartbeat(r) * config_of(r)->replication.missed_heartbeats_threshold;
-}
-
-/* Judged right after the socket was read to its end. */
-static void check_silence(struct nx_walreceiver *r)
-{
-    uint64_t now = nx_now_ms();
-
-    if (!r->welcomed) {
-        if (now >= r->deadline_ms) {
-            nx_receiver_end(
-                r, NX_CAUSE_TIMEOUT, 0,
-                "%s accepted the connection but answered no Welcome within "
-                "connect_timeout_ms (%llu): is it hung, or is %s no master's replication "
-                "port (15475 by default)?",
-                r->peer, (unsigned long long)config_of(r)->replication.connect_timeout_ms,
-                config_of(r)->replication.master_addr);
-        }
-    } else if (deaf(r)) {
-        r->heard_ms = now;
-    } else if (now - r->heard_ms >= silence_limit(r)) {
-        nx_receiver_end(r, NX_CAUSE_SILENCE, 0,
-                        "the master at %s appears dead: no byte for %llu ms (heartbeat_ms %llu x "
-                        "missed_heartbeats_threshold %llu)",
-                        r->peer, (unsigned long long)(now - r->heard_ms),
-                        (unsigned long long)longer_heartbeat(r),
-                        (unsigned long long)config_of(r)->replication.missed_heartbeats_threshold);
+    if (!r->welcomed && nx_now_ms() >= r->deadline_ms) {
+        nx_receiver_end(r, NX_CAUSE_TIMEOUT, 0,
+                        "%s accepted the connection but answered no Welcome within "
+                        "connect_timeout_ms (%llu): is it hung, or is %s no master's replication "
+                        "port (15475 by default)?",
+                        r->peer, (unsigned long long)config_of(r)->replication.connect_timeout_ms,
+                        config_of(r)->replication.master_addr);
     }
 }
 
 static int time_to_sleep(const struct nx_walreceiver *r)
 {
     uint64_t now = nx_now_ms();
-    uint64_t next = r->welcomed ? r->heard_ms + silence_limit(r) : r->deadline_ms;
+    uint64_t next = r->welcomed ? UINT64_MAX : r->deadline_ms;
     uint64_t ping = r->sent_ms + shorter_heartbeat(r);
 
-    if (deaf(r)) {
-        next = UINT64_MAX;
-    }
     if (r->welcomed && nx_frame_io_pending(&r->io) == 0 && ping < next) {
         next = ping;
     }
@@ -387,7 +361,6 @@ static void sleep_until_woken(struct nx_walreceiver *r)
     short events =
         (short)((deaf(r) ? 0 : POLLIN) | (nx_frame_io_pending(&r->io) > 0 ? POLLOUT : 0));
     int timeout = time_to_sleep(r);
-    uint64_t before = nx_now_ms();
     short revents = 0;
 
     nx_latch_prepare(r->shm, r->process->slot, wake);
@@ -396,10 +369,9 @@ static void sleep_until_woken(struct nx_walreceiver *r)
         nx_latch_cancel(r->shm, r->process->slot);
         return;
     }
+    r->health.held = deaf(r);
     nx_receiver_sleep(r, r->io.fd, events, timeout, &revents);
-    if (nx_now_ms() - before > (uint64_t)timeout + PAUSE_MS) {
-        r->heard_ms = nx_now_ms(); /* we were stopped: that silence was ours */
-    }
+    r->health.held = false;
     if (deaf(r) && (revents & (POLLERR | POLLHUP)) != 0) {
         nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the connection to the master broke");
     }
@@ -420,7 +392,7 @@ static void turn(struct nx_walreceiver *r)
     }
     publish(r);
     if (!nx_receiver_ended(r)) {
-        check_silence(r);
+        check_handshake(r);
     }
     if (!nx_receiver_ended(r)) {
         show_title(r);
@@ -437,8 +409,7 @@ void nx_session_run(struct nx_walreceiver *r)
     r->new_entries = 0;
     r->new_bytes = 0;
     r->master_heartbeat_ms = 0;
-    r->heard_ms = nx_now_ms();
-    r->sent_ms = r->heard_ms;
+    r->sent_ms = nx_now_ms();
     nx_welcome_ask(r);
     while (!nx_receiver_ended(r)) {
         turn(r);

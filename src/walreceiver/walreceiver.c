@@ -41,6 +41,7 @@ static bool recovered(const struct nx_walreceiver *r)
 /* The postmaster rings when the log is recovered. */
 static void wait_for_recovery(struct nx_walreceiver *r)
 {
+    r->health.held = true;
     while (!recovered(r) && !nx_process_stopping(r->process)) {
         nx_latch_prepare(r->shm, r->process->slot, NX_WAKE_NEVER);
         if (recovered(r)) {
@@ -49,6 +50,7 @@ static void wait_for_recovery(struct nx_walreceiver *r)
             nx_receiver_sleep(r, -1, 0, RECOVERY_LOOK, NULL);
         }
     }
+    r->health.held = false;
 }
 
 /* One line for each change of cause; the same one again only after a while. */
@@ -64,7 +66,9 @@ static void log_cause(struct nx_walreceiver *r)
     r->logged_kind = cause->kind;
     r->logged_detail = cause->detail;
     r->logged_ms = now;
-    if (cause->kind == NX_CAUSE_STOP) {
+    if (cause->kind == NX_CAUSE_SILENCE) {
+        nx_debug("replication: %s; trying again", cause->text); /* health.c has said it */
+    } else if (cause->kind == NX_CAUSE_STOP) {
         nx_info("replication ends: %s", cause->text);
     } else {
         nx_warn("replication: %s; trying again%s", cause->text,
@@ -132,10 +136,11 @@ int nx_walreceiver_main(struct nx_process *process)
     nx_producer_attach(
         &r.producer, r.shm, NX_PRODUCERS - 1,
         atomic_load_explicit(&r.shm->slots[process->slot].generation, memory_order_relaxed));
-    if (atomic_load_explicit(&r.shm->receiver.last_frame_ms, memory_order_relaxed) == 0) {
-        /* The master's silence is counted from here on, not from the machine's start. */
-        atomic_store_explicit(&r.shm->receiver.last_frame_ms, nx_now_ms(), memory_order_relaxed);
-    }
+    nx_health_begin(&r);
+    r.lag = (struct nx_lag_mark){
+        .goal = atomic_load_explicit(&r.shm->receiver.master_offset, memory_order_relaxed),
+        .since_ms = atomic_load_explicit(&r.shm->receiver.behind_since_ms, memory_order_relaxed),
+    };
     nx_process_title(process, "starting");
     nx_process_ready(process);
     wait_for_recovery(&r);

@@ -7,6 +7,7 @@
  *     session.c      the loop of a session
  *     receive.c      entries: checked, submitted, acknowledged
  *     receive_snapshot.c  a snapshot, where entries won't do
+ *     health.c       whether the master is alive
  */
 #ifndef NX_WALRECEIVER_WALRECEIVER_H
 #define NX_WALRECEIVER_WALRECEIVER_H
@@ -14,9 +15,11 @@
 #include "common/byte_marks.h"
 #include "common/entry.h"
 #include "common/frame_io.h"
+#include "common/lag_mark.h"
 #include "common/process.h"
 #include "common/submit.h"
 #include "storage/position.h"
+#include "walreceiver/health.h"
 #include "walreceiver/receive_snapshot.h"
 
 #include <stdbool.h>
@@ -54,12 +57,13 @@ struct nx_walreceiver {
     char peer[NX_ADDR_TEXT];       /* the address we are connected to */
     char cluster_id[NX_UUID_TEXT]; /* the master's, of its Welcome */
     struct nx_cause cause;
+    struct nx_health health;
+    struct nx_lag_mark lag;
 
     /* The session. */
     bool welcomed;
     uint64_t deadline_ms;         /* Welcome must be there by then */
     uint64_t master_heartbeat_ms; /* of its Welcome; 0 before */
-    uint64_t heard_ms;            /* last bytes from the master, or later if we didn't listen */
     uint64_t sent_ms;
     bool pong_due;
     uint64_t pong_timestamp;
@@ -115,8 +119,9 @@ static inline uint64_t nx_receiver_durable(const struct nx_walreceiver *r)
 void nx_receiver_hear(struct nx_walreceiver *r);
 
 /* Sleeps until the doorbell rings, `fd` (-1: none) has one of `events`, the postmaster says something,
- * or timeout_ms are over. The caller has prepared the latch; this cancels it. What the fd has comes
- * back in *ret_revents (may be NULL). Ends the attempt when the process shall stop. */
+ * or timeout_ms are over, or earlier when the master's silence is to be judged. The caller has prepared
+ * the latch; this cancels it. What the fd has comes back in *ret_revents (may be NULL). Ends the attempt
+ * when the process shall stop. */
 void nx_receiver_sleep(struct nx_walreceiver *r,
                        int fd,
                        short events,

@@ -144,6 +144,9 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
         atomic_store_explicit(&state->first_offset, welcome->current_wal_offset,
                               memory_order_relaxed);
     }
+    atomic_store_explicit(&state->master_heartbeat_ms, welcome->heartbeat_ms, memory_order_relaxed);
+    nx_lag_mark_move(&r->lag, r->last.offset, welcome->current_wal_offset, nx_now_ms());
+    atomic_store_explicit(&state->behind_since_ms, r->lag.since_ms, memory_order_relaxed);
     atomic_store_explicit(&state->stage, NX_RECEIVER_CATCHING_UP, memory_order_relaxed);
     atomic_store_explicit(&state->master_known, 1, memory_order_release);
     atomic_store_explicit(&state->connected, 1, memory_order_release);
@@ -190,6 +193,7 @@ void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
 
     check_master(r, welcome);
     if (!nx_receiver_ended(r)) {
+        nx_health_heard(r);
         check_history(r, welcome);
     }
     /* With a full sync the cluster comes with the data: until then this node is nobody's. */

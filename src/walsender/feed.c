@@ -149,6 +149,12 @@ void nx_feed_output(struct nx_walsender *ws)
     }
 }
 
+void nx_feed_track_lag(struct nx_walsender *ws)
+{
+    nx_lag_mark_move(&ws->lag, ws->acked_offset, nx_walsender_durable(ws), nx_now_ms());
+    atomic_store_explicit(&ws->slot->behind_since_ms, ws->lag.since_ms, memory_order_relaxed);
+}
+
 void nx_feed_publish(struct nx_walsender *ws)
 {
     struct nx_replica_slot *slot = ws->slot;
@@ -170,7 +176,5 @@ void nx_feed_publish(struct nx_walsender *ws)
     atomic_store_explicit(&slot->sent_bytes_total, nx_byte_marks_total(&ws->marks),
                           memory_order_relaxed);
     atomic_store_explicit(&slot->sent_offset, ws->queued_offset, memory_order_relaxed);
-    if (ws->acked_offset >= nx_walsender_durable(ws)) {
-        atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
-    }
+    nx_feed_track_lag(ws);
 }

@@ -178,12 +178,12 @@ static void tell(struct nx_walsender *ws, uint64_t durable, uint64_t applied)
         .unacked_size = load(&ws->slot->sent_bytes_total) - load(&ws->slot->acked_bytes_total),
         .backlog = backlog_of(ws),
         .max_log_size = ws->process->config->replication.max_log_size,
-        .before = ws->lag.sample,
+        .before = ws->lag_watch.sample,
         .now = take_sample(ws),
     };
     char text[768];
 
-    nx_lag_text(&facts, nx_now_ms() - ws->lag.since_ms, text, sizeof text);
+    nx_lag_text(&facts, nx_now_ms() - ws->lag_watch.since_ms, text, sizeof text);
     nx_warn("replica %s at %s %s", ws->replica_id, ws->peer, text);
 }
 
@@ -199,9 +199,9 @@ void nx_lag_report(struct nx_walsender *ws)
     if (!ws->welcomed || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
         return; /* a full sync has its own lines */
     }
-    switch (nx_lag_look(&ws->lag, lag, config->replication.max_ready_lag, patience, nx_now_ms())) {
+    switch (nx_lag_look(&ws->lag_watch, lag, config->replication.max_ready_lag, patience, nx_now_ms())) {
     case NX_LAG_SAMPLE:
-        ws->lag.sample = take_sample(ws);
+        ws->lag_watch.sample = take_sample(ws);
         break;
     case NX_LAG_TELL:
         tell(ws, durable, applied);
@@ -210,8 +210,8 @@ void nx_lag_report(struct nx_walsender *ws)
         nx_info(
             "replica %s at %s is up again: it lags by %llu entries, was %llu behind at most and "
             "behind for %llu s",
-            ws->replica_id, ws->peer, (unsigned long long)lag, (unsigned long long)ws->lag.most,
-            (unsigned long long)((nx_now_ms() - ws->lag.since_ms) / 1000));
+            ws->replica_id, ws->peer, (unsigned long long)lag, (unsigned long long)ws->lag_watch.most,
+            (unsigned long long)((nx_now_ms() - ws->lag_watch.since_ms) / 1000));
         break;
     case NX_LAG_SILENT:
         break;

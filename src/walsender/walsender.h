@@ -14,6 +14,7 @@
 
 #include "common/byte_marks.h"
 #include "common/frame_io.h"
+#include "common/lag_mark.h"
 #include "common/process.h"
 #include "walsender/full_sync.h"
 #include "walsender/lag_report.h"
@@ -50,6 +51,7 @@ struct nx_walsender {
     uint64_t queued_offset; /* last entry handed to the output buffer */
     uint64_t acked_offset;
     uint64_t level_offset; /* acknowledged up to here it is streaming: what we had as it began */
+    struct nx_lag_mark lag; /* of acks behind what is durable here */
     uint64_t opened_ms;
     uint64_t heard_ms; /* last frame from the replica */
     uint64_t sent_ms;  /* last bytes to it */
@@ -61,7 +63,7 @@ struct nx_walsender {
     uint64_t asked_us;      /* when it was queued */
     uint64_t awaited_stamp; /* of the Ping whose Pong is awaited for a confirmation; 0: none */
     uint64_t awaited_us;    /* when that was queued */
-    struct nx_lag_watch lag;
+    struct nx_lag_watch lag_watch;
     uint64_t drain_until_ms; /* 0: not stopping */
     uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
@@ -126,6 +128,9 @@ void nx_feed_output(struct nx_walsender *ws);
 
 /* Entries go out from behind this offset; nothing of this session is acked yet. */
 void nx_walsender_start_at(struct nx_walsender *ws, uint64_t offset);
+
+/* Looks how long the replica's acks are behind, and publishes it. */
+void nx_feed_track_lag(struct nx_walsender *ws);
 
 /* Publishes the slot's counters. */
 void nx_feed_publish(struct nx_walsender *ws);

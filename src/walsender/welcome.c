@@ -127,7 +127,7 @@ static void fill_slot(struct nx_walsender *ws, const struct nx_msg_hello *hello,
         slot->http_addr[0] = '\0';
     }
     atomic_store_explicit(&slot->connected_ms, nx_now_ms(), memory_order_relaxed);
-    atomic_store_explicit(&slot->caught_up_ms, nx_now_ms(), memory_order_relaxed);
+    nx_feed_track_lag(ws);
     atomic_store_explicit(&slot->heard_ms, ws->heard_ms, memory_order_relaxed);
     atomic_store_explicit(&slot->sent_offset, offset, memory_order_relaxed);
     atomic_store_explicit(&slot->ack_offset, offset, memory_order_relaxed);

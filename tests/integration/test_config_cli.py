@@ -33,7 +33,6 @@ NOT_BUILT = {
     "http.read_token_file": "/run/token",
     "http.tls_cert_file": "/run/cert.pem",
     "http.tls_key_file": "/run/key.pem",
-    "replication.failover_command": "/bin/true",
     "replication.token_file": "/run/token",
     "replication.tls_cert_file": "/run/cert.pem",
     "replication.tls_key_file": "/run/key.pem",

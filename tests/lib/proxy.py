@@ -29,6 +29,7 @@ class _Flow:
         self.count = 0  # bytes that went through
         self.cut_at = None  # count at which all connections are cut
         self.free_at = 0.0  # when the next byte may go
+        self.paused = False
 
 
 class _Link:
@@ -70,7 +71,6 @@ class Proxy:
         self._links = []
         self._threads = []
         self._accepted = 0
-        self._paused = False
         self._closing = False
         self.rate = rate
         self._listener = socket.create_server((host, port))
@@ -92,14 +92,16 @@ class Proxy:
             self._down.free_at = self._up.free_at = 0.0
             self._changed.notify_all()
 
-    def pause(self):
-        """Nothing goes through any more; connections stay, and new ones are accepted."""
+    def pause(self, down=True, up=True):
+        """Nothing goes that way any more, the end of a connection neither, as in a cut network;
+        connections stay, and new ones are accepted."""
         with self._changed:
-            self._paused = True
+            self._down.paused = down
+            self._up.paused = up
 
     def resume(self):
         with self._changed:
-            self._paused = False
+            self._down.paused = self._up.paused = False
             self._changed.notify_all()
 
     def cut(self):
@@ -210,8 +212,8 @@ class Proxy:
     def _read(self, link, source, flow):
         """The next piece, once one may be read; small ones where it goes slowly."""
         with self._changed:
-            while not link.dead and (self._paused or time.monotonic() < flow.free_at):
-                left = None if self._paused else max(flow.free_at - time.monotonic(), 0.001)
+            while not link.dead and (flow.paused or time.monotonic() < flow.free_at):
+                left = None if flow.paused else max(flow.free_at - time.monotonic(), 0.001)
                 self._changed.wait(left)
             size = PIECE if flow.rate is None else max(1, min(PIECE, int(flow.rate / 20)))
         return b"" if link.dead else source.recv(size)
@@ -219,7 +221,7 @@ class Proxy:
     def _admit(self, link, flow, count):
         """-> (how many of the bytes may go on, whether all connections are cut behind them)"""
         with self._changed:
-            while self._paused and not link.dead:
+            while flow.paused and not link.dead:
                 self._changed.wait()
             if link.dead:
                 return 0, False
@@ -235,7 +237,7 @@ class Proxy:
     def close(self):
         with self._changed:
             self._closing = True
-            self._paused = False
+            self._down.paused = self._up.paused = False
             self._cut()
         try:
             self._listener.shutdown(socket.SHUT_RDWR)

@@ -265,7 +265,6 @@ START_TEST(what_is_not_built_is_refused_and_named)
         "http.read_token_file",
         "http.tls_cert_file",
         "http.tls_key_file",
-        "replication.failover_command",
         "replication.token_file",
         "replication.tls_cert_file",
         "replication.tls_key_file",
