@@ -18,7 +18,8 @@ enum nx_control_type {
                           * is begun or joined; answered by DONE, arg = ticket, text = snapshot id */
     NX_CONTROL_RESTORE, /* walreceiver: shm->transfer has begun, a restore process is wanted */
     NX_CONTROL_SWITCH, /* restore: text = "data-N", whole and synced: it replaces what `current` names */
-    NX_CONTROL_MASTER_DEAD, /* walreceiver: the master appears dead, for the arg-th time */
+    NX_CONTROL_MASTER_DEAD,      /* walreceiver: the master appears dead, for the arg-th time */
+    NX_CONTROL_STOP_REPLICATION, /* http: arg = ticket; answered by DONE when it is accepted */
     /* postmaster to child */
     NX_CONTROL_DONE,   /* reply; status 0 or a negative error, text = why */
     NX_CONTROL_RELOAD, /* a new configuration stands in shared memory */

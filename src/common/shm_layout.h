@@ -57,6 +57,7 @@ struct nx_control_block {
     uint64_t started_at;            /* Unix ms, the postmaster's start; survives crash restarts */
     nx_atomic_u32 role;             /* enum nx_node_role */
     nx_atomic_u32 phase;            /* enum nx_node_phase */
+    nx_atomic_u32 replication_stopped; /* by POST /replication/stop, until a restart */
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];

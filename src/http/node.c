@@ -69,6 +69,11 @@ bool nx_node_connected(struct nx_shm *shm)
            atomic_load_explicit(&shm->receiver.connected, memory_order_acquire) != 0;
 }
 
+bool nx_node_replication_stopped(const struct nx_shm *shm)
+{
+    return atomic_load_explicit(&shm->control.replication_stopped, memory_order_acquire) != 0;
+}
+
 uint64_t nx_node_silence_limit(const struct nx_config *config)
 {
     return (uint64_t)config->replication.heartbeat_ms *

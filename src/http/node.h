@@ -31,6 +31,9 @@ uint64_t nx_node_lag(struct nx_shm *shm);
 /* True when the replica's session with its master stands. */
 bool nx_node_connected(struct nx_shm *shm);
 
+/* True when replication was stopped by POST /replication/stop. */
+bool nx_node_replication_stopped(const struct nx_shm *shm);
+
 /* The longest silence after which a peer counts as healthy, ms. */
 uint64_t nx_node_silence_limit(const struct nx_config *config);
 

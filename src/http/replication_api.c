@@ -87,8 +87,16 @@ static bool enabled(struct nx_shm *shm)
     return nx_node_role(shm) != NX_NODE_STANDALONE;
 }
 
+static bool running(struct nx_shm *shm)
+{
+    return enabled(shm) && !nx_node_replication_stopped(shm);
+}
+
 static bool connected(struct nx_shm *shm)
 {
+    if (!running(shm)) {
+        return false;
+    }
     switch (nx_node_role(shm)) {
     case NX_NODE_MASTER:
         return nx_node_phase(shm) != NX_PHASE_STARTING; /* it listens */
@@ -105,7 +113,7 @@ static const char *state_name(struct nx_shm *shm)
     if (nx_node_phase(shm) == NX_PHASE_STARTING) {
         return "starting";
     }
-    if (!enabled(shm)) {
+    if (!running(shm)) {
         return "stopped";
     }
     if (nx_node_role(shm) == NX_NODE_MASTER) {
@@ -134,7 +142,7 @@ static bool master_dead(struct nx_shm *shm)
  * long. */
 static bool master_alive(struct nx_shm *shm)
 {
-    return nx_node_role(shm) == NX_NODE_REPLICA &&
+    return nx_node_role(shm) == NX_NODE_REPLICA && running(shm) &&
            atomic_load_explicit(&shm->receiver.master_heard, memory_order_acquire) != 0 &&
            !master_dead(shm);
 }
@@ -143,7 +151,7 @@ static bool promotable(struct http_worker *worker)
 {
     struct nx_shm *shm = worker->shm;
 
-    return nx_node_role(shm) == NX_NODE_REPLICA &&
+    return nx_node_role(shm) == NX_NODE_REPLICA && running(shm) &&
            worker->process->config->replication.auto_failover &&
            nx_node_phase(shm) != NX_PHASE_STARTING && !nx_node_not_synced(shm) && master_dead(shm);
 }
@@ -207,7 +215,7 @@ static void put_guide_fields(struct json *json, struct http_worker *worker, uint
     struct nx_shm *shm = worker->shm;
 
     nx_json_string(json, "role", nx_node_role_name(nx_node_role(shm)));
-    nx_json_bool(json, "running", enabled(shm));
+    nx_json_bool(json, "running", running(shm));
     nx_json_string(json, "mode", nx_mode_name(worker->process->config->replication.mode));
     nx_json_bool(json, "connected", connected(shm));
     nx_json_string(json, "node_id", shm->control.node_id);
@@ -350,7 +358,7 @@ void nx_handle_replica_stats(struct connection *connection)
     nx_json_u64(&json, "current_offset", nx_node_durable(shm));
     nx_json_u64(&json, "lag", nx_node_lag(shm));
     nx_json_u64(&json, "reconnects", load(&receiver->reconnects));
-    nx_json_bool(&json, "connected", nx_node_connected(shm));
+    nx_json_bool(&json, "connected", connected(shm));
     nx_json_string(&json, "master_id", master_id);
     nx_json_u64(&json, "lag_bytes", nx_node_lag(shm) > 0 ? load(&receiver->master_bytes) : 0);
     nx_json_thousandths(&json, "lag_seconds", lag_ms(shm));

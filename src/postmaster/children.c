@@ -40,7 +40,7 @@ static bool belongs(const struct nx_postmaster *pm, unsigned slot)
     case ROLE_JOB:
         return false;
     case ROLE_REPLICA:
-        return pm->config.replication.role == NX_ROLE_REPLICA;
+        return pm->config.replication.role == NX_ROLE_REPLICA && !pm->replication_stopped;
     case ROLE_ANY:
         break;
     }
@@ -215,6 +215,9 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_MASTER_DEAD:
         nx_command_master_dead(pm, message->arg);
         break;
+    case NX_CONTROL_STOP_REPLICATION:
+        nx_replication_stop(pm, slot, message->arg);
+        break;
     case NX_CONTROL_DONE:
     case NX_CONTROL_RELOAD:
     case NX_CONTROL_STOP:
@@ -255,7 +258,9 @@ static void act(struct nx_postmaster *pm,
     case NX_RESTART_FORGET:
         break;
     case NX_RESTART_CHILD:
-        pm->children[slot].start_due_ms = nx_now_ms() + decision.delay_ms;
+        if (belongs(pm, slot)) {
+            pm->children[slot].start_due_ms = nx_now_ms() + decision.delay_ms;
+        }
         break;
     case NX_RESTART_SERVER:
         nx_warn("%s: all processes are ended and shared memory is made afresh", title);
@@ -358,6 +363,9 @@ static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_statu
     }
     if (pm->life >= NX_LIFE_STOPPING) {
         return;
+    }
+    if (rule != RESTART_NEVER && wait_status == 0 && child->told_to_stop && !belongs(pm, slot)) {
+        return; /* replication is stopped */
     }
     if (rule != RESTART_NEVER || wait_status != 0) {
         nx_warn("%s %d %s", title, (int)pid, how);

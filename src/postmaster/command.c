@@ -136,7 +136,7 @@ static void start(struct nx_postmaster *pm)
 
 void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death)
 {
-    if (death == pm->command_death || pm->life > NX_LIFE_SERVING) {
+    if (death == pm->command_death || pm->life > NX_LIFE_SERVING || pm->replication_stopped) {
         return; /* told again by a walreceiver that was restarted; or it matters no more */
     }
     pm->command_death = death;

@@ -161,7 +161,7 @@ void nx_jobs_want_restore(struct nx_postmaster *pm)
 {
     int rc;
 
-    if (pm->life != NX_LIFE_SERVING || is_running(pm, NX_KIND_RESTORE)) {
+    if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || is_running(pm, NX_KIND_RESTORE)) {
         return; /* a running one sees for itself that there is another transfer */
     }
     rc = nx_launch(pm, nx_process_slot(NX_KIND_RESTORE, 0), -1);
@@ -199,7 +199,7 @@ static bool still_wanted(const struct nx_postmaster *pm)
 
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
 {
-    if (pm->life != NX_LIFE_SERVING || !still_wanted(pm) ||
+    if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || !still_wanted(pm) ||
         sscanf(what, "%31s %36s", pm->restored.root, pm->restored.cluster_id) != 2) {
         return;
     }

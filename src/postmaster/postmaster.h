@@ -7,6 +7,7 @@
  *     launch.c       the one fork site
  *     listeners.c    sockets, made before anything is forked
  *     jobs.c         snapshots and restores, started when they are asked for
+ *     replication.c  POST /replication/stop
  *     command.c      failover_command
  *     shared.c       shared memory made afresh, roles and cluster id in it
  *     signals.c      signals as readable events
@@ -98,8 +99,9 @@ struct nx_postmaster {
     struct nx_snapshot_wishes wishes;
     uint64_t scheduled_ms; /* the last scheduled snapshot, or the start */
     struct nx_restored restored;
-    pid_t command_pid;      /* the running failover_command; 0: none */
-    uint64_t command_death; /* number of the master's death that was last acted on */
+    bool replication_stopped; /* by POST /replication/stop, until the server is started again */
+    pid_t command_pid;        /* the running failover_command; 0: none */
+    uint64_t command_death;   /* number of the master's death that was last acted on */
     struct nx_child children[NX_MAX_SLOTS];
 };
 
@@ -174,6 +176,10 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm);
  * what came of a full sync. Failures are logged only. */
 void nx_jobs_clean(const struct nx_postmaster *pm);
 
+/* ---- replication.c ---- */
+/* An http worker asks that replication be stopped; it is answered by DONE. */
+void nx_replication_stop(struct nx_postmaster *pm, unsigned slot, uint64_t ticket);
+
 /* ---- command.c ---- */
 /* The walreceiver says that the master appears dead: runs failover_command, once a death. */
 void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death);
@@ -196,6 +202,8 @@ void nx_shared_renew(struct nx_postmaster *pm, bool other_history);
 /* A master or standalone node without a cluster id gets one; a replica without data adopts its master's. 0,
  * -EEXIST (another one is known, and there is data of it), or -errno. */
 int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);
+/* Replication is stopped, for everybody to see. */
+void nx_shared_publish_stop(struct nx_postmaster *pm);
 /* The configuration that processes get: the one in force within what descriptors allow. */
 struct nx_config nx_shared_config(const struct nx_postmaster *pm);
 /* A new configuration for everybody. */

@@ -149,6 +149,12 @@ struct nx_config nx_shared_config(const struct nx_postmaster *pm)
     return config;
 }
 
+void nx_shared_publish_stop(struct nx_postmaster *pm)
+{
+    atomic_store_explicit(&pm->shm->control.replication_stopped, pm->replication_stopped ? 1 : 0,
+                          memory_order_release);
+}
+
 /* The fields that are the postmaster's. */
 static void fill(struct nx_postmaster *pm)
 {
@@ -163,6 +169,7 @@ static void fill(struct nx_postmaster *pm)
     atomic_store_explicit(&shm->snapshot.hold_offset, UINT64_MAX, memory_order_relaxed);
     atomic_store_explicit(&shm->quorum.rule, commit_rule(&pm->config), memory_order_relaxed);
     publish_cluster(pm);
+    nx_shared_publish_stop(pm);
 }
 
 int nx_shared_create(struct nx_postmaster *pm)

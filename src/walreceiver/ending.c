@@ -52,8 +52,12 @@ void nx_receiver_hear(struct nx_walreceiver *r)
 {
     (void)nx_process_control(r->process, NULL, 0);
     if (nx_process_stopping(r->process)) {
-        nx_receiver_refuse(r, NX_CAUSE_STOP, NX_WIRE_ERROR_SHUTTING_DOWN,
-                           "this replica is shutting down");
+        bool stopped =
+            atomic_load_explicit(&r->shm->control.replication_stopped, memory_order_acquire) != 0;
+
+        nx_receiver_refuse(r, NX_CAUSE_STOP, NX_WIRE_ERROR_SHUTTING_DOWN, "%s",
+                           stopped ? "this replica was told to stop (POST /replication/stop)"
+                                   : "this replica is shutting down");
     }
 }
 

@@ -46,7 +46,7 @@ static bool queue_chunk(struct nx_walsender *ws)
 {
     size_t waiting = nx_frame_io_pending(&ws->io); /* a Ping at most */
     struct nx_log_chunk chunk = {.cap = CHUNK - waiting};
-    uint64_t durable = nx_walsender_durable(ws);
+    uint64_t durable = nx_walsender_sendable(ws);
     int rc;
 
     if (ws->queued_offset >= durable) {

@@ -45,6 +45,9 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
     if (facts->draining) {
         return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, "this master is shutting down");
     }
+    if (facts->stopped) {
+        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, NX_REPLICATION_STOPPED_TEXT);
+    }
     return false;
 }
 

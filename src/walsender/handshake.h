@@ -10,10 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define NX_REPLICATION_STOPPED_TEXT \
+    "replication was stopped on this master by POST /replication/stop; its restart resumes it"
+
 /* What we know as the Hello comes. */
 struct nx_hello_facts {
     enum nx_node_role role;
     bool draining;           /* the node is about to stop */
+    bool stopped;            /* replication is, by POST /replication/stop */
     const char *master_addr; /* of a replica: where its master is */
     const char *node_id;
     const char *cluster_id;

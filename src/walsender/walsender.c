@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/net.h"
 #include "common/quorum.h"
+#include "walsender/handshake.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -62,38 +63,48 @@ static void check_silence(struct nx_walsender *ws)
     }
 }
 
-/* The node stops: what is durable goes out and is waited for, within stop_drain_ms. Stopped while the
- * node serves on, the walsender was replaced by a newer connection of its replica. */
+/* Why a walsender that was told to stop does: the node stops, or replication alone; else it was replaced
+ * by a newer connection of its replica. */
+static const char *stop_reason(const struct nx_walsender *ws)
+{
+    if (atomic_load_explicit(&ws->shm->control.phase, memory_order_acquire) == NX_PHASE_DRAINING) {
+        return "this master is shutting down";
+    }
+    return nx_walsender_stopped(ws) ? NX_REPLICATION_STOPPED_TEXT : NULL;
+}
+
+/* What is durable goes out and is waited for, within stop_drain_ms. Where replication alone stops, that is
+ * what was durable then: the log may go on. */
 static void check_stop(struct nx_walsender *ws)
 {
-    uint64_t durable = nx_walsender_durable(ws);
+    const char *reason = stop_reason(ws);
     uint64_t now = nx_now_ms();
-    bool draining =
-        atomic_load_explicit(&ws->shm->control.phase, memory_order_acquire) == NX_PHASE_DRAINING;
 
     if (!nx_process_stopping(ws->process)) {
         return;
     }
-    if (!ws->welcomed || !draining || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
-        nx_walsender_end(
-            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-            "this connection is given up: the node stops, or the replica has come again");
+    if (!ws->welcomed || reason == NULL || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+                         "this connection is given up: %s",
+                         reason == NULL ? "the node stops, or the replica has come again" : reason);
         return;
     }
     if (ws->drain_until_ms == 0) {
         ws->drain_until_ms = now + ws->process->config->replication.stop_drain_ms;
+        ws->send_limit = nx_walsender_stopped(ws) ? nx_walsender_durable(ws) : UINT64_MAX;
     }
-    if (ws->acked_offset >= durable) {
-        nx_walsender_end(
-            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-            "this master is shutting down; the replica has everything up to offset %llu",
-            (unsigned long long)durable);
+    uint64_t goal = nx_walsender_sendable(ws);
+
+    if (ws->acked_offset >= goal) {
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
+                         "%s; the replica has everything up to offset %llu", reason,
+                         (unsigned long long)goal);
     } else if (now >= ws->drain_until_ms) {
         nx_walsender_end(
             ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-            "this master is shutting down; the replica has acknowledged %llu, the last "
-            "offset here is %llu (waited stop_drain_ms)",
-            (unsigned long long)ws->acked_offset, (unsigned long long)durable);
+            "%s; the replica has acknowledged %llu, the last offset here is %llu (waited "
+            "stop_drain_ms)",
+            reason, (unsigned long long)ws->acked_offset, (unsigned long long)goal);
     }
 }
 
@@ -162,7 +173,9 @@ static void sleep_until_woken(struct nx_walsender *ws)
     unsigned slot = ws->process->slot;
     bool blocked = nx_frame_io_pending(&ws->io) > 0;
     bool syncing = nx_full_sync_runs(&ws->sync);
-    uint64_t wake = ws->welcomed && !blocked && !syncing ? ws->queued_offset + 1 : NX_WAKE_NEVER;
+    bool more = ws->queued_offset < ws->send_limit;
+    uint64_t wake =
+        ws->welcomed && !blocked && !syncing && more ? ws->queued_offset + 1 : NX_WAKE_NEVER;
     bool telling = ws->welcomed && !blocked && !syncing && nx_quorum_rules(ws->shm);
     struct pollfd fds[2] = {
         {.fd = ws->process->control.fd, .events = POLLIN},
@@ -251,6 +264,7 @@ static void begin(struct nx_walsender *ws, struct nx_process *process)
         .process = process,
         .shm = process->shm,
         .slot = &process->shm->replicas[process->instance],
+        .send_limit = UINT64_MAX,
     };
     ws->opened_ms = nx_now_ms();
     ws->heard_ms = ws->opened_ms;

@@ -65,6 +65,7 @@ struct nx_walsender {
     uint64_t awaited_us;    /* when that was queued */
     struct nx_lag_watch lag_watch;
     uint64_t drain_until_ms; /* 0: not stopping */
+    uint64_t send_limit;     /* no entry behind it is sent, once replication was stopped */
     uint64_t titled_offset;  /* in the process title */
     bool titled_streaming;
     uint64_t titled_ms;
@@ -88,6 +89,20 @@ static inline bool nx_walsender_ended(const struct nx_walsender *ws)
 static inline uint64_t nx_walsender_durable(const struct nx_walsender *ws)
 {
     return atomic_load_explicit(&ws->shm->log.durable_offset, memory_order_acquire);
+}
+
+/* The newest entry that this replica gets. */
+static inline uint64_t nx_walsender_sendable(const struct nx_walsender *ws)
+{
+    uint64_t durable = nx_walsender_durable(ws);
+
+    return durable < ws->send_limit ? durable : ws->send_limit;
+}
+
+/* Replication was stopped by POST /replication/stop. */
+static inline bool nx_walsender_stopped(const struct nx_walsender *ws)
+{
+    return atomic_load_explicit(&ws->shm->control.replication_stopped, memory_order_acquire) != 0;
 }
 
 /* ---- welcome.c ---- */

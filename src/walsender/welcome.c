@@ -98,8 +98,9 @@ static void gather(struct nx_walsender *ws,
     *ret_facts = (struct nx_hello_facts){
         .role = (enum nx_node_role)atomic_load_explicit(&control->role, memory_order_acquire),
         .draining =
-            nx_process_stopping(ws->process) ||
+            (nx_process_stopping(ws->process) && !nx_walsender_stopped(ws)) ||
             atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_DRAINING,
+        .stopped = nx_walsender_stopped(ws),
         .master_addr = config->replication.master_addr,
         .node_id = control->node_id,
         .cluster_id = known ? control->cluster_id : "",

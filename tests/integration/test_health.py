@@ -1,6 +1,7 @@
 # timeout: 400
 """Who is alive, and who is told to be silent: the replica's judgment of its master, failover_command, lag in
-time, and cuts of the network that nobody announces."""
+time, POST /replication/stop, and cuts of the network that nobody announces."""
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 import unittest
 
 import nexus_wire as wire
+from full_sync import FullSyncCase, random_pairs
 from nexus_test import NexusTestCase, is_alive
 from proxy import Proxy
 
@@ -17,6 +19,7 @@ QUICK = {"replication.heartbeat_ms": 100, "replication.missed_heartbeats_thresho
 CALM = {"replication.heartbeat_ms": 300, "replication.missed_heartbeats_threshold": 5}
 DEAD = r"master \S+ appears dead: nothing was heard of it for (\d+) ms"
 HEARD = r"master \S+ is heard again, after (\d+) ms of silence"
+STOPPED = "replication was stopped on this master by POST /replication/stop"
 
 
 class HealthCase(NexusTestCase):
@@ -458,6 +461,175 @@ class Silence(HealthCase):
 
     def test_04_a_cut_towards_the_master(self):
         self.check_cut(down=False, up=True)
+
+
+class Stop(FullSyncCase, HealthCase):
+    BODY = {"success": True, "message": "Replication stopped"}
+
+    def stop_replication(self, node):
+        self.assertEqual(node.json("POST", "/replication/stop"), self.BODY)
+
+    def test_01_standalone_has_none(self):
+        node = self.node()
+        self.assert_problem(node.request("POST", "/replication/stop"), 409, "wrong_role")
+        self.assert_problem(node.request("GET", "/replication/stop"), 405, "method_not_allowed")
+
+    def test_02_on_a_replica(self):
+        master, replica = self.synced_pair()
+        self.wait_alive(replica)
+        pid = replica.pids("walreceiver")[0]
+        self.stop_replication(replica)
+        status = replica.wait_status(state="stopped", running=False, connected=False)
+        self.assertEqual((status["master_alive"], status["promotable"]), (False, False))
+        self.stop_replication(replica)
+        replica.wait_until(lambda: not is_alive(pid), what="the walreceiver's end")
+        master.wait_status(replica_count=0)
+        replica.wait_log("replication is stopped, as POST /replication/stop asked.*a restart")
+        master.wait_log(r"this replica was told to stop \(POST /replication/stop\)")
+        master.put("k", b"w")
+        self.assertEqual(replica.get("k"), b"v")
+        self.assertEqual(replica.status()["lag"], 0)
+        self.assert_problem(replica.request("PUT", "/kv/x", b"y"), 403, "read_only_replica")
+        # neither does a crash of all processes bring it back
+        mark = replica.log_mark()
+        replica.kill_child("walwriter")
+        replica.wait_log("ready: role replica", since=mark)
+        status = replica.wait_status(state="stopped", running=False)
+        self.assertEqual(replica.pids("walreceiver"), [])
+        self.assertEqual(self.deaths(replica), 0)
+        replica.stop()
+        replica.start("/ready")
+        self.assertEqual(replica.get("k"), b"w")
+        status = self.wait_alive(replica)
+        self.assertEqual((status["running"], status["state"]), (True, "streaming"))
+
+    def test_03_on_a_master(self):
+        master, replica = self.synced_pair()
+        offset = master.put("k", b"w")
+        self.stop_replication(master)
+        status = master.status()
+        self.assertEqual(
+            (status["running"], status["connected"], status["state"]), (False, False, "stopped")
+        )
+        replica.wait_offset(offset)
+        master.wait_status(replica_count=0)
+        replica.wait_log(f"Error 9 .*{STOPPED}")
+        self.stop_replication(master)
+        with wire.RawPeer(master.replication_port) as peer:
+            peer.send(wire.build_hello())
+            self.assertIn(STOPPED, peer.recv_error(wire.ERROR_SHUTDOWN).message)
+        # writes go on, and stay here
+        late = master.put("k", b"x")
+        self.assertEqual(replica.get("k"), b"w")
+        # it is no dead master: it says why it doesn't serve
+        self.assertTrue(replica.wait_status(connected=False)["master_alive"])
+        master.stop()
+        master.start()
+        replica.wait_offset(late)
+        self.assertEqual(master.wait_status(running=True)["state"], "streaming")
+
+    def test_04_a_master_brings_replicas_to_where_it_stood(self):
+        master = self.node("master")
+        for i in range(3):
+            master.put(f"k{i}", b"v")
+        with wire.RawPeer(master.replication_port) as peer:
+            peer.handshake()
+            self.assertEqual([entry.offset for entry in peer.recv_entries(3)], [1, 2, 3])
+            self.stop_replication(master)
+            master.wait_log("replication is stopped")
+            master.wait_until(
+                lambda: self.put_is_held(master, peer), what="an entry that is not sent any more"
+            )
+            self.assertEqual(master.status()["replica_count"], 1)  # its ack is waited for
+            peer.send(wire.build_ack(self.last))
+            error = peer.recv_error(wire.ERROR_SHUTDOWN)
+            self.assertIn(STOPPED, error.message)
+            self.assertIn(f"everything up to offset {self.last}", error.message)
+        master.wait_status(replica_count=0)
+
+    last = 3
+
+    def put_is_held(self, master, peer):
+        """Writes an entry; False when the walsender, which had not heard of the stop yet, sends it."""
+        offset = master.put("late", b"v")
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            try:
+                message = peer.recv(max(deadline - time.monotonic(), 0.001))
+            except TimeoutError:
+                break
+            if message.type == wire.WAL_ENTRY:
+                self.last = offset
+                return False
+        return True
+
+    def test_05_a_replica_that_never_acks_is_not_waited_for_longer(self):
+        master = self.node("master", settings={"replication.stop_drain_ms": 300})
+        master.put("k", b"v")
+        with wire.RawPeer(master.replication_port) as peer:
+            peer.handshake()
+            peer.recv_entries(1)
+            self.stop_replication(master)
+            error = peer.recv_error(wire.ERROR_SHUTDOWN)
+            self.assertIn("has acknowledged 0, the last offset here is 1", error.message)
+
+    def test_06_during_a_full_sync(self):
+        for stopped in ("replica", "master"):
+            with self.subTest(stopped):
+                master = self.master(random_pairs(stopped, 300, 10000))
+                proxy = self.proxy(master, rate=500_000)
+                replica = self.replica(proxy.addr, name=f"{stopped}-stops")
+                replica.wait_answer("/health")
+                replica.wait_status(state="snapshot")
+                replica.wait_until(lambda: replica.pids("restore"), what="the restore process")
+                node = replica if stopped == "replica" else master
+                self.stop_replication(node)
+                master.wait_status(replica_count=0)
+                if stopped == "replica":
+                    replica.wait_status(state="stopped")
+                    replica.wait_until(
+                        lambda: not replica.pids("restore") + replica.pids("walreceiver"),
+                        what="the end of both",
+                    )
+                    self.assertEqual(replica.request("GET", "/kv/x")[0], 503)
+                else:
+                    replica.wait_log(f"Error 9 .*{STOPPED}")
+                proxy.rate = None
+                node.stop()
+                node.start("/health")
+                replica.wait_answer("/ready")
+                self.assert_level(master, replica)
+                self.assert_tidy(replica)
+
+    def test_07_asked_by_many_at_once(self):
+        master, replica = self.synced_pair()
+        answers = []
+
+        def ask():
+            client = replica.client()
+            for _ in range(5):
+                answers.append(client.json("POST", "/replication/stop"))
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(answers, [self.BODY] * 40)
+        self.assertEqual(replica.log().count("replication is stopped, as"), 1)
+        self.assertEqual(json.loads(replica.request("GET", "/health")[2])["ok"], True)
+
+    def test_08_a_stopped_replica_stops_and_reloads_in_order(self):
+        master, replica = self.synced_pair()
+        self.stop_replication(replica)
+        replica.wait_status(state="stopped")
+        mark = replica.log_mark()
+        os.kill(replica.pid, signal.SIGHUP)
+        replica.wait_log("configuration reloaded", since=mark)
+        master.wait_status(replica_count=0)
+        self.assertEqual(replica.pids("walreceiver"), [])
+        replica.stop()
+        master.stop()
 
 
 if __name__ == "__main__":

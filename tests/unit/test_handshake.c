@@ -117,6 +117,14 @@ START_TEST(no_uuid)
 }
 END_TEST
 
+START_TEST(a_master_whose_replication_was_stopped)
+{
+    facts.stopped = true;
+    expect(NX_WIRE_ERROR_SHUTTING_DOWN, "replication was stopped on this master by POST "
+                                        "/replication/stop");
+}
+END_TEST
+
 START_TEST(a_replica_names_its_master)
 {
     facts.role = NX_NODE_REPLICA;
@@ -225,6 +233,7 @@ int main(void)
     tcase_add_test(tcase, the_oldest_kept_entry_may_still_be_asked_for);
     tcase_add_test(tcase, another_protocol_version);
     tcase_add_test(tcase, no_uuid);
+    tcase_add_test(tcase, a_master_whose_replication_was_stopped);
     tcase_add_test(tcase, a_replica_names_its_master);
     tcase_add_test(tcase, a_node_that_stops);
     tcase_add_test(tcase, its_own_replica);
