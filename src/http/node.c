@@ -74,12 +74,6 @@ bool nx_node_replication_stopped(const struct nx_shm *shm)
     return atomic_load_explicit(&shm->control.replication_stopped, memory_order_acquire) != 0;
 }
 
-uint64_t nx_node_silence_limit(const struct nx_config *config)
-{
-    return (uint64_t)config->replication.heartbeat_ms *
-           config->replication.missed_heartbeats_threshold;
-}
-
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
 {
     char address[NX_ADDR_TEXT];

@@ -34,9 +34,6 @@ bool nx_node_connected(struct nx_shm *shm);
 /* True when replication was stopped by POST /replication/stop. */
 bool nx_node_replication_stopped(const struct nx_shm *shm);
 
-/* The longest silence after which a peer counts as healthy, ms. */
-uint64_t nx_node_silence_limit(const struct nx_config *config);
-
 /* "http://host:port" of the master into text; false when it isn't known. */
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap);
 

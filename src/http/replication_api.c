@@ -48,7 +48,7 @@ static bool is_connected(const struct nx_replica_slot *replica)
 static bool is_healthy(struct http_worker *worker, const struct nx_replica_slot *replica)
 {
     return is_connected(replica) &&
-           since_ms(load(&replica->heard_ms)) <= nx_node_silence_limit(worker->process->config);
+           since_ms(load(&replica->heard_ms)) <= nx_silence_limit_ms(worker->process->config);
 }
 
 struct totals {

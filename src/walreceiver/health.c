@@ -27,9 +27,9 @@ uint64_t nx_silence_counted_us(int timeout_ms, uint64_t slept_us)
     return slept_us < most ? slept_us : most;
 }
 
-uint64_t nx_silence_limit_ms(uint64_t own_heartbeat_ms,
-                             uint64_t master_heartbeat_ms,
-                             uint64_t threshold)
+uint64_t nx_master_silence_limit_ms(uint64_t own_heartbeat_ms,
+                                    uint64_t master_heartbeat_ms,
+                                    uint64_t threshold)
 {
     uint64_t masters =
         master_heartbeat_ms < MOST_HEARTBEAT_MS ? master_heartbeat_ms : MOST_HEARTBEAT_MS;
@@ -41,9 +41,9 @@ static uint64_t limit_ms(const struct nx_walreceiver *r)
 {
     const struct nx_config *config = r->process->config;
 
-    return nx_silence_limit_ms(config->replication.heartbeat_ms,
-                               load(&r->shm->receiver.master_heartbeat_ms),
-                               config->replication.missed_heartbeats_threshold);
+    return nx_master_silence_limit_ms(config->replication.heartbeat_ms,
+                                      load(&r->shm->receiver.master_heartbeat_ms),
+                                      config->replication.missed_heartbeats_threshold);
 }
 
 bool nx_health_dead(const struct nx_walreceiver *r)

@@ -40,8 +40,8 @@ uint64_t nx_silence_counted_us(int timeout_ms, uint64_t slept_us);
 
 /* The silence that a master is allowed: the longer heartbeat of both nodes (0: the master's isn't known)
  * times the threshold. Pure. */
-uint64_t nx_silence_limit_ms(uint64_t own_heartbeat_ms,
-                             uint64_t master_heartbeat_ms,
-                             uint64_t threshold);
+uint64_t nx_master_silence_limit_ms(uint64_t own_heartbeat_ms,
+                                    uint64_t master_heartbeat_ms,
+                                    uint64_t threshold);
 
 #endif

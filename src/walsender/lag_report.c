@@ -199,7 +199,8 @@ void nx_lag_report(struct nx_walsender *ws)
     if (!ws->welcomed || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
         return; /* a full sync has its own lines */
     }
-    switch (nx_lag_look(&ws->lag_watch, lag, config->replication.max_ready_lag, patience, nx_now_ms())) {
+    switch (nx_lag_look(&ws->lag_watch, lag, config->replication.max_ready_lag, patience,
+                        nx_now_ms())) {
     case NX_LAG_SAMPLE:
         ws->lag_watch.sample = take_sample(ws);
         break;
@@ -210,7 +211,8 @@ void nx_lag_report(struct nx_walsender *ws)
         nx_info(
             "replica %s at %s is up again: it lags by %llu entries, was %llu behind at most and "
             "behind for %llu s",
-            ws->replica_id, ws->peer, (unsigned long long)lag, (unsigned long long)ws->lag_watch.most,
+            ws->replica_id, ws->peer, (unsigned long long)lag,
+            (unsigned long long)ws->lag_watch.most,
             (unsigned long long)((nx_now_ms() - ws->lag_watch.since_ms) / 1000));
         break;
     case NX_LAG_SILENT:

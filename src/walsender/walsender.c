@@ -21,21 +21,13 @@
 #define TITLE_MS      500
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
 
-static uint64_t silence_limit(const struct nx_walsender *ws)
-{
-    const struct nx_config *config = ws->process->config;
-
-    return (uint64_t)config->replication.heartbeat_ms *
-           config->replication.missed_heartbeats_threshold;
-}
-
 /* When this conversation must have gone on: the Hello, or any frame. */
 static uint64_t deadline(const struct nx_walsender *ws)
 {
     if (!ws->welcomed) {
         return ws->opened_ms + ws->process->config->replication.connect_timeout_ms;
     }
-    return ws->heard_ms + silence_limit(ws);
+    return ws->heard_ms + nx_silence_limit_ms(ws->process->config);
 }
 
 /* Judged right after the socket was read to its end, so that a walsender that was itself stopped for a
@@ -50,7 +42,7 @@ static void check_silence(struct nx_walsender *ws)
             ws, NX_ENDING_NORMAL, 0,
             "no frame for %llu ms (heartbeat_ms %llu x missed_heartbeats_threshold "
             "%llu): the replica appears dead",
-            (unsigned long long)silence_limit(ws),
+            (unsigned long long)nx_silence_limit_ms(ws->process->config),
             (unsigned long long)ws->process->config->replication.heartbeat_ms,
             (unsigned long long)ws->process->config->replication.missed_heartbeats_threshold);
     } else if (ws->io.has_frame) {

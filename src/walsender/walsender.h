@@ -50,7 +50,7 @@ struct nx_walsender {
     bool welcomed;
     uint64_t queued_offset; /* last entry handed to the output buffer */
     uint64_t acked_offset;
-    uint64_t level_offset; /* acknowledged up to here it is streaming: what we had as it began */
+    uint64_t level_offset;  /* acknowledged up to here it is streaming: what we had as it began */
     struct nx_lag_mark lag; /* of acks behind what is durable here */
     uint64_t opened_ms;
     uint64_t heard_ms; /* last frame from the replica */

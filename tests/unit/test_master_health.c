@@ -7,17 +7,18 @@
 
 START_TEST(the_longer_heartbeat_counts)
 {
-    ck_assert_uint_eq(nx_silence_limit_ms(5000, 0, 3), 15000); /* the master's isn't known yet */
-    ck_assert_uint_eq(nx_silence_limit_ms(5000, 1000, 3), 15000);
-    ck_assert_uint_eq(nx_silence_limit_ms(1000, 5000, 3), 15000);
-    ck_assert_uint_eq(nx_silence_limit_ms(100, 100, 1), 100);
+    ck_assert_uint_eq(nx_master_silence_limit_ms(5000, 0, 3),
+                      15000); /* the master's isn't known yet */
+    ck_assert_uint_eq(nx_master_silence_limit_ms(5000, 1000, 3), 15000);
+    ck_assert_uint_eq(nx_master_silence_limit_ms(1000, 5000, 3), 15000);
+    ck_assert_uint_eq(nx_master_silence_limit_ms(100, 100, 1), 100);
 }
 END_TEST
 
 START_TEST(a_master_that_claims_an_endless_heartbeat)
 {
-    ck_assert_uint_eq(nx_silence_limit_ms(5000, UINT32_MAX, 3), UINT64_C(3) * 3600000);
-    ck_assert_uint_eq(nx_silence_limit_ms(5000, UINT64_MAX, 1000), UINT64_C(1000) * 3600000);
+    ck_assert_uint_eq(nx_master_silence_limit_ms(5000, UINT32_MAX, 3), UINT64_C(3) * 3600000);
+    ck_assert_uint_eq(nx_master_silence_limit_ms(5000, UINT64_MAX, 1000), UINT64_C(1000) * 3600000);
 }
 END_TEST
 
