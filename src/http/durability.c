@@ -74,7 +74,7 @@ const struct nx_replica_views *nx_durability_replicas(struct http_worker *worker
 
 bool nx_durability_possible(struct http_worker *worker)
 {
-    return nx_quorum_confirmed(worker->shm) &&
+    return !nx_node_replication_stopped(worker->shm) && nx_quorum_confirmed(worker->shm) &&
            nx_replicas_counting(nx_durability_replicas(worker)) >= sync_quorum(worker);
 }
 

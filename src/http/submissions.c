@@ -5,6 +5,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "http/connection.h"
+#include "http/node.h"
 #include "http/worker.h"
 
 #include <event2/event.h>
@@ -304,8 +305,8 @@ static bool poll_gated(struct http_worker *worker)
     bool any = false;
 
     while ((submission = STAILQ_FIRST(&submissions->gated)) != NULL) {
-        if (submission->owner == NULL) {
-            refuse_gated(worker, NX_SUBMIT_NO_QUORUM);
+        if (submission->owner == NULL || nx_node_replication_stopped(worker->shm)) {
+            refuse_gated(worker, NX_SUBMIT_STOPPED);
             continue;
         }
         if (!nx_durability_possible(worker)) {

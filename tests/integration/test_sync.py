@@ -313,6 +313,58 @@ class Reads(SyncTestCase):
         self.assertEqual(master.get("a", headers={**wanted, **LOCAL}), b"1")
 
 
+class Stop(SyncTestCase):
+    def test_a_sync_master_whose_replication_is_stopped_takes_no_writes(self):
+        cluster = self.sync_cluster(1)
+        master = cluster.master
+        self.wait_writable(master)
+        master.put("a", b"1")
+        master.json("POST", "/replication/stop")
+        for method, path, body in (
+            ("PUT", "/kv/a", b"2"),
+            ("POST", "/batch", b'{"ops": [{"put": {"key": "a", "value": "2"}}]}'),
+            ("POST", "/import", b'{"key": "a", "value": "2"}\n'),
+        ):
+            self.assert_problem(master.request(method, path, body), 503, "replication_stopped")
+        self.assertEqual(master.get("a"), b"1")
+        self.assertEqual(
+            master.request("PUT", "/kv/b", b"1", {"Nexus-Durability": "local"})[0], 201
+        )
+
+    def test_a_write_at_the_gate_is_told_of_a_stop_at_once(self):
+        master = self.node("master", settings=SYNC)  # sync_timeout_ms is 30 s
+        answers = []
+        writer = threading.Thread(
+            target=lambda: answers.append(master.client(timeout=15).request("PUT", "/kv/a", b"1"))
+        )
+        writer.start()
+        master.wait_until(
+            lambda: master.json("POST", "/replication/stop")["success"] and answers, what="the answer"
+        )
+        writer.join()
+        self.assert_problem(answers[0], 503, "replication_stopped")
+
+    def test_a_fast_stop_refuses_what_is_not_logged_and_drains_what_is(self):
+        cluster = self.sync_cluster(1)
+        master = cluster.master
+        self.wait_writable(master)
+        walwriter = self.pause(cluster.replica)
+        before = self.offset(master)
+        answers = []
+        writer = threading.Thread(
+            target=lambda: answers.append(master.client(timeout=15).request("PUT", "/kv/a", b"1"))
+        )
+        writer.start()
+        master.wait_until(lambda: self.offset(master) > before, what="the entry")
+        os.kill(master.pid, signal.SIGTERM)
+        master.wait_log("stopping")
+        self.resume(walwriter)
+        writer.join()
+        self.assertEqual(master.wait_exit(), 0)
+        self.assertEqual(answers[0][0], 201)
+        self.assertEqual(cluster.replica.get("a", headers=LOCAL), b"1")
+
+
 class Entries(SyncTestCase):
     """GET /replication/entry/N"""
 
