@@ -48,17 +48,6 @@ void nx_count_ack(struct nx_walsender *ws)
                     nx_replicas_quorum_offset(&views, (unsigned)config->replication.sync_quorum));
 }
 
-void nx_count_pong(struct nx_walsender *ws, uint64_t timestamp)
-{
-    /* Pongs come in the order of their Pings, and one may stand for several. */
-    if (ws->awaited_stamp == 0 || timestamp < ws->awaited_stamp || timestamp > ws->asked_stamp) {
-        return;
-    }
-    atomic_store_explicit(&ws->slot->confirmed_us, ws->awaited_us, memory_order_release);
-    ws->awaited_stamp = 0;
-    ring_http_workers(ws);
-}
-
 /* The latest moment for which a linearizable read wants the replicas' confirmation. */
 static uint64_t confirm_wanted_us(const struct nx_walsender *ws)
 {
@@ -71,6 +60,21 @@ static uint64_t confirm_wanted_us(const struct nx_walsender *ws)
         wanted = us > wanted ? us : wanted;
     }
     return wanted;
+}
+
+void nx_count_pong(struct nx_walsender *ws, uint64_t timestamp)
+{
+    /* Pongs come in the order of their Pings, and one may stand for several. */
+    if (ws->awaited_stamp == 0 || timestamp < ws->awaited_stamp || timestamp > ws->asked_stamp) {
+        return;
+    }
+    uint64_t before = atomic_load_explicit(&ws->slot->confirmed_us, memory_order_relaxed);
+
+    atomic_store_explicit(&ws->slot->confirmed_us, ws->awaited_us, memory_order_release);
+    ws->awaited_stamp = 0;
+    if (confirm_wanted_us(ws) > before) {
+        ring_http_workers(ws);
+    }
 }
 
 bool nx_count_ping_due(const struct nx_walsender *ws)
