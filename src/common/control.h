@@ -17,6 +17,8 @@ enum nx_control_type {
     NX_CONTROL_SNAPSHOT, /* anybody: status = enum nx_snapshot_reason, arg = the asker's ticket. A job
                           * is begun or joined; answered by DONE, arg = ticket, text = snapshot id */
     NX_CONTROL_RESTORE, /* walreceiver: shm->transfer has begun, a restore process is wanted */
+    NX_CONTROL_FORGET, /* http: text = replica id, arg = the asker's ticket; answered by DONE when it is
+                         * stored: status -ENOENT not known, -EBUSY connected, or why it can't be stored */
     NX_CONTROL_SWITCH, /* restore: text = "data-N", whole and synced: it replaces what `current` names */
     NX_CONTROL_MASTER_DEAD,      /* walreceiver: the master appears dead, for the arg-th time */
     NX_CONTROL_STOP_REPLICATION, /* http: arg = ticket; answered by DONE when it is accepted */

@@ -105,9 +105,10 @@ size_t nx_process_control(struct nx_process *process,
 {
     struct nx_control_message message;
     size_t others = 0;
-    int rc;
+    int rc = 0;
 
-    while ((rc = nx_control_receive(process->control.fd, &message)) == 0) {
+    while ((cap == 0 || others < cap) &&
+           (rc = nx_control_receive(process->control.fd, &message)) == 0) {
         if (message.type == NX_CONTROL_RELOAD) {
             reload(process);
         } else if (message.type == NX_CONTROL_STOP) {
@@ -118,7 +119,7 @@ size_t nx_process_control(struct nx_process *process,
             ret_other[others++] = message;
         }
     }
-    if (rc != -EAGAIN) {
+    if (rc < 0 && rc != -EAGAIN) {
         process->control.stopping = 1; /* the postmaster is gone */
     }
     return others;

@@ -62,7 +62,8 @@ void nx_process_title(const struct nx_process *process, const char *format, ...)
 
 /* Reads whatever waits on the control channel without blocking: RELOAD refreshes *process->config
  * from shared memory, STOP or end-of-file make nx_process_stopping() true. Returns the number of
- * messages of other types put into ret_other (at most cap), for the process itself to handle. */
+ * messages of other types put into ret_other (at most cap), for the process itself to handle; what comes
+ * behind them waits for the next call. Without a cap of at least one they are thrown away. */
 size_t nx_process_control(struct nx_process *process,
                           struct nx_control_message *ret_other,
                           size_t cap);

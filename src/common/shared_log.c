@@ -203,6 +203,17 @@ void nx_log_publish(struct nx_shm *shm, uint64_t offset, uint64_t epoch, uint32_
     atomic_store_explicit(&log->durable_offset, offset, memory_order_release);
 }
 
+uint64_t nx_log_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size)
+{
+    uint64_t durable = atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
+    uint64_t oldest = atomic_load_explicit(&shm->checkpoint.oldest_kept, memory_order_acquire);
+
+    if (durable > max_log_size && oldest < durable - max_log_size + 1) {
+        oldest = durable - max_log_size + 1;
+    }
+    return oldest > 0 ? oldest : 1;
+}
+
 int nx_log_runs(struct nx_shm *shm, uint64_t from, uint64_t last, struct iovec ret_runs[2])
 {
     int runs = 0;

@@ -70,6 +70,10 @@ void nx_log_position(struct nx_shm *shm,
                      uint64_t *ret_epoch,
                      uint32_t *ret_crc);
 
+/* The oldest entry that replicas can still ask for: what the files hold, and of that the last
+ * max_log_size entries, counted. 1 when nothing is gone yet. */
+uint64_t nx_log_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size);
+
 /* Publishes it together with durable_offset (walwriter). */
 void nx_log_publish(struct nx_shm *shm, uint64_t offset, uint64_t epoch, uint32_t crc);
 

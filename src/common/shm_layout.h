@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -308,6 +309,23 @@ struct nx_replica_slot {
     char http_addr[NX_ADDR_TEXT];
 };
 
+/* A replica that was ever welcomed on this master, connected or not, until it is forgotten. */
+struct nx_known_replica {
+    char id[NX_UUID_TEXT];
+    char addr[NX_ADDR_TEXT];      /* where it is reached, as it said when it came */
+    char http_addr[NX_ADDR_TEXT]; /* "": not known */
+    bool connected;               /* as the postmaster knows; its slot knows sooner */
+    uint64_t last_seen;           /* Unix ms: when it came or, absent, when it went */
+    uint64_t last_ack_offset;     /* durable there, of our history, at that time */
+};
+
+/* All of them, for readers: nx_known_replicas (known_replicas.h). Empty off a master. W:postmaster. */
+struct nx_known_table {
+    alignas(NX_LINE) nx_atomic_u32 version; /* odd while the rest changes */
+    nx_atomic_u32 count;
+    struct nx_known_replica list[NX_MAX_REPLICAS];
+};
+
 /* What one http worker asks of the checkpointer. W: that worker. */
 struct nx_http_request_state {
     alignas(NX_LINE) nx_atomic_u64 merge_wanted; /* bring LMDB to this offset (exports) */
@@ -334,6 +352,7 @@ struct nx_shm {
     struct nx_transfer_state transfer;
     struct nx_restore_state restore;
     struct nx_replica_slot replicas[NX_MAX_WALSENDERS];
+    struct nx_known_table known;
     struct nx_http_request_state http[NX_MAX_HTTP_WORKERS];
 
     alignas(NX_LINE) uint64_t arena_at; /* byte offset of the arena in the object */

@@ -213,6 +213,19 @@ bool nx_node_check_writable(struct connection *connection)
            nx_durability_take(connection);
 }
 
+bool nx_node_check_role(struct connection *connection, enum nx_node_role wanted)
+{
+    enum nx_node_role role = nx_node_role(connection->worker->shm);
+
+    if (role == wanted) {
+        return true;
+    }
+    nx_refuse(connection, NX_ERROR_WRONG_ROLE, "This endpoint is for %ss only; this node is %s%s.",
+              nx_node_role_name(wanted), role == NX_NODE_STANDALONE ? "" : "a ",
+              nx_node_role_name(role));
+    return false;
+}
+
 bool nx_node_check_epoch(struct connection *connection, uint64_t epoch)
 {
     struct nx_shm *shm = connection->worker->shm;

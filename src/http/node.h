@@ -42,6 +42,8 @@ bool nx_node_check_readable(struct connection *connection);
 bool nx_node_check_writable(struct connection *connection);
 /* That the node neither starts nor stops; `refuses` ends the sentence "This node is stopping and ...". */
 bool nx_node_check_serving(struct connection *connection, const char *refuses);
+/* That the node has this role. */
+bool nx_node_check_role(struct connection *connection, enum nx_node_role wanted);
 /* The epoch of an offset that a client gave (0: none given). */
 bool nx_node_check_epoch(struct connection *connection, uint64_t epoch);
 

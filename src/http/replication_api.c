@@ -4,6 +4,7 @@
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "common/shared_log.h"
+#include "http/absent.h"
 #include "http/connection.h"
 #include "http/json_out.h"
 #include "http/node.h"
@@ -265,19 +266,6 @@ void nx_handle_replication_status(struct connection *connection)
 
 /* ---- statistics ---- */
 
-static bool check_role(struct connection *connection, enum nx_node_role wanted)
-{
-    enum nx_node_role role = nx_node_role(connection->worker->shm);
-
-    if (role == wanted) {
-        return true;
-    }
-    nx_refuse(connection, NX_ERROR_WRONG_ROLE, "This endpoint is for %ss only; this node is %s%s.",
-              nx_node_role_name(wanted), role == NX_NODE_STANDALONE ? "" : "a ",
-              nx_node_role_name(role));
-    return false;
-}
-
 /* Entries that a replica could still ask for. */
 static uint64_t log_size(struct http_worker *worker)
 {
@@ -305,7 +293,7 @@ void nx_handle_master_stats(struct connection *connection)
     uint64_t start = load(&shm->log.start_offset);
     struct totals totals;
 
-    if (!check_role(connection, NX_NODE_MASTER)) {
+    if (!nx_node_check_role(connection, NX_NODE_MASTER)) {
         return;
     }
     totals = count_replicas(worker);
@@ -344,7 +332,7 @@ void nx_handle_replica_stats(struct connection *connection)
     struct json json = nx_json_of(text);
     char master_id[NX_UUID_TEXT] = "";
 
-    if (!check_role(connection, NX_NODE_REPLICA)) {
+    if (!nx_node_check_role(connection, NX_NODE_REPLICA)) {
         return;
     }
     if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
@@ -422,8 +410,9 @@ void nx_handle_replicas(struct connection *connection)
     struct text *text = &worker->json;
     struct json json = nx_json_of(text);
     uint64_t durable = nx_node_durable(shm);
+    struct shown_replicas shown = {.count = 0};
 
-    if (!check_role(connection, NX_NODE_MASTER)) {
+    if (!nx_node_check_role(connection, NX_NODE_MASTER)) {
         return;
     }
     nx_text_reset(text, SIZE_MAX);
@@ -432,9 +421,11 @@ void nx_handle_replicas(struct connection *connection)
     for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
         if (is_connected(&shm->replicas[i])) {
             put_replica(&json, worker, &shm->replicas[i], durable);
+            copy_string(shown.ids[shown.count++], shm->replicas[i].id, NX_UUID_TEXT);
         }
     }
     nx_json_close(&json, ']');
+    nx_absent_put(&json, worker, &shown);
     nx_json_close(&json, '}');
     nx_text_puts(text, "\n");
     nx_respond_json(connection, text);

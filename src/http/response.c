@@ -138,6 +138,20 @@ void nx_respond_json(struct connection *connection, const struct text *text)
                            });
 }
 
+void nx_respond_success(struct connection *connection, const char *message)
+{
+    struct text *text = &connection->worker->json;
+    struct json json = nx_json_of(text);
+
+    nx_text_reset(text, SIZE_MAX);
+    nx_json_open(&json, NULL, '{');
+    nx_json_bool(&json, "success", true);
+    nx_json_string(&json, "message", message);
+    nx_json_close(&json, '}');
+    nx_text_puts(text, "\n");
+    nx_respond_json(connection, text);
+}
+
 bool nx_respond_begin(struct connection *connection, const struct response *response)
 {
     struct text *out = &connection->worker->out;

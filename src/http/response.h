@@ -37,6 +37,9 @@ void nx_respond(struct connection *connection, const struct response *response);
 /* 200 with the JSON in `text`. */
 void nx_respond_json(struct connection *connection, const struct text *text);
 
+/* 200 {"success": true, "message"}: what was asked is done. */
+void nx_respond_success(struct connection *connection, const char *message);
+
 /* The head of an answer whose body follows piece by piece (nx_respond_piece): as it is where its length
  * is known beforehand, else in chunks for HTTP/1.1 and until the connection's end for HTTP/1.0.
  * response->body is not looked at. Returns false when the answer is over with its head (HEAD). */

@@ -178,6 +178,16 @@ static void adopt_cluster(struct nx_postmaster *pm, const struct nx_child *child
                           rc < 0 ? strerrordesc_np(-rc) : NULL);
 }
 
+static void forget_replica(struct nx_postmaster *pm,
+                           const struct nx_child *child,
+                           const struct nx_control_message *message)
+{
+    int rc = nx_known_forget(pm, message->text);
+
+    (void)nx_control_send(child->control_fd, NX_CONTROL_DONE, rc, message->arg,
+                          rc < 0 ? strerrordesc_np(-rc) : NULL);
+}
+
 static void handle_message(struct nx_postmaster *pm,
                            unsigned slot,
                            const struct nx_control_message *message)
@@ -201,10 +211,14 @@ static void handle_message(struct nx_postmaster *pm,
         adopt_cluster(pm, child, message->text);
         break;
     case NX_CONTROL_REPLICA_HERE:
+        nx_known_here(pm, instance, message->text);
         end_older_senders(pm, instance, message->text);
         break;
     case NX_CONTROL_SNAPSHOT:
         nx_jobs_want_snapshot(pm, slot, (enum nx_snapshot_reason)message->status, message->arg);
+        break;
+    case NX_CONTROL_FORGET:
+        forget_replica(pm, child, message);
         break;
     case NX_CONTROL_RESTORE:
         nx_jobs_want_restore(pm);
@@ -306,6 +320,7 @@ static void clear_state(struct nx_postmaster *pm, unsigned slot, const char *how
 
     switch (nx_process_slot_kind(slot, &instance)) {
     case NX_KIND_WALSENDER:
+        nx_known_gone(pm, instance);
         nx_shared_end_replica(pm, instance);
         break;
     case NX_KIND_WALRECEIVER:

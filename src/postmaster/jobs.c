@@ -220,11 +220,14 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
         return false;
     }
     memcpy(identity.cluster_id, pm->restored.cluster_id, sizeof identity.cluster_id);
+    identity.replica_count = 0; /* whoever came to this node as a master had its old history */
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
     pm->restored.root[0] = '\0';
     if (rc < 0) {
         nx_error("the server stops: %s", error);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
+    } else {
+        nx_known_load(pm);
     }
     return rc == 0;
 }

@@ -121,6 +121,7 @@ static int prepare(struct nx_postmaster *pm)
         nx_error("%s", error[0] != '\0' ? error : strerrordesc_np(-rc));
         return NX_EXIT_PERSON;
     }
+    nx_known_load(pm);
     log_start(pm);
     nx_jobs_clean(pm);
     if (fit_descriptors(pm) < 0) {

@@ -107,6 +107,7 @@ static void advance_stop(struct nx_postmaster *pm, uint64_t now)
     }
     while (nx_children_running(pm, (int)pm->stop_stage) == 0) {
         if (pm->stop_stage == LAST_STAGE) {
+            nx_known_end(pm);
             pm->life = NX_LIFE_ENDED;
             return;
         }
@@ -124,6 +125,7 @@ static void advance(struct nx_postmaster *pm)
         nx_children_kill_due(pm);
         nx_children_start_all(pm);
         nx_jobs_run_due(pm);
+        nx_known_run_due(pm);
         break;
     case NX_LIFE_STOPPING:
         advance_stop(pm, now);
@@ -163,6 +165,9 @@ static int time_to_wait(const struct nx_postmaster *pm)
     for (unsigned i = 0; i < NX_MAX_SLOTS && pm->life <= NX_LIFE_SERVING; i++) {
         sooner(&due, pm->children[i].pid == 0 ? pm->children[i].start_due_ms
                                               : pm->children[i].kill_due_ms);
+    }
+    if (pm->life <= NX_LIFE_SERVING) {
+        sooner(&due, nx_known_due_ms(pm));
     }
     if (pm->life == NX_LIFE_SERVING) {
         sooner(&due, pm->accept_due_ms);

@@ -9,6 +9,7 @@
  *     jobs.c         snapshots and restores, started when they are asked for
  *     replication.c  POST /replication/stop
  *     command.c      failover_command
+ *     known.c        the replicas that this master has had
  *     shared.c       shared memory made afresh, roles and cluster id in it
  *     signals.c      signals as readable events
  *     watch.c        the data directory taken away
@@ -76,6 +77,22 @@ struct nx_restored {
     char cluster_id[NX_UUID_TEXT];
 };
 
+/* What the postmaster alone needs of a known replica. */
+struct nx_known_life {
+    bool connected;
+    unsigned sender;        /* connected: its walsender's instance */
+    uint64_t forget_due_ms; /* else: monotonic */
+};
+
+/* The replicas that were welcomed on this master and not forgotten. */
+struct nx_known {
+    struct nx_known_replica list[NX_MAX_REPLICAS]; /* connected = that of its life */
+    struct nx_known_life lives[NX_MAX_REPLICAS];
+    unsigned count;
+    bool dirty;            /* something isn't stored yet */
+    uint64_t write_due_ms; /* not before */
+};
+
 struct nx_postmaster {
     struct nx_config config;
     struct nx_config_report *report; /* of the load, for reloads */
@@ -102,6 +119,7 @@ struct nx_postmaster {
     bool replication_stopped; /* by POST /replication/stop, until the server is started again */
     pid_t command_pid;        /* the running failover_command; 0: none */
     uint64_t command_death;   /* number of the master's death that was last acted on */
+    struct nx_known known;
     struct nx_child children[NX_MAX_SLOTS];
 };
 
@@ -185,6 +203,23 @@ void nx_replication_stop(struct nx_postmaster *pm, unsigned slot, uint64_t ticke
 void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death);
 /* A process that is no child of the table has ended. */
 void nx_command_reaped(struct nx_postmaster *pm, pid_t pid, int wait_status);
+
+/* ---- known.c ---- */
+/* Takes up what data-N/identity holds, at the start and after data-N was replaced. */
+void nx_known_load(struct nx_postmaster *pm);
+/* Writes the table in shared memory, which was made afresh. */
+void nx_known_publish(struct nx_postmaster *pm);
+/* A walsender has welcomed a replica; it ends: to be called before its slot is cleared. */
+void nx_known_here(struct nx_postmaster *pm, unsigned sender, const char *id);
+void nx_known_gone(struct nx_postmaster *pm, unsigned sender);
+/* Forgets one, durably. 0; -ENOENT: not known; -EBUSY: connected; or -errno: nothing has changed. */
+int nx_known_forget(struct nx_postmaster *pm, const char *id);
+/* Forgets whose time is over, and stores what has changed. */
+void nx_known_run_due(struct nx_postmaster *pm);
+/* When that is next to be done, monotonic ms; 0: not by time. */
+uint64_t nx_known_due_ms(const struct nx_postmaster *pm);
+/* The last word of an orderly stop. */
+void nx_known_end(struct nx_postmaster *pm);
 
 /* ---- listeners.c ---- */
 /* Opens what the role needs. -errno and a sentence in error. */

@@ -170,6 +170,7 @@ static void fill(struct nx_postmaster *pm)
     atomic_store_explicit(&shm->quorum.rule, commit_rule(&pm->config), memory_order_relaxed);
     publish_cluster(pm);
     nx_shared_publish_stop(pm);
+    nx_known_publish(pm);
 }
 
 int nx_shared_create(struct nx_postmaster *pm)
@@ -226,6 +227,7 @@ int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
         return -EEXIST;
     }
     memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
+    identity.replica_count = 0; /* they were of the other cluster */
     int rc = nx_identity_store(&pm->dir, &identity);
 
     if (rc == 0 && pm->shm != NULL) {

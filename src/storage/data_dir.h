@@ -7,8 +7,10 @@
  *     DATA_DIR/snapshots      snapshot_files.h
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
- *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>" (more lines come with failover), last
- *                               "crc32 = <8 hexadecimal digits>" of all bytes before that line
+ *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>" (more lines come with failover), for each
+ *                               known replica the lines replica, connected, last_seen, last_ack_offset,
+ *                               addr and http_addr, last "crc32 = <8 hexadecimal digits>" of all bytes
+ *                               before that line
  *
  * The postmaster alone writes these files, each by temporary file, fdatasync, rename, fsync of the
  * directory. */
@@ -26,6 +28,8 @@
 
 struct nx_identity {
     char cluster_id[NX_UUID_TEXT]; /* "" until the node belongs to a cluster */
+    unsigned replica_count;        /* known replicas, in any order, an id once */
+    struct nx_known_replica replicas[NX_MAX_REPLICAS];
 };
 
 struct nx_data_dir {
@@ -71,7 +75,7 @@ int nx_data_dir_discard(const char *path, const char *root);
 /* Gives up the lock (of this process: children that inherited it keep it). */
 void nx_data_dir_close(struct nx_data_dir *dir);
 
-/* Replaces data-N/identity durably. 0, -EINVAL (no UUID), or -errno; dir->identity changes only on
+/* Replaces data-N/identity durably. 0, -EINVAL (what can't be read again), or -errno; dir->identity changes only on
  * success. */
 int nx_identity_store(struct nx_data_dir *dir, const struct nx_identity *identity);
 

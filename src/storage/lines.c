@@ -69,11 +69,11 @@ int nx_line_take_numbers(const char **text, const struct nx_line_number *numbers
     return 0;
 }
 
-int nx_lines_read(int dir_fd, const char *name, char ret_text[NX_LINES_MAX])
+int nx_lines_read(int dir_fd, const char *name, char *ret_text, size_t cap)
 {
     char crc_line[CRC_LINE_SIZE + 1];
     size_t length;
-    int rc = nx_file_read_text(dir_fd, name, ret_text, NX_LINES_MAX);
+    int rc = nx_file_read_text(dir_fd, name, ret_text, cap);
 
     if (rc < 0) {
         return rc == -E2BIG ? -EBADMSG : rc;
@@ -91,15 +91,15 @@ int nx_lines_read(int dir_fd, const char *name, char ret_text[NX_LINES_MAX])
     return 0;
 }
 
-size_t nx_lines_seal(char text[NX_LINES_MAX])
+size_t nx_lines_seal(char *text, size_t cap)
 {
     size_t length = strlen(text);
 
-    (void)snprintf(text + length, NX_LINES_MAX - length, CRC_LINE, nx_crc32(0, text, length));
+    (void)snprintf(text + length, cap - length, CRC_LINE, nx_crc32(0, text, length));
     return length + CRC_LINE_SIZE;
 }
 
-int nx_lines_write(int dir_fd, const char *name, char text[NX_LINES_MAX])
+int nx_lines_write(int dir_fd, const char *name, char *text, size_t cap)
 {
-    return nx_file_replace_at(dir_fd, name, text, nx_lines_seal(text), 0600);
+    return nx_file_replace_at(dir_fd, name, text, nx_lines_seal(text, cap), 0600);
 }

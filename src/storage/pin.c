@@ -51,7 +51,7 @@ int nx_pin_write(int dir_fd, const struct nx_pin *pin)
                    "offset = %" PRIu64 "\n",
                    pin->replica_id, pin->snapshot_id, pin->snapshot_offset, pin->chunk_size,
                    pin->sent, pin->offset);
-    return nx_lines_write(dir_fd, name, text);
+    return nx_lines_write(dir_fd, name, text, sizeof text);
 }
 
 int nx_pin_touch(int dir_fd, const char *replica_id)
@@ -129,7 +129,7 @@ int nx_pin_read(int dir_fd, const char *replica_id, struct nx_pin *ret_pin)
     struct nx_pin pin;
     int rc = name_of(replica_id, SUFFIX, name);
 
-    rc = rc < 0 ? rc : nx_lines_read(dir_fd, name, text);
+    rc = rc < 0 ? rc : nx_lines_read(dir_fd, name, text, sizeof text);
     rc = rc < 0 ? rc : parse(text, &pin);
     rc = rc < 0 ? rc : read_age(dir_fd, name, &pin.age_ms);
     if (rc < 0) {

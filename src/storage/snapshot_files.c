@@ -104,7 +104,7 @@ int nx_snapshot_store_info(int dir_fd, const struct nx_snapshot_info *info)
                    info->position.epoch, info->position.crc, info->records, info->files_count,
                    info->uncompressed_size, info->compressed_size, info->checksum);
     name_of(info, INFO, name);
-    return nx_lines_write(dir_fd, name, text);
+    return nx_lines_write(dir_fd, name, text, sizeof text);
 }
 
 /* 0 or -EBADMSG. Lines behind the known ones are a later version's, and no damage. */
@@ -142,7 +142,7 @@ static int read_info(int dir_fd, const char *name, struct nx_snapshot_info *ret_
 {
     char text[NX_LINES_MAX];
     char right_name[NX_SNAPSHOT_NAME];
-    int rc = nx_lines_read(dir_fd, name, text);
+    int rc = nx_lines_read(dir_fd, name, text, sizeof text);
 
     rc = rc < 0 ? rc : parse_info(text, ret_info);
     if (rc < 0) {

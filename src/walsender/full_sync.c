@@ -213,7 +213,7 @@ static bool is_ours(struct nx_walsender *ws, const struct nx_position *position)
 static bool is_fresh(struct nx_walsender *ws, const struct nx_snapshot_info *info)
 {
     uint64_t durable = nx_walsender_durable(ws);
-    uint64_t oldest = nx_stream_oldest_kept(ws->shm, ws->process->config->replication.max_log_size);
+    uint64_t oldest = nx_log_oldest_kept(ws->shm, ws->process->config->replication.max_log_size);
 
     return info->position.offset > 0 && info->position.offset <= durable &&
            info->position.offset >= middle_of_log(oldest, durable) &&
@@ -387,7 +387,7 @@ bool nx_full_sync_find_pin(struct nx_walsender *ws, uint64_t offset)
 static bool needs_no_pin(struct nx_walsender *ws)
 {
     uint64_t durable = nx_walsender_durable(ws);
-    uint64_t oldest = nx_stream_oldest_kept(ws->shm, ws->process->config->replication.max_log_size);
+    uint64_t oldest = nx_log_oldest_kept(ws->shm, ws->process->config->replication.max_log_size);
     uint64_t unpinned = load(&ws->shm->checkpoint.oldest_unpinned);
 
     oldest = unpinned > oldest ? unpinned : oldest;

@@ -136,14 +136,3 @@ int nx_stream_frame_at(struct nx_stream *stream,
     }
     return rc;
 }
-
-uint64_t nx_stream_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size)
-{
-    uint64_t durable = atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
-    uint64_t oldest = atomic_load_explicit(&shm->checkpoint.oldest_kept, memory_order_acquire);
-
-    if (durable > max_log_size && oldest < durable - max_log_size + 1) {
-        oldest = durable - max_log_size + 1;
-    }
-    return oldest > 0 ? oldest : 1;
-}

@@ -40,8 +40,4 @@ int nx_stream_frame_at(struct nx_stream *stream,
  * nx_stream_read. */
 int nx_stream_crc_before(struct nx_stream *stream, uint64_t offset, uint32_t *ret_crc);
 
-/* The oldest entry that replicas can still ask for: what the files hold, and of that the last
- * max_log_size entries, counted. 1 when nothing is gone yet. */
-uint64_t nx_stream_oldest_kept(const struct nx_shm *shm, uint64_t max_log_size);
-
 #endif

@@ -1,0 +1,16 @@
+/* The table of known replicas (struct nx_known_table): the postmaster replaces it, everybody may read. */
+#ifndef NX_COMMON_KNOWN_REPLICAS_H
+#define NX_COMMON_KNOWN_REPLICAS_H
+
+#include "common/shm_layout.h"
+
+/* Copies the table as it was at one moment; ret_list has NX_MAX_REPLICAS places. Returns how many there
+ * are. 0 also when it is being replaced for so long that the postmaster must have been stopped meanwhile. */
+unsigned nx_known_replicas(const struct nx_shm *shm, struct nx_known_replica *ret_list);
+
+/* Replaces it (postmaster). */
+void nx_known_replicas_publish(struct nx_shm *shm,
+                               const struct nx_known_replica *list,
+                               unsigned count);
+
+#endif
