@@ -637,6 +637,7 @@ class Usage(CtlTestCase):
             "conf": "config",
             "log": "logs",
             "snap": "snapshot",
+            "forgot": "forget",
             "x": None,
         }.items():
             with self.subTest(typed=typed):
@@ -676,6 +677,8 @@ class Usage(CtlTestCase):
             "reload",
             "status",
             "snapshot",
+            "restore",
+            "forget",
             "logs",
             "config",
         ):

@@ -257,7 +257,7 @@ END_TEST
 
 static void write_identity(const char *lines)
 {
-    char text[512];
+    char text[1024];
 
     (void)snprintf(text, sizeof text, "%scrc32 = %08" PRIx32 "\n", lines,
                    nx_crc32(0, lines, strlen(lines)));
@@ -298,10 +298,151 @@ START_TEST(a_damaged_identity_is_refused)
 }
 END_TEST
 
+/* ---- known replicas in it ---- */
+
+#define LAST (NX_ADDR_TEXT - 1)
+
+/* One whose every field is told apart from all others', as long as it may be. */
+static struct nx_known_replica some_replica(unsigned n)
+{
+    struct nx_known_replica replica = {
+        .connected = n % 2 == 1,
+        .last_seen = UINT64_MAX - n,
+        .last_ack_offset = UINT64_MAX / 2 + n,
+    };
+
+    (void)snprintf(replica.id, sizeof replica.id, "550e8400-e29b-41d4-a716-44665544%04x", n);
+    memset(replica.addr, 'a', LAST);
+    (void)snprintf(replica.addr + LAST - 6, 7, ":%05u", n);
+    memset(replica.http_addr, 'b', LAST);
+    (void)snprintf(replica.http_addr + LAST - 6, 7, ":%05u", n);
+    return replica;
+}
+
+static void assert_same(const struct nx_known_replica *a, const struct nx_known_replica *b)
+{
+    ck_assert_str_eq(a->id, b->id);
+    ck_assert_str_eq(a->addr, b->addr);
+    ck_assert_str_eq(a->http_addr, b->http_addr);
+    ck_assert_int_eq(a->connected, b->connected);
+    ck_assert_uint_eq(a->last_seen, b->last_seen);
+    ck_assert_uint_eq(a->last_ack_offset, b->last_ack_offset);
+}
+
+/* _i: how many. */
+START_TEST(known_replicas_are_kept)
+{
+    static struct nx_identity identity;
+
+    identity = (struct nx_identity){.cluster_id = CLUSTER, .replica_count = (unsigned)_i};
+    for (unsigned i = 0; i < identity.replica_count; i++) {
+        identity.replicas[i] = some_replica(i);
+    }
+    if (_i > 0) {
+        identity.replicas[0].addr[0] = '\0';
+        identity.replicas[0].http_addr[0] = '\0';
+    }
+    open_it();
+    ck_assert_int_eq(nx_identity_store(&dir, &identity), 0);
+    nx_data_dir_close(&dir);
+    memset(&dir.identity, 0, sizeof dir.identity);
+    open_it();
+    ck_assert_str_eq(dir.identity.cluster_id, CLUSTER);
+    ck_assert_uint_eq(dir.identity.replica_count, identity.replica_count);
+    for (unsigned i = 0; i < identity.replica_count; i++) {
+        assert_same(&dir.identity.replicas[i], &identity.replicas[i]);
+    }
+}
+END_TEST
+
+START_TEST(replicas_that_cannot_be_read_again_are_not_stored)
+{
+    static struct nx_identity identity;
+
+    open_it();
+    for (int fault = 0; fault < 4; fault++) {
+        identity = (struct nx_identity){.cluster_id = CLUSTER, .replica_count = 2};
+        identity.replicas[0] = some_replica(0);
+        identity.replicas[1] = some_replica(1);
+        if (fault == 0) {
+            identity.replicas[1].id[0] = 'x';
+        } else if (fault == 1) {
+            identity.replicas[1].addr[LAST - 1] = '\n';
+        } else if (fault == 2) {
+            identity.replicas[1].http_addr[0] = '\n';
+        } else {
+            identity.replica_count = NX_MAX_REPLICAS + 1;
+        }
+        ck_assert_int_eq(nx_identity_store(&dir, &identity), -EINVAL);
+        ck_assert_uint_eq(dir.identity.replica_count, 0);
+    }
+}
+END_TEST
+
+#define ID       "replica = 550e8400-e29b-41d4-a716-446655440001\n"
+#define TIMES    "connected = 0\nlast_seen = 5\nlast_ack_offset = 7\n"
+#define ADDRS    "addr = a:1\nhttp_addr = b:2\n"
+#define FIRST_ID "cluster_id = " CLUSTER "\n"
+
+START_TEST(damaged_replicas_are_refused)
+{
+    static const char *const lines[] = {
+        FIRST_ID "replica = \n" TIMES ADDRS,
+        FIRST_ID "replica = 550e8400-e29b-41d4-a716-44665544000\n" TIMES ADDRS,
+        FIRST_ID "replica = 550e8400-e29b-41d4-a716-44665544000x\n" TIMES ADDRS,
+        FIRST_ID ID,
+        FIRST_ID ID TIMES,
+        FIRST_ID ID ADDRS TIMES,
+        FIRST_ID ID TIMES "addr = a:1\n",
+        FIRST_ID ID TIMES "addr = a:1\nhttp_addr = b:2",
+        FIRST_ID ID "connected = 2\nlast_seen = 5\nlast_ack_offset = 7\n" ADDRS,
+        FIRST_ID ID "connected = 0\nlast_seen = -5\nlast_ack_offset = 7\n" ADDRS,
+        FIRST_ID ID "connected = 0\nlast_seen = 5\nlast_ack_offset = \n" ADDRS,
+        FIRST_ID ID "connected = 0\nlast_seen = 18446744073709551616\nlast_ack_offset = 7\n" ADDRS,
+        FIRST_ID ID TIMES ADDRS ID TIMES ADDRS,
+        ID TIMES ADDRS FIRST_ID,
+    };
+
+    used();
+    write_identity(FIRST_ID ID TIMES ADDRS);
+    open_it();
+    ck_assert_uint_eq(dir.identity.replica_count, 1);
+    ck_assert_str_eq(dir.identity.replicas[0].http_addr, "b:2");
+    nx_data_dir_close(&dir);
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        write_identity(lines[i]);
+        refused(-EBADMSG, "identity is damaged");
+    }
+}
+END_TEST
+
+/* With an address of more bytes than fit; one replica more than fit; more than the largest file. _i: which. */
+START_TEST(too_much_is_damage)
+{
+    static char text[1 << 20];
+    size_t length = strlen(FIRST_ID);
+
+    used();
+    (void)snprintf(text, sizeof text, "%s", FIRST_ID);
+    for (unsigned i = 0; i < (_i == 1 ? NX_MAX_REPLICAS + 1 : 1); i++) {
+        length += (size_t)snprintf(text + length, sizeof text - length,
+                                   "replica = 550e8400-e29b-41d4-a716-44665544%04x\n" TIMES
+                                   "addr = %0*d\nhttp_addr = %0*d\n",
+                                   i, _i == 0 ? NX_ADDR_TEXT : 1, 0, _i == 2 ? 500000 : 1, 0);
+    }
+    (void)snprintf(text + length, sizeof text - length, "crc32 = %08" PRIx32 "\n",
+                   nx_crc32(0, text, length));
+    write_text("data-1/identity", text);
+    refused(-EBADMSG, "identity is damaged");
+}
+END_TEST
+
 START_TEST(an_identity_of_a_later_version_is_refused)
 {
     used();
     write_identity("cluster_id = " CLUSTER "\nfence = 5\n");
+    refused(-ENOTSUP, "later version");
+    write_identity(FIRST_ID ID TIMES ADDRS "fence = 5\n");
     refused(-ENOTSUP, "later version");
 }
 END_TEST
@@ -560,6 +701,9 @@ static void add_starts(Suite *suite)
     tcase_add_test(tcase, current_may_name_another_number);
     tcase_add_test(tcase, an_identity_is_kept);
     tcase_add_test(tcase, an_identity_that_cannot_be_is_not_stored);
+    tcase_add_loop_test(tcase, known_replicas_are_kept, 0, 3);
+    tcase_add_loop_test(tcase, known_replicas_are_kept, NX_MAX_REPLICAS, NX_MAX_REPLICAS + 1);
+    tcase_add_test(tcase, replicas_that_cannot_be_read_again_are_not_stored);
     tcase_add_test(tcase, an_identity_is_text_with_a_crc);
     tcase_add_test(tcase, uuids_are_read_strictly);
     tcase_add_test(tcase, a_file_is_replaced_as_a_whole_or_not_at_all);
@@ -580,6 +724,8 @@ static void add_refusals(Suite *suite)
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, a_damaged_identity_is_refused);
+    tcase_add_test(tcase, damaged_replicas_are_refused);
+    tcase_add_loop_test(tcase, too_much_is_damage, 0, 3);
     tcase_add_test(tcase, an_identity_of_a_later_version_is_refused);
     tcase_add_loop_test(tcase, a_missing_piece_is_refused, 0, 6);
     tcase_add_loop_test(tcase, a_log_without_a_state_is_data_too, 0, 2);

@@ -83,7 +83,7 @@ static void prepare(const char *name)
 
 static int switch_to(const char *name, const char *cluster_id)
 {
-    struct nx_identity identity;
+    struct nx_identity identity = {.replica_count = 0};
 
     memset(error, 0, sizeof error);
     (void)snprintf(identity.cluster_id, sizeof identity.cluster_id, "%s", cluster_id);
