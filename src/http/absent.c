@@ -178,9 +178,10 @@ static void respond(struct connection *connection, const struct nx_control_messa
         refuse_unknown(connection);
         break;
     case -EBUSY:
-        nx_refuse(connection, NX_ERROR_REPLICA_CONNECTED,
-                  "This replica is connected: stop that node, or have it follow another master, and "
-                  "then forget it here.");
+        nx_refuse(
+            connection, NX_ERROR_REPLICA_CONNECTED,
+            "This replica is connected: stop that node, or have it follow another master, and "
+            "then forget it here.");
         break;
     default:
         refuse_unstored(connection, reply->status, reply->text);

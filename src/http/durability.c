@@ -100,6 +100,14 @@ static unsigned replica_nodes(struct nx_shm *shm, uint64_t offset)
     return (nx_node_durable(shm) >= offset ? 1U : 0U) + (master_has ? 1U : 0U);
 }
 
+/* Connected or away. One that has just come may not be in the postmaster's table yet. */
+static unsigned known_replicas(const struct nx_shm *shm, const struct nx_replica_views *connected)
+{
+    unsigned known = (unsigned)atomic_load_explicit(&shm->known.count, memory_order_relaxed);
+
+    return known > connected->count ? known : connected->count;
+}
+
 void nx_durability_nodes(struct http_worker *worker, uint64_t offset, char *text, size_t cap)
 {
     struct nx_shm *shm = worker->shm;
@@ -113,7 +121,7 @@ void nx_durability_nodes(struct http_worker *worker, uint64_t offset, char *text
         const struct nx_replica_views *replicas = nx_durability_replicas(worker);
 
         with += nx_replicas_with(replicas, offset);
-        known += replicas->count;
+        known += known_replicas(shm, replicas);
     }
     snprintf(text, cap, "%u/%u", with, known);
 }

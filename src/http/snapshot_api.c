@@ -198,20 +198,11 @@ void nx_handle_snapshot_newest(struct connection *connection)
 
 static void respond_deleted(struct connection *connection, bool kept)
 {
-    struct text *text = &connection->worker->json;
-    struct json json = nx_json_of(text);
-
-    nx_text_reset(text, SIZE_MAX);
-    nx_json_open(&json, NULL, '{');
-    nx_json_bool(&json, "success", true);
-    nx_json_string(&json, "message",
-                   kept
-                       ? "A full sync needs this snapshot: it is kept until that is done, and then "
-                         "only as one of the newest snapshot.keep."
-                       : "Snapshot deleted");
-    nx_json_close(&json, '}');
-    nx_text_puts(text, "\n");
-    nx_respond_json(connection, text);
+    nx_respond_success(
+        connection,
+        kept ? "A full sync needs this snapshot: it is kept until that is done, and then "
+               "only as one of the newest snapshot.keep."
+             : "Snapshot deleted");
 }
 
 void nx_handle_snapshot_delete(struct connection *connection)
