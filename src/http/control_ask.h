@@ -16,7 +16,7 @@ struct connection;
 struct http_worker;
 
 /* Questions of a worker that may be open at one time. */
-#define NX_MOST_ASKS 16
+#define NX_MOST_ASKS 32
 
 typedef void nx_control_reply(struct http_worker *worker, const struct nx_control_message *reply);
 
