@@ -170,6 +170,8 @@ static void refuse_unstored(struct connection *connection, int error, const char
 
 static void respond(struct connection *connection, const struct nx_control_message *reply)
 {
+    struct nx_slice id = connection->request->id; /* found to be a UUID */
+
     switch (reply->status) {
     case 0:
         nx_respond_success(connection, "Replica forgotten");
@@ -178,10 +180,10 @@ static void respond(struct connection *connection, const struct nx_control_messa
         refuse_unknown(connection);
         break;
     case -EBUSY:
-        nx_refuse(
-            connection, NX_ERROR_REPLICA_CONNECTED,
-            "This replica is connected: stop that node, or have it follow another master, and "
-            "then forget it here.");
+        nx_refuse(connection, NX_ERROR_REPLICA_CONNECTED,
+                  "Replica %.*s is connected: stop that node, or have it follow another master, "
+                  "and then forget it here.",
+                  (int)id.length, (const char *)id.data);
         break;
     default:
         refuse_unstored(connection, reply->status, reply->text);

@@ -13,7 +13,7 @@ import zlib
 
 import nexus_wire as wire
 import wal_files
-from nexus_test import BUILD_DIR, NexusTestCase, wait_until
+from nexus_test import BUILD_DIR, NexusTestCase
 
 PATH = "/replication/replicas"
 CTL = os.path.join(BUILD_DIR, "nexus-ctl")
