@@ -5,7 +5,7 @@
 #include "common/shm_layout.h"
 
 /* Copies the table as it was at one moment; ret_list has NX_MAX_REPLICAS places. Returns how many there
- * are. 0 also when it is being replaced for so long that the postmaster must have been stopped meanwhile. */
+ * are. 0 also when it is being replaced for longer than 0.1 s: the postmaster was stopped meanwhile. */
 unsigned nx_known_replicas(const struct nx_shm *shm, struct nx_known_replica *ret_list);
 
 /* Replaces it (postmaster). */

@@ -13,6 +13,7 @@ import zlib
 
 import nexus_wire as wire
 import wal_files
+from full_sync import Received, pins, put_many
 from nexus_test import BUILD_DIR, NexusTestCase
 
 PATH = "/replication/replicas"
@@ -195,6 +196,32 @@ class Listed(AbsentCase):
         row = self.wait_absent(master, replica_id)
         self.assertEqual((row["last_ack_offset"], row["log_kept"]), (1011, True))
 
+    def test_055_the_log_is_held_by_a_full_sync(self):
+        """A pin keeps more than max_log_size for the one replica whose full sync it belongs to."""
+        settings = {
+            **SMALL,
+            "state.checkpoint_interval": "1s",
+            "replication.max_log_size": 1000,
+            "replication.missed_heartbeats_threshold": 100,
+        }
+        master = self.node("master", settings=settings)
+        put_many(master, ((f"k{n}", b"v") for n in range(100)))
+        master.export()  # merges: who has nothing gets a full sync
+        replica_id = str(uuid.uuid4())
+        with wire.RawPeer(master.replication_port) as peer:
+            self.assertIs(peer.handshake(replica_id).requires_full_sync, True)
+            Received(peer).run()
+            put_many(master, ((f"k{n}", b"v") for n in range(3000)))
+            peer.send(wire.build_ack(100))
+            master.wait_until(
+                lambda: [row["last_ack_offset"] for row in master.replicas()] == [100], what="the ack"
+            )
+        row = self.wait_absent(master, replica_id)
+        self.assertEqual((row["last_ack_offset"], row["log_kept"]), (100, True))
+        for pin in pins(master):
+            os.unlink(pin)
+        self.assertIs(absent(master)[replica_id]["log_kept"], False)
+
     def test_06_a_crash_of_a_child_loses_nothing(self):
         cluster = self.cluster(replicas=2)
         master, (stays, goes) = cluster.master, cluster.replicas
@@ -345,7 +372,7 @@ class Kept(AbsentCase):
         self.assertIn(replica_id, absent(master))
 
     def test_08_a_master_that_becomes_a_replica_and_back(self):
-        """Off a master nothing is listed or forgotten; a full sync brings a history nobody has acked."""
+        """In between nothing is listed or forgotten."""
         master = self.node("master")
         replica_id = self.come_and_go(master)
         self.wait_stored(master, replica_id, connected=0)
@@ -360,6 +387,32 @@ class Kept(AbsentCase):
         del master.settings["replication.master_addr"]
         master.start()
         self.assertIn(replica_id, absent(master))
+
+    def test_09_a_full_sync_brings_a_history_that_nobody_has_acknowledged(self):
+        master, replica = self.pair()
+        replica_id = replica.status()["node_id"]
+        master.put("k", b"v")
+        replica.wait_offset(1)
+        replica.stop()
+        self.wait_absent(master, replica_id)
+        master.put("given up", b"v")
+        master.stop()
+        self.assertIn(replica_id, stored(master))
+        # They change places, and their histories have parted.
+        replica.role = "master"
+        replica.settings["replication.master_addr"] = None
+        replica.start()
+        for number in range(3):
+            replica.put(f"k{number}", b"v")
+        master.role = "replica"
+        master.settings["replication.master_addr"] = replica.replication_addr
+        master.start()
+        master.wait_log("data-2 replaces")
+        master.wait_offset(4)
+        self.assertEqual(stored(master), {})
+        self.assertIn(
+            f"cluster_id = {replica.status()['cluster_id']}\n", read_identity(master)
+        )
 
 
 class Forgotten(AbsentCase):

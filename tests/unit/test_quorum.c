@@ -103,7 +103,7 @@ START_TEST(a_confirmation_is_as_old_as_the_oldest_answer_needed)
     const char *ids[] = {"a", "b", "c"};
 
     for (unsigned i = 0; i < 3; i++) {
-        atomic_store_explicit(&connect_replica(i, ids[i], 1)->confirmed_us, 100 * (i + 1),
+        atomic_store_explicit(&connect_replica(i, ids[i], 1)->confirmed_us, UINT64_C(100) * (i + 1),
                               memory_order_relaxed);
     }
     nx_replicas_look(shm, LIMIT_MS, &views);
