@@ -571,9 +571,6 @@ class Limits(GuideCase):
 class Conformance(unittest.TestCase):
     """docs/guide-conformance.md names tests that exist."""
 
-    # Files of tests that come with their features; until then a row may name them alone.
-    COMING = {"test_sync.py", "test_sync_hostile.py", "test_absent.py", "test_health.py"}
-
     @staticmethod
     def named():
         """Yields (file, test or None, line) of the document."""
@@ -591,9 +588,6 @@ class Conformance(unittest.TestCase):
             folder = "unit" if file_name.endswith(".c") else "integration"
             path = os.path.join(SOURCE_DIR, "tests", folder, file_name)
             with self.subTest(file_name, test=test):
-                if file_name in self.COMING and not os.path.exists(path):
-                    self.assertIsNone(test, line)
-                    continue
                 with open(path, encoding="utf-8") as file:
                     self.assert_has(file.read(), test)
         self.assertGreater(count, 100)
