@@ -15,6 +15,7 @@
 #include "common/quorum.h"
 #include "storage/data_dir.h"
 #include "storage/state.h"
+#include "storage/wal_note.h"
 #include "storage/warming.h"
 
 #include <errno.h>
@@ -37,6 +38,7 @@ struct checkpointer {
     bool confirmed;              /* its position is known to be on disk */
     bool merged;                 /* since the state was opened */
     bool short_of_space;         /* the last attempt found map or disk full */
+    bool noted;                  /* NX_NOTE_UNCONFIRMED stands */
     struct nx_position position; /* of the state */
     uint64_t retry_ms;           /* map or disk was full: not before this time, monotonic */
     uint64_t unmerged_since_ms;  /* 0: the log holds nothing that the state lacks */
@@ -219,11 +221,31 @@ static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_
     return limit > c->position.offset && merge_wanted(c) > c->position.offset;
 }
 
-/* It was merged before the quorum's word of it has come. */
-static void note_unconfirmed(struct checkpointer *c, uint64_t last)
+/* Before a merge of what the quorum's word has not come of yet: readers must not take the state for
+ * committed, also not after a restart. 0 or -errno. */
+static int note_unconfirmed(struct checkpointer *c, uint64_t last)
 {
-    if (last > nx_committed_offset(c->shm) && last > load(&c->published->unconfirmed_offset)) {
+    int rc = 0;
+
+    if (last <= nx_committed_offset(c->shm)) {
+        return 0;
+    }
+    if (!c->noted) {
+        rc = nx_wal_note_make(c->segments.dir_fd, NX_NOTE_UNCONFIRMED,
+                              "the state holds entries that the quorum may lack\n");
+    }
+    if (rc == 0) {
+        c->noted = true;
         publish(&c->published->unconfirmed_offset, last);
+    }
+    return rc;
+}
+
+/* All that the state holds is committed again. */
+static void forget_unconfirmed(struct checkpointer *c)
+{
+    if (c->noted && c->position.offset <= nx_committed_offset(c->shm)) {
+        c->noted = nx_wal_note_remove(c->segments.dir_fd, NX_NOTE_UNCONFIRMED) < 0;
     }
 }
 
@@ -244,8 +266,8 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
         nx_state_clear_dead_readers(c->state);
     }
     if (rc == 0 && last > c->position.offset) {
-        note_unconfirmed(c, last);
-        rc = nx_merge_generation(c->shm, c->state, number, last, &result);
+        rc = note_unconfirmed(c, last);
+        rc = rc < 0 ? rc : nx_merge_generation(c->shm, c->state, number, last, &result);
     }
     if (rc == -ENOSPC || (rc == -EIO && nx_segments_disk_full(&c->segments))) {
         return space_is_short(c); /* LMDB says EIO of a write that was cut short by a full disk */
@@ -263,6 +285,7 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
     if (last >= load(&c->shm->generations[number % NX_GENERATIONS].last_offset)) {
         publish(&c->published->merged_generation, number);
     }
+    forget_unconfirmed(c);
     ring_waiters(c, before);
     nx_debug("merged generation %" PRIu64 " up to %" PRIu64 ": %" PRIu64 " keys of %" PRIu64
              " versions in %" PRIu64 " us",
@@ -476,6 +499,7 @@ int nx_checkpointer_main(struct nx_process *process)
         nx_error("%s/wal can't be opened: %s", process->state_root, strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
     }
+    c.noted = nx_wal_note_stands(c.segments.dir_fd, NX_NOTE_UNCONFIRMED);
     nx_process_title(process, "starting");
     rc = confirm(&c);
     if (rc == 0) {

@@ -191,7 +191,7 @@ static uint64_t replica_floor(const struct nx_shm *shm, uint64_t quorum)
         unconfirmed > quorum) {
         return 0;
     }
-    return atomic_load_explicit(&shm->log.base_offset, memory_order_relaxed);
+    return atomic_load_explicit(&shm->log.committed_base, memory_order_relaxed);
 }
 
 uint64_t nx_committed_offset(const struct nx_shm *shm)

@@ -103,6 +103,7 @@ struct nx_log_state {
     nx_atomic_u32 position_crc;     /* CRC of the frame there */
     nx_atomic_u64 epoch;            /* the epoch new entries get; 1 before the first */
     nx_atomic_u64 base_offset;      /* the state's position at recovery */
+    nx_atomic_u64 committed_base;   /* the same if it was committed then, else 0 */
     nx_atomic_u64 recovered_offset; /* durable offset at the end of recovery */
     nx_atomic_u64 start_offset;     /* first entry logged since started_at, minus one */
     alignas(NX_LINE) nx_atomic_u64 oldest_offset; /* oldest entry whose bytes are in the arena */

@@ -8,7 +8,7 @@
 #include "snapshot/load.h"
 #include "storage/data_dir.h"
 #include "storage/file_io.h"
-#include "storage/restored_note.h"
+#include "storage/wal_note.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -225,13 +225,31 @@ static int load(struct file_restore *r, struct nx_manifest *ret_manifest)
     return rc;
 }
 
+/* Its first start as a master begins a new epoch. */
+static int note_restored(const char *root)
+{
+    char path[NX_PATH_SIZE + sizeof "/wal"];
+    int dir_fd;
+    int rc;
+
+    (void)snprintf(path, sizeof path, "%s/wal", root);
+    dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0) {
+        return -errno;
+    }
+    rc = nx_wal_note_make(dir_fd, NX_NOTE_RESTORED,
+                          "a new epoch begins with this node's first start as a master\n");
+    close(dir_fd);
+    return rc;
+}
+
 /* Makes it the scratch directory's data, and that the target. */
 static int commit(struct file_restore *r, const struct nx_manifest *manifest)
 {
     struct nx_identity identity = r->dir.identity;
     char error[TEXT_MAX] = "";
     char note[sizeof r->scratch + sizeof NOTE];
-    int rc = nx_restored_note_make(r->root);
+    int rc = note_restored(r->root);
 
     memcpy(identity.cluster_id, manifest->cluster_id, sizeof identity.cluster_id);
     if (rc < 0) {

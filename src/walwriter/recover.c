@@ -4,7 +4,7 @@
 #include "common/log.h"
 #include "common/quorum.h"
 #include "storage/data_dir.h"
-#include "storage/restored_note.h"
+#include "storage/wal_note.h"
 #include "storage/wal_recovery.h"
 #include "storage/wal_segment.h"
 #include "walwriter/walwriter.h"
@@ -98,10 +98,13 @@ static int read_base(struct walwriter *w, struct nx_position *ret_base)
 
 /* What this node knew of its cluster's mode and quorum when it ran last. What stands there was true then, and
  * stays so; a replica without it waits for its master's word. */
-static void recall_quorum(struct walwriter *w)
+static void recall_quorum(struct walwriter *w, uint64_t base)
 {
+    bool unconfirmed = nx_wal_note_stands(w->file.dir_fd, NX_NOTE_UNCONFIRMED);
     struct nx_mark mark;
 
+    atomic_store_explicit(&w->shm->log.committed_base, unconfirmed ? 0 : base,
+                          memory_order_relaxed);
     if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA &&
         nx_mark_read(w->file.dir_fd, &mark) == 0) {
         nx_quorum_hear(w->shm, mark.mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
@@ -158,14 +161,14 @@ static int begin_run(struct walwriter *w, enum nx_boot_note note)
 {
     bool replica =
         atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA;
-    bool restored = nx_restored_note_stands(w->file.dir_fd);
+    bool restored = nx_wal_note_stands(w->file.dir_fd, NX_NOTE_RESTORED);
     int rc = 0;
 
     if (restored && !replica) {
         nx_info("this node was restored from a snapshot: epoch %llu begins behind offset %llu",
                 (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
         rc = begin_epoch(w);
-        rc = rc < 0 ? rc : nx_restored_note_remove(w->file.dir_fd);
+        rc = rc < 0 ? rc : nx_wal_note_remove(w->file.dir_fd, NX_NOTE_RESTORED);
     }
     if (rc < 0) {
         return rc;
@@ -202,6 +205,7 @@ int nx_walwriter_recover(struct walwriter *w)
         (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
     }
     atomic_store_explicit(&w->shm->log.base_offset, base.offset, memory_order_relaxed);
+    recall_quorum(w, base.offset);
     nx_log_writer_init(&w->log, w->shm, base.offset + 1);
     nx_room_start(w);
 
@@ -231,7 +235,6 @@ int nx_walwriter_recover(struct walwriter *w)
             (unsigned long long)result.end.offset, (unsigned long long)result.end.epoch,
             (unsigned long long)result.replayed, (unsigned long long)base.offset);
     atomic_store_explicit(&w->shm->log.merge_forced, 0, memory_order_release);
-    recall_quorum(w);
     adopt_result(w, &result);
     return begin_run(w, note);
 }

@@ -153,7 +153,7 @@ END_TEST
 START_TEST(a_replica_starts_with_its_state_but_not_with_what_it_had_to_merge)
 {
     set_state(NX_NODE_REPLICA, NX_COMMIT_QUORUM, 50, 0);
-    atomic_store_explicit(&shm->log.base_offset, 30, memory_order_relaxed);
+    atomic_store_explicit(&shm->log.committed_base, 30, memory_order_relaxed);
     ck_assert_uint_eq(nx_committed_offset(shm), 30);
     atomic_store_explicit(&shm->checkpoint.unconfirmed_offset, 40, memory_order_relaxed);
     ck_assert_uint_eq(nx_committed_offset(shm), 0);
