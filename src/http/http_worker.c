@@ -373,7 +373,7 @@ static bool open_loop(struct http_worker *worker)
     worker->listen_tcp = listen_on(worker, process->http_fd, on_accept);
     worker->listen_unix = listen_on(worker, process->http_unix_fd, on_accept);
     worker->retry_accept = evtimer_new(worker->base, on_retry_accept, worker);
-    worker->confirm_timer = evtimer_new(worker->base, nx_submissions_timer, worker);
+    worker->confirm_timer = evtimer_new(worker->base, on_nothing, worker);
     return worker->doorbell != NULL && worker->control != NULL && worker->listen_tcp != NULL &&
            worker->listen_unix != NULL && worker->retry_accept != NULL &&
            worker->confirm_timer != NULL;

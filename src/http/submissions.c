@@ -135,18 +135,24 @@ static int enter_ring(struct http_worker *worker, struct submission *submission)
     return rc;
 }
 
-/* The clock is looked at then at the latest. */
-static void check_at(struct http_worker *worker, uint64_t when_ms)
+static void set_timer(struct http_worker *worker, uint64_t now)
 {
-    struct submissions *submissions = &worker->submissions;
-    uint64_t now = nx_now_ms();
-    uint64_t wait = when_ms > now ? when_ms - now : 0;
+    uint64_t when = worker->submissions.check_ms;
+    uint64_t wait = when > now ? when - now : 0;
     struct timeval time = {.tv_sec = (time_t)(wait / 1000),
                            .tv_usec = (suseconds_t)(wait % 1000 * 1000)};
 
+    evtimer_add(worker->confirm_timer, &time);
+}
+
+/* The loop turns then at the latest. */
+static void check_at(struct http_worker *worker, uint64_t when_ms)
+{
+    struct submissions *submissions = &worker->submissions;
+
     if (submissions->check_ms == 0 || when_ms < submissions->check_ms) {
         submissions->check_ms = when_ms;
-        evtimer_add(worker->confirm_timer, &time);
+        set_timer(worker, nx_now_ms());
     }
 }
 
@@ -356,32 +362,30 @@ static void plan_check(struct http_worker *worker, uint64_t now)
     TAILQ_FOREACH(submission, &submissions->confirming, confirm) {
         check_at(worker, submission->deadline_ms);
     }
-    submission = STAILQ_FIRST(&submissions->gated);
-    if (submission != NULL) {
-        check_at(worker, submission->deadline_ms);
+    if (!STAILQ_EMPTY(&submissions->gated)) {
+        check_at(worker, STAILQ_FIRST(&submissions->gated)->deadline_ms);
     }
-    if (submission != NULL || submissions->confirming_all > 0) {
+    if (!STAILQ_EMPTY(&submissions->gated) || submissions->confirming_all > 0) {
         check_at(worker, now + GATE_LOOK_MS);
     }
 }
 
-/* The timer's clock may be a little ahead of ours: what it says counts. */
-void nx_submissions_timer(evutil_socket_t fd, short what, void *arg)
-{
-    struct http_worker *worker = arg;
-
-    (void)fd;
-    (void)what;
-    worker->submissions.check_ms = 1;
-}
-
+/* The loop's clock is coarser than ours, so that its timer may have rung too early; then, or where it could
+ * not be set, it is set once more. */
 static void check_clock(struct http_worker *worker)
 {
-    uint64_t now = nx_now_ms();
+    uint64_t check = worker->submissions.check_ms;
+    uint64_t now;
 
-    if (worker->submissions.check_ms != 0 && worker->submissions.check_ms <= now) {
+    if (check == 0) {
+        return;
+    }
+    now = nx_now_ms();
+    if (check <= now) {
         expire(worker, now);
         plan_check(worker, now);
+    } else if (evtimer_pending(worker->confirm_timer, NULL) == 0) {
+        set_timer(worker, now);
     }
 }
 

@@ -14,8 +14,6 @@
 #include "http/durability.h"
 #include "http/text.h"
 
-#include <event2/util.h>
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -83,9 +81,6 @@ int nx_submissions_put(struct connection *connection, const struct write_request
 
 /* Hands out the completions that wait, then retries what found no room. True when there were any. */
 bool nx_submissions_poll(struct http_worker *worker);
-
-/* Called by worker->confirm_timer. */
-void nx_submissions_timer(evutil_socket_t fd, short what, void *arg);
 
 /* Whether a poll would find something (the second look before sleep). */
 bool nx_submissions_due(struct http_worker *worker);

@@ -39,6 +39,9 @@ void nx_count_ack(struct nx_walsender *ws)
     } else if (state != NX_REPLICA_STREAMING) {
         return;
     }
+    /* Of two that acknowledge at one moment at least one must see both; and whoever waits for all must be seen
+     * here, or see this. */
+    atomic_thread_fence(memory_order_seq_cst);
     ring_who_wants_acks(ws);
     if (ws->acked_offset <= nx_quorum_offset(ws->shm)) {
         return; /* whatever others have, this one can't raise it */
@@ -69,9 +72,12 @@ void nx_count_pong(struct nx_walsender *ws, uint64_t timestamp)
         return;
     }
     uint64_t before = atomic_load_explicit(&ws->slot->confirmed_us, memory_order_relaxed);
+    /* The Pong of a later Ping, a heartbeat, says more; nobody would ask again for what that one asked. */
+    uint64_t us = timestamp == ws->asked_stamp ? ws->asked_us : ws->awaited_us;
 
-    atomic_store_explicit(&ws->slot->confirmed_us, ws->awaited_us, memory_order_release);
+    atomic_store_explicit(&ws->slot->confirmed_us, us, memory_order_release);
     ws->awaited_stamp = 0;
+    atomic_thread_fence(memory_order_seq_cst);
     if (confirm_wanted_us(ws) > before) {
         ring_http_workers(ws);
     }

@@ -80,6 +80,24 @@ class Answers(SyncTestCase):
             self.assert_problem(master.request(method, path, body), 503, "quorum_unavailable")
         self.assertEqual(self.offset(master), 0)
 
+    def test_each_refusal_comes_in_time_where_nothing_else_happens(self):
+        """The worker is woken by nothing but its own clock."""
+        settings = {"replication.sync_timeout_ms": 150, "http.workers": 1}
+        master = self.node("master", settings={**SYNC, **settings})
+        codes = []
+
+        def write(number):
+            client = master.client(timeout=5)
+            for _ in range(30):
+                codes.append(client.request("PUT", f"/kv/{number}", b"1")[0])
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(16)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        self.assertEqual(codes, [503] * 480)
+
     def test_a_write_waits_for_its_quorum_and_goes_on_when_it_comes(self):
         cluster = self.cluster(1, start=False, master_settings=SYNC)
         cluster.master.start()
