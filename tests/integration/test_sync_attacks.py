@@ -84,7 +84,6 @@ class Full(Attacks):
         self.resume(walwriter)
         self.check_equal(cluster)
 
-    @unittest.expectedFailure  # what was merged too early is known in shared memory only
     def test_what_was_merged_before_its_quorum_is_not_shown_after_a_restart(self):
         cluster, walwriter = self.filled()
         replica = cluster.replicas[0]
