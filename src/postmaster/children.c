@@ -136,13 +136,14 @@ static void serve(struct nx_postmaster *pm)
 {
     pm->life = NX_LIFE_SERVING;
     pm->scheduled_ms = pm->scheduled_ms == 0 ? nx_now_ms() : pm->scheduled_ms;
-    atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_SERVING, memory_order_release);
-    nx_pid_file_write(pm, "ready");
     nx_info("ready: role %s, HTTP on %s, replication on %s, offset %llu",
             nx_role_name(pm->config.replication.role), pm->config.http.bind_addr,
             pm->replication_fd < 0 ? "no port" : pm->config.replication.bind_addr,
             (unsigned long long)atomic_load_explicit(&pm->shm->log.recovered_offset,
                                                      memory_order_acquire));
+    /* Last, so that who finds it serving finds that in the log. */
+    atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_SERVING, memory_order_release);
+    nx_pid_file_write(pm, "ready");
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
         if (pm->children[i].pid != 0) {
             nx_latch_ring(pm->shm, i);
