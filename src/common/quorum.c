@@ -145,6 +145,11 @@ uint64_t nx_replicas_confirmed_us(const struct nx_replica_views *views, unsigned
 
 /* ---- the quorum's offset ---- */
 
+unsigned nx_quorum_size(const struct nx_shm *shm)
+{
+    return (unsigned)atomic_load_explicit(&shm->quorum.size, memory_order_acquire);
+}
+
 uint64_t nx_quorum_offset(const struct nx_shm *shm)
 {
     return atomic_load_explicit(&shm->quorum.offset, memory_order_acquire);

@@ -50,6 +50,9 @@ uint64_t nx_replicas_confirmed_us(const struct nx_replica_views *views, unsigned
 /* True when every one that counts has acknowledged this offset. */
 bool nx_replicas_all_have(const struct nx_replica_views *views, uint64_t offset);
 
+/* How many replicas are a quorum: replication.sync_quorum, the master not counted. */
+unsigned nx_quorum_size(const struct nx_shm *shm);
+
 /* What the quorum is known to have. */
 uint64_t nx_quorum_offset(const struct nx_shm *shm);
 

@@ -13,11 +13,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static unsigned sync_quorum(const struct http_worker *worker)
-{
-    return (unsigned)worker->process->config->replication.sync_quorum;
-}
-
 /* ---- writes ---- */
 
 static const struct {
@@ -75,7 +70,7 @@ const struct nx_replica_views *nx_durability_replicas(struct http_worker *worker
 bool nx_durability_possible(struct http_worker *worker)
 {
     return !nx_node_replication_stopped(worker->shm) && nx_quorum_confirmed(worker->shm) &&
-           nx_replicas_counting(nx_durability_replicas(worker)) >= sync_quorum(worker);
+           nx_replicas_counting(nx_durability_replicas(worker)) >= nx_quorum_size(worker->shm);
 }
 
 bool nx_durability_reached(struct http_worker *worker,
@@ -155,13 +150,13 @@ static void leads_expired(struct connection *connection)
               "The quorum (replication.sync_quorum = %u) did not confirm within "
               "http.request_timeout_ms that this master still leads; try again, or read without "
               "Nexus-Read: linearizable.",
-              sync_quorum(connection->worker));
+              nx_quorum_size(connection->worker->shm));
 }
 
 uint64_t nx_durability_confirmed_us(struct http_worker *worker)
 {
     worker->replicas_seen = false; /* what it is woken for must be seen */
-    return nx_replicas_confirmed_us(nx_durability_replicas(worker), sync_quorum(worker));
+    return nx_replicas_confirmed_us(nx_durability_replicas(worker), nx_quorum_size(worker->shm));
 }
 
 bool nx_durability_leads(struct connection *connection)

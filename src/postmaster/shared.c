@@ -155,6 +155,14 @@ void nx_shared_publish_stop(struct nx_postmaster *pm)
                           memory_order_release);
 }
 
+/* Not taken from each process's configuration: between two that had not reloaded at the same moment a write
+ * could be confirmed by fewer than were asked for. */
+static void publish_quorum_size(struct nx_postmaster *pm)
+{
+    atomic_store_explicit(&pm->shm->quorum.size, (uint32_t)pm->config.replication.sync_quorum,
+                          memory_order_release);
+}
+
 /* The fields that are the postmaster's. */
 static void fill(struct nx_postmaster *pm)
 {
@@ -168,6 +176,7 @@ static void fill(struct nx_postmaster *pm)
     atomic_store_explicit(&shm->checkpoint.map_free, UINT64_MAX, memory_order_relaxed);
     atomic_store_explicit(&shm->snapshot.hold_offset, UINT64_MAX, memory_order_relaxed);
     atomic_store_explicit(&shm->quorum.rule, commit_rule(&pm->config), memory_order_relaxed);
+    publish_quorum_size(pm);
     publish_cluster(pm);
     nx_shared_publish_stop(pm);
     nx_known_publish(pm);
@@ -254,6 +263,7 @@ void nx_shared_reload(struct nx_postmaster *pm)
     (void)nx_log_configure(&pm->config);
     control->config[version % 2] = nx_shared_config(pm);
     atomic_store_explicit(&control->config_version, version, memory_order_release);
+    publish_quorum_size(pm);
     nx_children_tell(pm, -1, NX_CONTROL_RELOAD, 0);
     unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
 

@@ -31,7 +31,6 @@ static void ring_who_wants_acks(struct nx_walsender *ws)
 void nx_count_ack(struct nx_walsender *ws)
 {
     static struct nx_replica_views views;
-    const struct nx_config *config = ws->process->config;
     uint32_t state = atomic_load_explicit(&ws->slot->state, memory_order_relaxed);
 
     if (state == NX_REPLICA_CATCHING_UP && ws->acked_offset >= ws->level_offset) {
@@ -46,9 +45,8 @@ void nx_count_ack(struct nx_walsender *ws)
     if (ws->acked_offset <= nx_quorum_offset(ws->shm)) {
         return; /* whatever others have, this one can't raise it */
     }
-    nx_replicas_look(ws->shm, nx_silence_limit_ms(config), &views);
-    nx_quorum_raise(ws->shm,
-                    nx_replicas_quorum_offset(&views, (unsigned)config->replication.sync_quorum));
+    nx_replicas_look(ws->shm, nx_silence_limit_ms(ws->process->config), &views);
+    nx_quorum_raise(ws->shm, nx_replicas_quorum_offset(&views, nx_quorum_size(ws->shm)));
 }
 
 /* The latest moment for which a linearizable read wants the replicas' confirmation. */

@@ -159,6 +159,44 @@ class Answers(SyncTestCase):
         self.assertEqual(master.json("GET", problem["check"])["state"], "pending")
 
 
+class Reload(SyncTestCase):
+    def test_the_quorum_can_be_changed_while_a_write_waits_for_it(self):
+        cluster = self.cluster(2, start=False, master_settings=SYNC)
+        master = cluster.master
+        conf = os.path.join(master.directory, "nexus.conf")
+
+        def reload(quorum):
+            with open(conf, "w", encoding="utf-8") as file:
+                file.write(f"[replication]\nsync_quorum = {quorum}\n")
+
+        reload(2)
+        master.env["NEXUS_CONFIG"] = conf
+        cluster.start()
+        self.wait_writable(master)
+        self.pause(cluster.replicas[0])
+        before = self.offset(master)
+        answers = []
+        writer = threading.Thread(
+            target=lambda: answers.append(master.client().request("PUT", "/kv/a", b"1"))
+        )
+        writer.start()
+        cluster.replicas[1].wait_status(durable_offset=before + 1)
+        self.assertEqual(answers, [])
+        reload(1)
+        os.kill(master.pid, signal.SIGHUP)
+        writer.join()
+        self.assertEqual(answers[0][0], 201)
+        self.assertEqual(answers[0][1]["Nexus-Durability-Achieved"], "2/3")
+        reload(2)
+        mark = master.log_mark()
+        os.kill(master.pid, signal.SIGHUP)
+        master.wait_log(r"reloaded: 1 key changed: replication\.sync_quorum", since=mark)
+        master.put("local", b"1", headers={"Nexus-Durability": "local"})
+        last = self.offset(master)
+        cluster.replicas[1].wait_status(durable_offset=last)
+        self.assertEqual(master.json("GET", f"/replication/entry/{last}")["state"], "pending")
+
+
 class Durability(SyncTestCase):
     """Nexus-Durability: for one write, whatever the mode."""
 
