@@ -179,7 +179,7 @@ class FailoverCommand(HealthCase):
     def test_01_what_it_gets(self):
         command = (
             "for i in /proc/$$/fd/*; do [ -e $i ] && echo fd=${i##*/}; done;"
-            " { env; echo pwd=$(pwd); echo pid=$$; cat /proc/$$/status; cat; } >out;"
+            " { env; echo pwd=$(pwd); echo pid=$$; cat /proc/self/status; cat; } >out;"
             " echo printed by the command; exit 3"
         )
         master, replica = self.pair_with(command)

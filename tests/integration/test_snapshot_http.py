@@ -2,6 +2,7 @@
 """Snapshots over HTTP: made, joined, failed and forgotten; shown, deleted and downloaded, whatever a client
 asks for and however it takes it."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -725,8 +726,9 @@ class Transfers(SnapshotTestCase):
         time.sleep(1)
         self.assertLess(memory(pid), before + (16 << 10))
         self.assertEqual(len(self.server.get("large1")), MIB)  # others are served meanwhile
-        for download in downloads:
-            self.assert_complete(download)
+        # All at once: one that nobody reads for 10 s is cut.
+        with concurrent.futures.ThreadPoolExecutor(len(downloads)) as readers:
+            list(readers.map(self.assert_complete, downloads))
 
     def test_it_is_sent_to_its_end_when_it_is_deleted(self):
         download = self.download()

@@ -152,7 +152,9 @@ class Acks(Hostile):
     def refused_ack(self, frames, code=6):
         master = self.master()
         liar = self.peer(master)
-        master.put("first", b"v")
+        master.wait_until(
+            lambda: master.request("PUT", "/kv/first", b"v")[0] in (200, 201), what="a confirmed write"
+        )
         liar.ack = False
         quorum = master.status()["quorum_offset"]
         problem = self.unknown(master)
