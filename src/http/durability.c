@@ -2,6 +2,7 @@
  * worker's row. See durability.h. */
 #include "http/durability.h"
 
+#include "common/known_replicas.h"
 #include "common/latch.h"
 #include "http/connection.h"
 #include "http/node.h"
@@ -12,6 +13,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- writes ---- */
 
@@ -95,12 +97,49 @@ static unsigned replica_nodes(struct nx_shm *shm, uint64_t offset)
     return (nx_node_durable(shm) >= offset ? 1U : 0U) + (master_has ? 1U : 0U);
 }
 
-/* Connected or away. One that has just come may not be in the postmaster's table yet. */
-static unsigned known_replicas(const struct nx_shm *shm, const struct nx_replica_views *connected)
+static bool is_connected(const struct nx_replica_views *connected, const char *id)
 {
-    unsigned known = (unsigned)atomic_load_explicit(&shm->known.count, memory_order_relaxed);
+    for (unsigned i = 0; i < connected->count; i++) {
+        if (strcmp(connected->list[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
-    return known > connected->count ? known : connected->count;
+/* Of those that are away: how many, and how many had the entry on disk when they went. */
+static unsigned absent_nodes(const struct nx_shm *shm,
+                             const struct nx_replica_views *connected,
+                             uint64_t offset,
+                             unsigned *ret_with)
+{
+    static struct nx_known_replica list[NX_MAX_REPLICAS];
+    unsigned absent = 0;
+    unsigned count = 0;
+
+    if (atomic_load_explicit(&shm->known.count, memory_order_relaxed) > connected->count) {
+        count = nx_known_replicas(shm, list);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (!is_connected(connected, list[i].id)) {
+            absent++;
+            *ret_with += list[i].last_ack_offset >= offset ? 1 : 0;
+        }
+    }
+    return absent;
+}
+
+/* The connected replicas, not as they were before the quorum had this entry. */
+static const struct nx_replica_views *replicas_for(struct http_worker *worker, uint64_t offset)
+{
+    const struct nx_replica_views *replicas = nx_durability_replicas(worker);
+
+    if (offset <= nx_quorum_offset(worker->shm) &&
+        nx_replicas_with(replicas, offset) < sync_quorum(worker)) {
+        worker->replicas_seen = false;
+        replicas = nx_durability_replicas(worker);
+    }
+    return replicas;
 }
 
 void nx_durability_nodes(struct http_worker *worker, uint64_t offset, char *text, size_t cap)
@@ -113,10 +152,10 @@ void nx_durability_nodes(struct http_worker *worker, uint64_t offset, char *text
         with = replica_nodes(shm, offset);
         known = 2;
     } else if (nx_node_role(shm) == NX_NODE_MASTER) {
-        const struct nx_replica_views *replicas = nx_durability_replicas(worker);
+        const struct nx_replica_views *replicas = replicas_for(worker, offset);
 
         with += nx_replicas_with(replicas, offset);
-        known += known_replicas(shm, replicas);
+        known += replicas->count + absent_nodes(shm, replicas, offset, &with);
     }
     snprintf(text, cap, "%u/%u", with, known);
 }
