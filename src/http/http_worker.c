@@ -4,7 +4,8 @@
  *
  * Its loop hands out completions, wakes what waits, and sleeps on its doorbell and its sockets; an idle
  * worker has no timers. It ends when the postmaster asks (fast: at once, but for writes in flight, whose
- * answers are owed; smart: when all open requests are answered) or is gone. */
+ * answers are owed, if only that their outcome is unknown; smart: when all open requests are answered) or
+ * is gone. */
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
@@ -33,6 +34,7 @@
 #define SPIN_MOST_OPEN  4  /* with more in flight there is other work, or a group under way */
 #define MAX_FREE        64 /* requests kept for use */
 #define FAST_STOP_MS    2000
+#define LAST_ANSWERS_MS 500 /* of that: to tell those whose quorum is still silent */
 #define RETRY_ACCEPT_US 100000
 #define KEEP_SCRATCH    (1u << 20)
 #define DEAD_PEER_MS    120000
@@ -290,7 +292,7 @@ static void begin_stop(struct http_worker *worker)
     if (fast) {
         nx_waits_end(worker);
     }
-    nx_submissions_end(worker);
+    nx_submissions_end(worker, fast ? worker->stop_deadline_ms - LAST_ANSWERS_MS : UINT64_MAX);
     nx_snapshots_end(worker, fast);
     nx_control_asks_end(worker);
     retire_all(worker);

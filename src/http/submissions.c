@@ -19,7 +19,7 @@
 
 void nx_submissions_init(struct submissions *submissions)
 {
-    *submissions = (struct submissions){.table = NULL};
+    *submissions = (struct submissions){.end_ms = UINT64_MAX};
     STAILQ_INIT(&submissions->free);
     STAILQ_INIT(&submissions->gated);
     STAILQ_INIT(&submissions->waiting);
@@ -227,6 +227,13 @@ static void finish(struct http_worker *worker,
 
 /* ---- waiting for replicas ---- */
 
+static void end_before(struct submission *submission, uint64_t when_ms)
+{
+    if (when_ms < submission->deadline_ms) {
+        submission->deadline_ms = when_ms;
+    }
+}
+
 static void await_confirmation(struct http_worker *worker,
                                struct submission *submission,
                                const struct nx_completion *completion)
@@ -234,6 +241,7 @@ static void await_confirmation(struct http_worker *worker,
     struct submissions *submissions = &worker->submissions;
 
     submission->completion = *completion;
+    end_before(submission, submissions->end_ms);
     TAILQ_INSERT_TAIL(&submissions->confirming, submission, confirm);
     if (submission->durability == NX_DURABILITY_ALL) {
         submissions->confirming_all++;
@@ -408,11 +416,19 @@ uint64_t nx_submissions_quorum_wanted(const struct http_worker *worker)
     return first != NULL ? first->completion.offset : NX_WAKE_NEVER;
 }
 
-void nx_submissions_end(struct http_worker *worker)
+void nx_submissions_end(struct http_worker *worker, uint64_t end_ms)
 {
-    while (!STAILQ_EMPTY(&worker->submissions.gated)) {
+    struct submissions *submissions = &worker->submissions;
+    struct submission *submission;
+
+    while (!STAILQ_EMPTY(&submissions->gated)) {
         refuse_gated(worker, NX_SUBMIT_DRAINING);
     }
+    submissions->end_ms = end_ms;
+    TAILQ_FOREACH(submission, &submissions->confirming, confirm) {
+        end_before(submission, end_ms);
+    }
+    plan_check(worker, nx_now_ms());
 }
 
 /* ---- completions ---- */

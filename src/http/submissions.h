@@ -57,6 +57,7 @@ struct submissions {
     struct submission_list_of confirming; /* in the log's order */
     unsigned confirming_all;              /* of them, those with ALL */
     uint64_t check_ms;                    /* when deadlines are looked at next; 0: nothing waits */
+    uint64_t end_ms; /* of all waits for replicas, as the node stops; UINT64_MAX: it doesn't */
 };
 
 /* What a handler asks for. The buffers are swapped away: `body` holds the operations from byte
@@ -88,8 +89,8 @@ bool nx_submissions_due(struct http_worker *worker);
 /* The lowest quorum offset that would let something go on, or NX_WAKE_NEVER. */
 uint64_t nx_submissions_quorum_wanted(const struct http_worker *worker);
 
-/* The node stops: what is not logged yet is refused. */
-void nx_submissions_end(struct http_worker *worker);
+/* The node stops: what is not logged yet is refused, what is waits for its replicas until end_ms at most. */
+void nx_submissions_end(struct http_worker *worker, uint64_t end_ms);
 
 /* The connection goes away. */
 void nx_submissions_disown(struct connection *connection);

@@ -420,9 +420,39 @@ class Stop(SyncTestCase):
         self.assertEqual(answers[0][0], 201)
         self.assertEqual(cluster.replica.get("a", headers=LOCAL), b"1")
 
+    def test_a_fast_stop_says_what_is_still_unknown(self):
+        cluster = self.sync_cluster(1, **{"replication.stop_drain_ms": 200})
+        master = cluster.master
+        self.wait_writable(master)
+        self.pause(cluster.replica)
+        before = self.offset(master)
+        answers = []
+        writer = threading.Thread(  # sync_timeout_ms is 30 s
+            target=lambda: answers.append(master.client(timeout=15).request("PUT", "/kv/a", b"1"))
+        )
+        writer.start()
+        master.wait_until(lambda: self.offset(master) > before, what="the entry")
+        os.kill(master.pid, signal.SIGTERM)
+        writer.join()
+        problem = self.assert_problem(answers[0], 504, "quorum_timeout")
+        self.assertEqual(problem["offset"], before + 1)
+        self.assertEqual(master.wait_exit(), 0)
+
 
 class Entries(SyncTestCase):
     """GET /replication/entry/N"""
+
+    def test_a_replica_that_is_away_still_has_what_it_acknowledged(self):
+        cluster = self.cluster(1)
+        master = cluster.master
+        self.assertEqual(
+            master.request("PUT", "/kv/a", b"1", {"Nexus-Durability": "all"})[0], 201
+        )
+        cluster.replica.stop()
+        master.wait_until(lambda: master.replicas() == [], what="the replica's end")
+        master.put("b", b"1")
+        nodes = lambda offset: master.json("GET", f"/replication/entry/{offset}")["nodes"]
+        self.assertEqual([nodes(1), nodes(2)], ["2/2", "1/2"])
 
     def test_states(self):
         master = self.node("master")
