@@ -183,6 +183,15 @@ static void ring_walsenders(struct nx_shm *shm)
     }
 }
 
+static void refuse_stopped(struct connection *connection)
+{
+    nx_refuse(
+        connection, NX_ERROR_REPLICATION_STOPPED,
+        "Replication is stopped on this master (POST /replication/stop), so its quorum can't be "
+        "asked whether it still leads. Restart the node to resume, or read without Nexus-Read: "
+        "linearizable.");
+}
+
 static void leads_expired(struct connection *connection)
 {
     nx_refuse(connection, NX_ERROR_QUORUM_UNAVAILABLE,
@@ -206,6 +215,10 @@ bool nx_durability_leads(struct connection *connection)
 
     if (!request->linearizable || request->led || !nx_quorum_rules(worker->shm)) {
         return true;
+    }
+    if (request->asked_us == 0 && nx_node_replication_stopped(worker->shm)) {
+        refuse_stopped(connection);
+        return false;
     }
     if (request->asked_us == 0) {
         request->asked_us = nx_now_us();

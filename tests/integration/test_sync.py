@@ -383,6 +383,11 @@ class Stop(SyncTestCase):
         ):
             self.assert_problem(master.request(method, path, body), 503, "replication_stopped")
         self.assertEqual(master.get("a"), b"1")
+        self.assert_problem(
+            master.request("GET", "/kv/a", headers={"Nexus-Read": "linearizable"}),
+            503,
+            "replication_stopped",
+        )
         self.assertEqual(
             master.request("PUT", "/kv/b", b"1", {"Nexus-Durability": "local"})[0], 201
         )
