@@ -252,6 +252,7 @@ static void turn(struct http_worker *worker)
     unsigned slot = worker->process->slot;
     uint64_t lowest;
     uint64_t quorum;
+    bool waits;
 
     worker->replicas_seen = false;
     if (work(worker)) {
@@ -262,7 +263,9 @@ static void turn(struct http_worker *worker)
     lowest = nx_waits_lowest(worker);
     quorum = nx_submissions_quorum_wanted(worker);
     nx_latch_prepare_both(worker->shm, slot, lowest, quorum < lowest ? quorum : lowest);
-    event_base_loop(worker->base, work_waits(worker) ? LOOK : EVLOOP_ONCE);
+    waits = work_waits(worker);
+    worker->replicas_seen = false; /* what comes after a sleep finds others */
+    event_base_loop(worker->base, waits ? LOOK : EVLOOP_ONCE);
     nx_latch_cancel(worker->shm, slot);
 }
 

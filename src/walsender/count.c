@@ -74,7 +74,9 @@ void nx_count_pong(struct nx_walsender *ws, uint64_t timestamp)
     uint64_t us = timestamp == ws->asked_stamp ? ws->asked_us : ws->awaited_us;
 
     atomic_store_explicit(&ws->slot->confirmed_us, us, memory_order_release);
-    ws->awaited_stamp = 0;
+    /* Another Ping may be on its way since: then its Pong is the next that tells something. */
+    ws->awaited_stamp = timestamp < ws->asked_stamp ? ws->asked_stamp : 0;
+    ws->awaited_us = ws->asked_us;
     atomic_thread_fence(memory_order_seq_cst);
     if (confirm_wanted_us(ws) > before) {
         ring_http_workers(ws);
