@@ -95,7 +95,8 @@ struct nx_slot {
 
 /* The log's state. W:walwriter. */
 struct nx_log_state {
-    alignas(NX_LINE) nx_atomic_u64 durable_offset; /* acknowledged here; what readers may see */
+    alignas(NX_LINE) nx_atomic_u64
+        durable_offset;          /* entries are durable here up to this one (quorum.h: committed) */
     nx_atomic_u64 synced_offset; /* covered by fdatasync; = durable_offset with wal.fsync always */
     nx_atomic_u64 position_seq;  /* odd while the three below change: nx_log_position */
     nx_atomic_u64 position_offset;  /* = durable_offset */

@@ -1,5 +1,6 @@
 /* Runs in http workers. /health, /ready, /primary, /replica and the list of endpoints at /: open to
  * everybody, answered from shared memory alone. */
+#include "common/synced.h"
 #include "http/connection.h"
 #include "http/json_out.h"
 #include "http/node.h"
@@ -73,7 +74,7 @@ static bool catching_up(struct nx_shm *shm)
 
 static void judge_ready(struct nx_shm *shm, uint64_t max_lag, struct verdict *verdict)
 {
-    bool not_synced = nx_node_not_synced(shm);
+    bool not_synced = nx_never_synced(shm);
 
     add_reason(verdict, nx_node_phase(shm) == NX_PHASE_STARTING, "starting");
     add_reason(verdict, not_synced, "not_synced");

@@ -50,11 +50,6 @@ uint64_t nx_node_durable(struct nx_shm *shm)
     return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
 }
 
-bool nx_node_not_synced(struct nx_shm *shm)
-{
-    return nx_never_synced(shm);
-}
-
 uint64_t nx_node_lag(struct nx_shm *shm)
 {
     uint64_t applied = nx_node_durable(shm);
@@ -186,7 +181,7 @@ bool nx_node_check_readable(struct connection *connection)
     if (!check_started(connection) || !check_read_mode(connection)) {
         return false;
     }
-    if (nx_node_not_synced(worker->shm)) {
+    if (nx_never_synced(worker->shm)) {
         nx_refuse(connection, NX_ERROR_NOT_SYNCED,
                   "This replica has not received its master's data yet; try again, or ask "
                   "another node.");

@@ -22,9 +22,6 @@ uint64_t nx_node_epoch(struct nx_shm *shm);
 /* Durable here; on a replica also what is applied. */
 uint64_t nx_node_durable(struct nx_shm *shm);
 
-/* True on a replica that may lack everything: it was never synced with its cluster's master. */
-bool nx_node_not_synced(struct nx_shm *shm);
-
 /* Highest master offset heard, minus what is applied; 0 off a replica. */
 uint64_t nx_node_lag(struct nx_shm *shm);
 

@@ -4,6 +4,7 @@
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "common/shared_log.h"
+#include "common/synced.h"
 #include "http/absent.h"
 #include "http/connection.h"
 #include "http/json_out.h"
@@ -154,7 +155,7 @@ static bool promotable(struct http_worker *worker)
 
     return nx_node_role(shm) == NX_NODE_REPLICA && running(shm) &&
            worker->process->config->replication.auto_failover &&
-           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_node_not_synced(shm) && master_dead(shm);
+           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_never_synced(shm) && master_dead(shm);
 }
 
 /* How a process ended last: "", "exit 1", "signal 9". */
@@ -267,20 +268,13 @@ void nx_handle_replication_status(struct connection *connection)
 /* ---- statistics ---- */
 
 /* Entries that a replica could still ask for. */
-static uint64_t log_size(struct http_worker *worker)
+static uint64_t log_size(const struct http_worker *worker)
 {
-    const struct nx_shm *shm = worker->shm;
-    uint64_t durable = load(&shm->log.durable_offset);
-    uint64_t oldest = load(&shm->log.oldest_offset);
-    uint64_t kept = load(&shm->checkpoint.oldest_kept);
-    uint64_t most = worker->process->config->replication.max_log_size;
+    uint64_t oldest =
+        nx_log_oldest_kept(worker->shm, worker->process->config->replication.max_log_size);
+    uint64_t durable = load(&worker->shm->log.durable_offset);
 
-    if (kept > 0 && (kept < oldest || oldest == 0)) {
-        oldest = kept;
-    }
-    uint64_t held = oldest > 0 && durable >= oldest ? durable - oldest + 1 : 0;
-
-    return held < most ? held : most;
+    return durable >= oldest ? durable - oldest + 1 : 0;
 }
 
 void nx_handle_master_stats(struct connection *connection)

@@ -3,6 +3,7 @@
  * process from its other duties; a query that outlives its attempt is waited for by the next one. */
 #include "common/latch.h"
 #include "common/net.h"
+#include "common/quorum.h"
 #include "walreceiver/walreceiver.h"
 
 #include <errno.h>
@@ -185,8 +186,7 @@ static void end_unconnected(struct nx_walreceiver *r, int error)
 void nx_connect(struct nx_walreceiver *r)
 {
     const struct nx_config *config = r->process->config;
-    uint64_t silence =
-        config->replication.heartbeat_ms * config->replication.missed_heartbeats_threshold;
+    uint64_t silence = nx_silence_limit_ms(config);
     struct addrinfo *addresses = resolve(r);
     int fd;
 

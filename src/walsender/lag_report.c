@@ -4,6 +4,7 @@
 
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/quorum.h"
 #include "walsender/walsender.h"
 
 #include <linux/sockios.h>
@@ -190,8 +191,7 @@ static void tell(struct nx_walsender *ws, uint64_t durable, uint64_t applied)
 void nx_lag_report(struct nx_walsender *ws)
 {
     const struct nx_config *config = ws->process->config;
-    uint64_t patience =
-        config->replication.heartbeat_ms * config->replication.missed_heartbeats_threshold;
+    uint64_t patience = nx_silence_limit_ms(config);
     uint64_t durable = nx_walsender_durable(ws);
     uint64_t applied = load(&ws->slot->applied_offset);
     uint64_t lag = durable > applied ? durable - applied : 0;
