@@ -156,6 +156,13 @@ static void check_at(struct http_worker *worker, uint64_t when_ms)
     }
 }
 
+static void end_before(struct submission *submission, uint64_t when_ms)
+{
+    if (when_ms < submission->deadline_ms) {
+        submission->deadline_ms = when_ms;
+    }
+}
+
 int nx_submissions_put(struct connection *connection, const struct write_request *write)
 {
     struct http_worker *worker = connection->worker;
@@ -179,6 +186,7 @@ int nx_submissions_put(struct connection *connection, const struct write_request
     if (submission->durability != NX_DURABILITY_LOCAL) {
         submission->deadline_ms =
             nx_now_ms() + worker->process->config->replication.sync_timeout_ms;
+        end_before(submission, submissions->end_ms);
         if (!STAILQ_EMPTY(&submissions->gated) || !nx_durability_possible(worker)) {
             STAILQ_INSERT_TAIL(&submissions->gated, submission, wait);
             check_at(worker, nx_now_ms() + GATE_LOOK_MS);
@@ -226,13 +234,6 @@ static void finish(struct http_worker *worker,
 }
 
 /* ---- waiting for replicas ---- */
-
-static void end_before(struct submission *submission, uint64_t when_ms)
-{
-    if (when_ms < submission->deadline_ms) {
-        submission->deadline_ms = when_ms;
-    }
-}
 
 static void await_confirmation(struct http_worker *worker,
                                struct submission *submission,
