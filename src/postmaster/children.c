@@ -3,6 +3,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
+#include "common/quorum.h"
 #include "postmaster/postmaster.h"
 
 #include <errno.h>
@@ -313,6 +314,12 @@ static void act_in_stop(struct nx_postmaster *pm, unsigned slot, int wait_status
     }
 }
 
+/* One that was killed may have raised the quorum's offset and not told those who wait for that. */
+static void ring_for_quorum(struct nx_postmaster *pm)
+{
+    nx_latch_ring_quorum(pm->shm, nx_quorum_offset(pm->shm));
+}
+
 /* What a child leaves in shared memory. */
 static void clear_state(struct nx_postmaster *pm, unsigned slot, const char *how)
 {
@@ -323,10 +330,12 @@ static void clear_state(struct nx_postmaster *pm, unsigned slot, const char *how
     case NX_KIND_WALSENDER:
         nx_known_gone(pm, instance);
         nx_shared_end_replica(pm, instance);
+        ring_for_quorum(pm);
         break;
     case NX_KIND_WALRECEIVER:
         atomic_store_explicit(&receiver->connected, 0, memory_order_release);
         atomic_store_explicit(&receiver->stage, NX_RECEIVER_CONNECTING, memory_order_relaxed);
+        ring_for_quorum(pm);
         break;
     case NX_KIND_SNAPSHOT:
         nx_jobs_end_snapshot(pm, how);
