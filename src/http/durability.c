@@ -107,19 +107,32 @@ static bool is_connected(const struct nx_replica_views *connected, const char *i
     return false;
 }
 
+/* The known replicas. Each write's answer may ask, and they seldom change: so they are copied when they did. */
+static unsigned known_replicas(const struct nx_shm *shm, const struct nx_known_replica **ret_list)
+{
+    static struct nx_known_replica list[NX_MAX_REPLICAS];
+    static uint32_t version;
+    static unsigned count;
+    uint32_t now = atomic_load_explicit(&shm->known.version, memory_order_acquire);
+
+    if (now != version) {
+        count = nx_known_replicas(shm, list);
+        version = now;
+    }
+    *ret_list = list;
+    return count;
+}
+
 /* Of those that are away: how many, and how many had the entry on disk when they went. */
 static unsigned absent_nodes(const struct nx_shm *shm,
                              const struct nx_replica_views *connected,
                              uint64_t offset,
                              unsigned *ret_with)
 {
-    static struct nx_known_replica list[NX_MAX_REPLICAS];
+    const struct nx_known_replica *list;
+    unsigned count = known_replicas(shm, &list);
     unsigned absent = 0;
-    unsigned count = 0;
 
-    if (atomic_load_explicit(&shm->known.count, memory_order_relaxed) > connected->count) {
-        count = nx_known_replicas(shm, list);
-    }
     for (unsigned i = 0; i < count; i++) {
         if (!is_connected(connected, list[i].id)) {
             absent++;
