@@ -92,6 +92,8 @@ void nx_walsender_start_at(struct nx_walsender *ws, uint64_t offset)
     ws->level_offset = nx_walsender_durable(ws);
     nx_byte_marks_init(&ws->marks, offset);
     atomic_store_explicit(&ws->slot->ack_offset, 0, memory_order_relaxed);
+    atomic_store_explicit(&ws->slot->received_offset, 0, memory_order_relaxed);
+    atomic_store_explicit(&ws->slot->applied_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&ws->slot->sent_offset, offset, memory_order_relaxed);
     atomic_store_explicit(&ws->slot->state, NX_REPLICA_CATCHING_UP, memory_order_release);
 }
