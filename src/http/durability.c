@@ -148,7 +148,7 @@ static const struct nx_replica_views *replicas_for(struct http_worker *worker, u
     const struct nx_replica_views *replicas = nx_durability_replicas(worker);
 
     if (offset <= nx_quorum_offset(worker->shm) &&
-        nx_replicas_with(replicas, offset) < sync_quorum(worker)) {
+        nx_replicas_with(replicas, offset) < nx_quorum_size(worker->shm)) {
         worker->replicas_seen = false;
         replicas = nx_durability_replicas(worker);
     }
