@@ -97,50 +97,48 @@ bool nx_replicas_all_have(const struct nx_replica_views *views, uint64_t offset)
     return true;
 }
 
-/* The value that `quorum` of `count` values reach: the quorum-th from above; 0: there are fewer. */
-static uint64_t reached_by(uint64_t *values, unsigned count, unsigned quorum)
+static uint64_t ack_of(const struct nx_replica_view *view)
 {
-    if (quorum == 0 || count < quorum) {
-        return 0;
-    }
-    for (unsigned i = 0; i < quorum; i++) {
-        unsigned highest = i;
+    return view->ack_offset;
+}
 
-        for (unsigned k = i + 1; k < count; k++) {
-            highest = values[k] > values[highest] ? k : highest;
+static uint64_t confirmation_of(const struct nx_replica_view *view)
+{
+    return view->confirmed_us;
+}
+
+/* What `quorum` of those that count reach: the quorum-th value from above; 0: fewer count. */
+static uint64_t reached_by(const struct nx_replica_views *views,
+                           unsigned quorum,
+                           uint64_t (*value_of)(const struct nx_replica_view *view))
+{
+    uint64_t highest[NX_MAX_WALSENDERS]; /* in descending order */
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < views->count; i++) {
+        uint64_t value = value_of(&views->list[i]);
+        unsigned at = count;
+
+        if (!views->list[i].counts) {
+            continue;
         }
-        uint64_t value = values[highest];
-
-        values[highest] = values[i];
-        values[i] = value;
+        for (; at > 0 && highest[at - 1] < value; at--) {
+            highest[at] = highest[at - 1];
+        }
+        highest[at] = value;
+        count++;
     }
-    return values[quorum - 1];
+    return quorum > 0 && count >= quorum ? highest[quorum - 1] : 0;
 }
 
 uint64_t nx_replicas_quorum_offset(const struct nx_replica_views *views, unsigned quorum)
 {
-    uint64_t acks[NX_MAX_WALSENDERS];
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < views->count; i++) {
-        if (views->list[i].counts) {
-            acks[count++] = views->list[i].ack_offset;
-        }
-    }
-    return reached_by(acks, count, quorum);
+    return reached_by(views, quorum, ack_of);
 }
 
 uint64_t nx_replicas_confirmed_us(const struct nx_replica_views *views, unsigned quorum)
 {
-    uint64_t moments[NX_MAX_WALSENDERS];
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < views->count; i++) {
-        if (views->list[i].counts) {
-            moments[count++] = views->list[i].confirmed_us;
-        }
-    }
-    return reached_by(moments, count, quorum);
+    return reached_by(views, quorum, confirmation_of);
 }
 
 /* ---- the quorum's offset ---- */

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Sync mode: the three answers of a write, what reads see meanwhile, and what a master may say after it
-was started again. A replica whose walwriter is stopped (SIGSTOP) goes on answering heartbeats, so it counts
-as healthy, and confirms nothing."""
+was started again."""
 
 import json
 import os
@@ -9,49 +8,15 @@ import signal
 import threading
 import unittest
 
-from nexus_test import NexusTestCase
+from sync_nodes import SHORT, SYNC, SyncTestCase
 
-SYNC = {"replication.mode": "sync"}
-SHORT = {"replication.sync_timeout_ms": 400}
 LOCAL = {"Nexus-Read": "local"}
-
-
-class SyncTestCase(NexusTestCase):
-    def sync_cluster(self, replicas=1, quorum=1, **settings):
-        return self.cluster(
-            replicas,
-            master_settings={**SYNC, "replication.sync_quorum": quorum, **settings},
-        )
-
-    def wait_writable(self, master):
-        """A write was confirmed: the replicas are there, and have confirmed what was logged before."""
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
-            what="a confirmed write",
-        )
-
-    def pause(self, node, kind="walwriter"):
-        """Stops one process of a node; it is continued at the end, or by resume()."""
-        pid = node.pids(kind)[0]
-        os.kill(pid, signal.SIGSTOP)
-        self.addCleanup(self.resume, pid)
-        return pid
-
-    def resume(self, pid):
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            pass
-
-    def offset(self, node):
-        return node.status()["wal_offset"]
 
 
 class Answers(SyncTestCase):
     def test_a_write_is_answered_when_the_quorum_has_it(self):
         cluster = self.sync_cluster(2, quorum=2)
         master = cluster.master
-        self.wait_writable(master)
         status, headers, body = master.request("PUT", "/kv/a", b"1")
         self.assertEqual(status, 201, body)
         self.assertEqual(headers["Nexus-Durability-Achieved"], "3/3")
@@ -120,7 +85,6 @@ class Answers(SyncTestCase):
     def test_what_is_not_confirmed_in_time_is_unknown_and_can_be_asked_for(self):
         cluster = self.sync_cluster(1, **SHORT)
         master, replica = cluster.master, cluster.replica
-        self.wait_writable(master)
         walwriter = self.pause(replica)
         before = self.offset(master)
         problem = self.assert_problem(master.request("PUT", "/kv/a", b"1"), 504, "quorum_timeout")
@@ -149,7 +113,6 @@ class Answers(SyncTestCase):
     def test_an_import_that_loses_its_quorum_says_how_far_it_came(self):
         cluster = self.sync_cluster(1, **SHORT)
         master = cluster.master
-        self.wait_writable(master)
         self.pause(cluster.replica)
         lines = b"".join(b'{"key": "i%d", "value": "v"}\n' % i for i in range(10))
         problem = self.assert_problem(
@@ -258,7 +221,6 @@ class Reads(SyncTestCase):
     def test_a_restarted_master_waits_for_its_quorum(self):
         cluster = self.sync_cluster(1, **SHORT)
         master, replica = cluster.master, cluster.replica
-        self.wait_writable(master)
         master.put("a", b"1")
         replica.stop()
         master.kill9()
@@ -276,7 +238,6 @@ class Reads(SyncTestCase):
     def test_a_replica_shows_only_what_the_quorum_has(self):
         cluster = self.sync_cluster(2, quorum=2, **SHORT)
         master, replica, paused = cluster.master, *cluster.replicas
-        self.wait_writable(master)
         walwriter = self.pause(paused)
         problem = self.assert_problem(master.request("PUT", "/kv/a", b"1"), 504, "quorum_timeout")
         replica.wait_status(durable_offset=problem["offset"])
@@ -294,7 +255,6 @@ class Reads(SyncTestCase):
     def test_a_replica_without_its_master_shows_what_it_had_heard(self):
         cluster = self.sync_cluster(1)
         master, replica = cluster.master, cluster.replica
-        self.wait_writable(master)
         offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
         replica.wait_status(quorum_offset=offset)
         replica.stop()
@@ -305,7 +265,6 @@ class Reads(SyncTestCase):
     def test_an_export_is_of_the_committed_state_and_waits_for_no_quorum(self):
         cluster = self.sync_cluster(1, **SHORT)
         master = cluster.master
-        self.wait_writable(master)
         master.put("a", b"1")
         master.put("b", b"1")
         self.pause(cluster.replica)
@@ -327,7 +286,6 @@ class Reads(SyncTestCase):
     def test_a_linearizable_read_asks_the_quorum(self):
         cluster = self.sync_cluster(1, **{"http.request_timeout_ms": 500})
         master = cluster.master
-        self.wait_writable(master)
         asked = {"Nexus-Read": "linearizable"}
         master.put("a", b"1")
         self.assertEqual(master.get("a", headers=asked), b"1")
@@ -359,7 +317,6 @@ class Reads(SyncTestCase):
     def test_min_offset_counts_what_is_committed(self):
         cluster = self.sync_cluster(1, **SHORT, **{"http.request_timeout_ms": 300})
         master = cluster.master
-        self.wait_writable(master)
         self.pause(cluster.replica)
         offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
         wanted = {"Nexus-Min-Offset": str(offset)}
@@ -373,7 +330,6 @@ class Stop(SyncTestCase):
     def test_a_sync_master_whose_replication_is_stopped_takes_no_writes(self):
         cluster = self.sync_cluster(1)
         master = cluster.master
-        self.wait_writable(master)
         master.put("a", b"1")
         master.json("POST", "/replication/stop")
         for method, path, body in (
@@ -408,7 +364,6 @@ class Stop(SyncTestCase):
     def test_a_fast_stop_refuses_what_is_not_logged_and_drains_what_is(self):
         cluster = self.sync_cluster(1)
         master = cluster.master
-        self.wait_writable(master)
         walwriter = self.pause(cluster.replica)
         before = self.offset(master)
         answers = []
@@ -428,7 +383,6 @@ class Stop(SyncTestCase):
     def test_a_fast_stop_says_what_is_still_unknown(self):
         cluster = self.sync_cluster(1, **{"replication.stop_drain_ms": 200})
         master = cluster.master
-        self.wait_writable(master)
         self.pause(cluster.replica)
         before = self.offset(master)
         answers = []

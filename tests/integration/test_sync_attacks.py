@@ -10,41 +10,16 @@ import threading
 import unittest
 
 from load import Connection, put
-from nexus_test import SANITIZED, NexusTestCase, wait_until
+from nexus_test import SANITIZED, wait_until
+from sync_nodes import SHORT, SyncTestCase
 from wal_files import read_log
 
-SYNC = {"replication.mode": "sync"}
 LOCAL = {"Nexus-Read": "local"}
-TIMEOUT = {"replication.sync_timeout_ms": 400}
 
 
-class Attacks(NexusTestCase):
-    def sync_cluster(self, replicas=2, quorum=2, replica_settings=None, **settings):
-        cluster = self.cluster(
-            replicas,
-            master_settings={**SYNC, "replication.sync_quorum": quorum, **settings},
-            replica_settings=replica_settings,
-        )
-        self.wait_writable(cluster.master)
-        return cluster
-
-    def wait_writable(self, master):
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
-            what="a confirmed write",
-        )
-
-    def pause(self, node, kind="walwriter"):
-        pid = node.pids(kind)[0]
-        os.kill(pid, signal.SIGSTOP)
-        self.addCleanup(self.resume, pid)
-        return pid
-
-    def resume(self, pid):
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            pass
+class Attacks(SyncTestCase):
+    def sync_cluster(self, replicas=2, quorum=2, **options):
+        return super().sync_cluster(replicas, quorum, **options)
 
     def check_equal(self, cluster):
         self.wait_writable(cluster.master)
@@ -113,7 +88,7 @@ class Clients(Attacks):
         self.assertLess(memory[-1] - memory[0], (60 if SANITIZED else 4) << 10, memory)
 
     def test_pipelined_writes_of_all_durabilities(self):
-        cluster = self.sync_cluster(2, 1, **TIMEOUT)
+        cluster = self.sync_cluster(2, 1, **SHORT)
         words = ["local", "quorum", "all"]
         with Connection(cluster.master.http_port) as connection:
             for paused in (False, True):
@@ -147,7 +122,7 @@ class Clients(Attacks):
         self.assertEqual(answers[0][1]["Nexus-Durability-Achieved"].split("/")[0], "2")
 
     def test_an_import_over_a_flapping_quorum(self):
-        cluster = self.sync_cluster(1, 1, **TIMEOUT)
+        cluster = self.sync_cluster(1, 1, **SHORT)
         master = cluster.master
         stop = threading.Event()
 
@@ -218,7 +193,7 @@ class Stops(Attacks):
         self.assertFalse({key for key in keys if key[:1] == b"g"})
 
     def test_processes_that_die_while_writes_wait(self):
-        cluster = self.sync_cluster(1, 1, **TIMEOUT)
+        cluster = self.sync_cluster(1, 1, **SHORT)
         master = cluster.master
         for kind in ("http", "walsender", "checkpointer"):
             pid = self.pause(cluster.replica)

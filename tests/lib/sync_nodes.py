@@ -1,0 +1,45 @@
+"""Clusters in sync mode. A replica whose walwriter is stopped (SIGSTOP) goes on answering heartbeats, so it
+counts as healthy, and confirms nothing."""
+
+import os
+import signal
+
+from nexus_test import NexusTestCase
+
+SYNC = {"replication.mode": "sync"}
+SHORT = {"replication.sync_timeout_ms": 400}
+
+
+class SyncTestCase(NexusTestCase):
+    def sync_cluster(self, replicas=1, quorum=1, replica_settings=None, **settings):
+        """A cluster whose quorum has confirmed a first write; settings are the master's."""
+        cluster = self.cluster(
+            replicas,
+            master_settings={**SYNC, "replication.sync_quorum": quorum, **settings},
+            replica_settings=replica_settings,
+        )
+        self.wait_writable(cluster.master)
+        return cluster
+
+    def wait_writable(self, master):
+        """A write was confirmed: the replicas are there, and have confirmed what was logged before."""
+        master.wait_until(
+            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
+            what="a confirmed write",
+        )
+
+    def pause(self, node, kind="walwriter"):
+        """Stops one process of a node; it is continued at the end, or by resume()."""
+        pid = node.pids(kind)[0]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(self.resume, pid)
+        return pid
+
+    def resume(self, pid):
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+    def offset(self, node):
+        return node.status()["wal_offset"]
