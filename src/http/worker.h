@@ -68,7 +68,8 @@ struct http_worker {
 /* Opens a handle of the state for reading. 0 or a negative error. */
 int nx_worker_open_state(struct http_worker *worker, struct nx_state **ret_state);
 
-/* Opens state and view if they are not open yet; the view shows the committed state. 0, or a negative error: the state can't be read now. */
+/* Opens state and view if they are not open yet; the view shows the committed state. 0, or a negative error:
+ * the state can't be read now. */
 int nx_worker_open_view(struct http_worker *worker);
 
 /* A request from the pool, or NULL when memory is short; and back. */

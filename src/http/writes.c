@@ -86,8 +86,8 @@ static const struct refusal {
      "Nothing was written, and what that was judged on was not confirmed by the quorum within "
      "replication.sync_timeout_ms; try again."},
     {NX_SUBMIT_STOPPED, NX_ERROR_REPLICATION_STOPPED,
-     "Replication is stopped on this master (POST /replication/stop), and a write that asks for its quorum needs "
-     "it; nothing was written. Restart the node to resume."},
+     "Replication is stopped on this master (POST /replication/stop), and a write that asks for its "
+     "quorum needs it; nothing was written. Restart the node to resume."},
     {NX_SUBMIT_DRAINING, NX_ERROR_ROLE_CHANGE,
      "This node is stopping and takes no more writes; nothing was written."},
     {NX_SUBMIT_DAMAGED, NX_ERROR_INTERNAL,

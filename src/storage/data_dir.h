@@ -75,8 +75,8 @@ int nx_data_dir_discard(const char *path, const char *root);
 /* Gives up the lock (of this process: children that inherited it keep it). */
 void nx_data_dir_close(struct nx_data_dir *dir);
 
-/* Replaces data-N/identity durably. 0, -EINVAL (what can't be read again), or -errno; dir->identity changes only on
- * success. */
+/* Replaces data-N/identity durably. 0, -EINVAL (what can't be read again), or -errno; dir->identity changes
+ * only on success. */
 int nx_identity_store(struct nx_data_dir *dir, const struct nx_identity *identity);
 
 /* Writes a small file durably: temporary name beside it, fdatasync, rename, directory fsync. 0, or

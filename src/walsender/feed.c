@@ -41,7 +41,8 @@ static int read_into_buffer(struct nx_walsender *ws, uint64_t durable, struct nx
     return rc < 0 ? rc : nx_stream_read(&ws->stream, ws->queued_offset + 1, durable, chunk);
 }
 
-/* Reads the next chunk into the output buffer, which is empty but for a Ping. False: nothing to read, or the end. */
+/* Reads the next chunk into the output buffer, which is empty but for a Ping. False: nothing to read, or the
+ * end. */
 static bool queue_chunk(struct nx_walsender *ws)
 {
     size_t waiting = nx_frame_io_pending(&ws->io); /* a Ping at most */
