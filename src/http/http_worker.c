@@ -188,7 +188,7 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 
 static void on_nothing(evutil_socket_t fd, short what, void *arg)
 {
-    (void)fd; /* the doorbell: that the loop turns is all that is wanted */
+    (void)fd; /* that the loop turns is all that is wanted */
     (void)what;
     (void)arg;
 }
@@ -283,20 +283,33 @@ static void retire_all(struct http_worker *worker)
     }
 }
 
+static bool is_fast(const struct http_worker *worker)
+{
+    return worker->process->control.stop_mode != NX_STOP_SMART;
+}
+
+/* Ends what a fast stop doesn't wait for; a smart one may become one. */
+static void hurry(struct http_worker *worker)
+{
+    worker->stop_deadline_ms = nx_now_ms() + FAST_STOP_MS;
+    nx_waits_end(worker);
+    nx_submissions_end(worker, worker->stop_deadline_ms - LAST_ANSWERS_MS);
+    nx_snapshots_end(worker, true);
+}
+
 static void begin_stop(struct http_worker *worker)
 {
-    bool fast = worker->process->control.stop_mode != NX_STOP_SMART;
-
     worker->stopping = true;
-    worker->stop_deadline_ms = fast ? nx_now_ms() + FAST_STOP_MS : UINT64_MAX;
+    worker->stop_deadline_ms = UINT64_MAX;
     event_del(worker->listen_tcp);
     event_del(worker->listen_unix);
     evtimer_del(worker->retry_accept);
-    if (fast) {
-        nx_waits_end(worker);
+    if (is_fast(worker)) {
+        hurry(worker);
+    } else {
+        nx_submissions_end(worker, UINT64_MAX);
+        nx_snapshots_end(worker, false);
     }
-    nx_submissions_end(worker, fast ? worker->stop_deadline_ms - LAST_ANSWERS_MS : UINT64_MAX);
-    nx_snapshots_end(worker, fast);
     nx_control_asks_end(worker);
     retire_all(worker);
 }
@@ -305,33 +318,28 @@ static void begin_stop(struct http_worker *worker)
 static bool all_settled(const struct http_worker *worker)
 {
     const struct connection *connection;
-    bool fast = worker->process->control.stop_mode != NX_STOP_SMART;
 
     LIST_FOREACH(connection, &worker->connections, link) {
-        if (!fast || connection->open > 0 || nx_connection_backlog(connection) > 0) {
+        if (!is_fast(worker) || connection->open > 0 || nx_connection_backlog(connection) > 0) {
             return false;
         }
     }
     return true;
 }
 
-static void on_stop_timer(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    (void)arg;
-}
-
 static void drain(struct http_worker *worker)
 {
     struct timeval tick = {.tv_sec = 0, .tv_usec = 20000};
-    struct event *timer = event_new(worker->base, -1, EV_PERSIST, on_stop_timer, NULL);
+    struct event *timer = event_new(worker->base, -1, EV_PERSIST, on_nothing, NULL);
 
     if (timer != NULL) {
         event_add(timer, &tick);
     }
     while (timer != NULL && !all_settled(worker) && nx_now_ms() < worker->stop_deadline_ms) {
         turn(worker);
+        if (is_fast(worker) && worker->stop_deadline_ms == UINT64_MAX) {
+            hurry(worker);
+        }
         retire_all(worker);
     }
     if (timer != NULL) {

@@ -380,22 +380,31 @@ class Stop(SyncTestCase):
         self.assertEqual(answers[0][0], 201)
         self.assertEqual(cluster.replica.get("a", headers=LOCAL), b"1")
 
-    def test_a_fast_stop_says_what_is_still_unknown(self):
+    def stop_while_a_write_waits(self, *signals):
+        """Its quorum is silent, and sync_timeout_ms (30 s) far away."""
         cluster = self.sync_cluster(1, **{"replication.stop_drain_ms": 200})
         master = cluster.master
         self.pause(cluster.replica)
         before = self.offset(master)
         answers = []
-        writer = threading.Thread(  # sync_timeout_ms is 30 s
+        writer = threading.Thread(
             target=lambda: answers.append(master.client(timeout=15).request("PUT", "/kv/a", b"1"))
         )
         writer.start()
         master.wait_until(lambda: self.offset(master) > before, what="the entry")
-        os.kill(master.pid, signal.SIGTERM)
+        for number in signals:
+            os.kill(master.pid, number)
+            master.wait_log("stopping" if number == signals[0] else "becomes a fast one")
         writer.join()
         problem = self.assert_problem(answers[0], 504, "quorum_timeout")
         self.assertEqual(problem["offset"], before + 1)
         self.assertEqual(master.wait_exit(), 0)
+
+    def test_a_fast_stop_says_what_is_still_unknown(self):
+        self.stop_while_a_write_waits(signal.SIGTERM)
+
+    def test_a_smart_stop_that_becomes_a_fast_one_too(self):
+        self.stop_while_a_write_waits(signal.SIGUSR2, signal.SIGTERM)
 
 
 class Entries(SyncTestCase):
