@@ -215,7 +215,9 @@ class DataDirectory(NexusTestCase):
                 node = self.node("master")
                 node.put("k", b"v")
                 if how == "removed":
-                    shutil.rmtree(node.data_dir)
+                    # More than once where the checkpointer makes a segment in it meanwhile.
+                    wait_until(lambda: shutil.rmtree(node.data_dir, ignore_errors=True)
+                               or not os.path.exists(node.data_dir), what="its removal")
                 else:
                     os.rename(node.data_dir, node.data_dir + ".away")
                 if how == "replaced":
