@@ -129,8 +129,9 @@ struct nx_quorum_state {
      * maximum, so it may have several writers. W:walsender (each), on a replica walreceiver; what the mark
      * in the WAL directory tells: walwriter, in recovery. */
     alignas(NX_LINE) nx_atomic_u64 offset;
-    nx_atomic_u64 epoch; /* in which that was heard. W: as rule */
-    nx_atomic_u32 size;  /* replication.sync_quorum in force, for all at one moment. W:postmaster */
+    /* What seldom changes: not on the line of the offset. */
+    alignas(NX_LINE) nx_atomic_u64 epoch; /* in which that was heard. W: as rule */
+    nx_atomic_u32 size; /* replication.sync_quorum in force, for all at one moment. W:postmaster */
     /* enum nx_commit_rule. W:postmaster before the first fork; on a replica then walwriter in recovery,
      * and walreceiver afterwards. */
     nx_atomic_u32 rule;
