@@ -1,5 +1,6 @@
 /* Runs in the postmaster, before it forks. The command line and the environment, and what the command
  * line can ask for instead of a running server. */
+#include "common/command_env.h"
 #include "common/config_table.h"
 #include "common/edit_distance.h"
 
@@ -168,6 +169,20 @@ static int variable_row(const char *name, int *ret_near)
     return -1;
 }
 
+static bool is_of_a_command(const char *name)
+{
+    static const char *const names[] = {NX_COMMAND_EVENT,       NX_COMMAND_NODE_ID,
+                                        NX_COMMAND_MASTER_ADDR, NX_COMMAND_HTTP_ADDR,
+                                        NX_COMMAND_WAL_OFFSET,  NX_COMMAND_EPOCH};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take_variable(const char *variable,
                           struct nx_config_texts *texts,
                           struct nx_config_report *report)
@@ -187,7 +202,7 @@ static void take_variable(const char *variable,
         texts->variable_file = equals + 1;
     } else if (row >= 0) {
         texts->variables[row] = equals + 1;
-    } else {
+    } else if (!is_of_a_command(name)) {
         nx_option_variable(&nx_options[near], near_name);
         nx_config_warning(report,
                           "environment variable %s is unknown and does nothing; did you "

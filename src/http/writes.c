@@ -80,8 +80,8 @@ static const struct refusal {
      "The write is above the 16 MiB that one log entry holds; nothing was written."},
     {NX_SUBMIT_NO_QUORUM, NX_ERROR_QUORUM_UNAVAILABLE,
      "Fewer than replication.sync_quorum replicas are connected, level and healthy, or they have not "
-     "confirmed this master's log since it started; nothing was written within sync_timeout_ms. Try "
-     "again when they are back (GET /replication/replicas)."},
+     "confirmed what this master's log holds; nothing was written. Try again when they are back (GET "
+     "/replication/replicas)."},
     {NX_SUBMIT_UNSETTLED, NX_ERROR_QUORUM_UNAVAILABLE,
      "Nothing was written, and what that was judged on was not confirmed by the quorum within "
      "replication.sync_timeout_ms; try again."},

@@ -3,6 +3,7 @@
  * socket, no shared memory), the server doesn't wait for it at a stop and doesn't end it, since it may be
  * what stops the server. */
 #include "common/advertised.h"
+#include "common/command_env.h"
 #include "common/log.h"
 #include "common/synced.h"
 #include "postmaster/postmaster.h"
@@ -78,12 +79,13 @@ static int set_environment(const struct nx_postmaster *pm)
         0) {
         (void)snprintf(http_addr, sizeof http_addr, "%s", pm->config.http.bind_addr);
     }
-    if (set("NEXUS_EVENT", "master_dead") != 0 || set("NEXUS_NODE_ID", pm->dir.node_id) != 0 ||
-        set("NEXUS_MASTER_ADDR", pm->config.replication.master_addr) != 0 ||
-        set("NEXUS_DATA_DIR", pm->dir.path) != 0 || set("NEXUS_HTTP_ADDR", http_addr) != 0 ||
-        set_number("NEXUS_WAL_OFFSET",
+    if (set(NX_COMMAND_EVENT, "master_dead") != 0 ||
+        set(NX_COMMAND_NODE_ID, pm->dir.node_id) != 0 ||
+        set(NX_COMMAND_MASTER_ADDR, pm->config.replication.master_addr) != 0 ||
+        set("NEXUS_DATA_DIR", pm->dir.path) != 0 || set(NX_COMMAND_HTTP_ADDR, http_addr) != 0 ||
+        set_number(NX_COMMAND_WAL_OFFSET,
                    atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire)) != 0 ||
-        set_number("NEXUS_EPOCH", epoch == 0 ? 1 : epoch) != 0) {
+        set_number(NX_COMMAND_EPOCH, epoch == 0 ? 1 : epoch) != 0) {
         return -errno;
     }
     return 0;

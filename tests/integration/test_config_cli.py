@@ -417,6 +417,11 @@ class Start(NexusTestCase):
         self.assertIn("replication.mode = sync needs wal.fsync = always", node.log())
         self.assertFalse(os.path.exists(node.data_dir))
 
+    def test_what_failover_command_is_given_is_passed_over(self):
+        given = ("EVENT", "NODE_ID", "MASTER_ADDR", "HTTP_ADDR", "WAL_OFFSET", "EPOCH")
+        node = self.node(env={f"NEXUS_{name}": "x" for name in given})
+        self.assertNotIn("is unknown", node.log())
+
     def test_warnings_of_the_environment_are_in_the_log(self):
         node = self.node(env={"NEXUS_REPLICATION_HEARTBEAT": "5"})
         node.wait_log(r"WARN .*NEXUS_REPLICATION_HEARTBEAT is unknown.*NEXUS_REPLICATION_HEARTBEAT_MS")

@@ -88,7 +88,7 @@ class Clients(Attacks):
         self.assertLess(memory[-1] - memory[0], (60 if SANITIZED else 4) << 10, memory)
 
     def test_pipelined_writes_of_all_durabilities(self):
-        cluster = self.sync_cluster(2, 1, **SHORT)
+        cluster = self.sync_cluster(2, 1, **{"replication.sync_timeout_ms": 1000})
         words = ["local", "quorum", "all"]
         with Connection(cluster.master.http_port) as connection:
             for paused in (False, True):
