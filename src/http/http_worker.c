@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/net.h"
 #include "common/quorum.h"
+#include "http/confirm.h"
 #include "http/export.h"
 #include "http/json_in.h"
 #include "http/response.h"
@@ -239,7 +240,7 @@ static bool work_waits(struct http_worker *worker)
 {
     worker->replicas_seen = false;
     return nx_completion_waiting(&worker->producer) || nx_submit_possible(&worker->producer) ||
-           nx_snapshots_due(worker) || nx_exports_due(worker) || nx_submissions_due(worker) ||
+           nx_snapshots_due(worker) || nx_exports_due(worker) || nx_confirm_due(worker) ||
            nx_waits_due(worker);
 }
 
@@ -261,7 +262,7 @@ static void turn(struct http_worker *worker)
     }
     spin(worker);
     lowest = nx_waits_lowest(worker);
-    quorum = nx_submissions_quorum_wanted(worker);
+    quorum = nx_confirm_quorum_wanted(worker);
     nx_latch_prepare_both(worker->shm, slot, lowest, quorum < lowest ? quorum : lowest);
     waits = work_waits(worker);
     worker->replicas_seen = false; /* what comes after a sleep finds others */
@@ -293,7 +294,7 @@ static void hurry(struct http_worker *worker)
 {
     worker->stop_deadline_ms = nx_now_ms() + FAST_STOP_MS;
     nx_waits_end(worker);
-    nx_submissions_end(worker, worker->stop_deadline_ms - LAST_ANSWERS_MS);
+    nx_confirm_end(worker, worker->stop_deadline_ms - LAST_ANSWERS_MS);
     nx_snapshots_end(worker, true);
 }
 
@@ -307,7 +308,7 @@ static void begin_stop(struct http_worker *worker)
     if (is_fast(worker)) {
         hurry(worker);
     } else {
-        nx_submissions_end(worker, UINT64_MAX);
+        nx_confirm_end(worker, UINT64_MAX);
         nx_snapshots_end(worker, false);
     }
     nx_control_asks_end(worker);

@@ -83,15 +83,6 @@ int nx_submissions_put(struct connection *connection, const struct write_request
 /* Hands out the completions that wait, then retries what found no room. True when there were any. */
 bool nx_submissions_poll(struct http_worker *worker);
 
-/* Whether a poll would find something (the second look before sleep). */
-bool nx_submissions_due(struct http_worker *worker);
-
-/* The lowest quorum offset that would let something go on, or NX_WAKE_NEVER. */
-uint64_t nx_submissions_quorum_wanted(const struct http_worker *worker);
-
-/* The node stops: what is not logged yet is refused, what is waits for its replicas until end_ms at most. */
-void nx_submissions_end(struct http_worker *worker, uint64_t end_ms);
-
 /* The connection goes away. */
 void nx_submissions_disown(struct connection *connection);
 

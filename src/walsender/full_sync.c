@@ -513,8 +513,12 @@ void nx_full_sync_publish(struct nx_walsender *ws)
         total = look.written / look.keys_done * look.keys_total; /* as far as it can be told */
     }
     if (total > 0) {
+        uint64_t shown = atomic_load_explicit(&ws->slot->snapshot_progress, memory_order_relaxed);
         uint64_t thousandths = sent >= total ? 1000 : sent * 1000 / total;
 
+        if (thousandths < shown) {
+            thousandths = shown; /* an estimate was too kind: it waits for the truth */
+        }
         atomic_store_explicit(&ws->slot->snapshot_progress, (uint32_t)thousandths,
                               memory_order_relaxed);
     }

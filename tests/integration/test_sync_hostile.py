@@ -15,7 +15,7 @@ from nexus_test import SANITIZED, NexusTestCase, wait_until
 SETTINGS = {
     "replication.mode": "sync",
     "replication.heartbeat_ms": 200,
-    "replication.sync_timeout_ms": 300,
+    "replication.sync_timeout_ms": 600,
     "http.request_timeout_ms": 600,
     "http.workers": 2,
 }
@@ -88,9 +88,13 @@ class Peer:
 
 
 def memory_of(pid):
-    """Private bytes of a process."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
+    """Private bytes of a process; 0 of one that has ended."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            lines = [line for line in file if line.startswith("RssAnon:")]
+    except FileNotFoundError:
+        return 0
+    return int(lines[0].split()[1]) << 10 if lines else 0
 
 
 class Hostile(NexusTestCase):
@@ -365,7 +369,10 @@ class Hellos(Hostile):
         master = self.master()
         honest = self.peer(master)
         for number in range(5):
-            master.put(f"k{number}", b"v")
+            master.wait_until(
+                lambda key=f"/kv/k{number}": master.request("PUT", key, b"v")[0] in (200, 201),
+                what="a confirmed write",
+            )
         honest.close()
         master.kill_all()
         master.start()
