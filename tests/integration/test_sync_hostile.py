@@ -278,7 +278,11 @@ class Acks(Hostile):
     def test_one_that_asks_for_a_snapshot_counts_no_more(self):
         master = self.master()
         liar = self.peer(master)
-        master.put("k", os.urandom(1 << 20))
+        for number in range(12):  # more than the sockets' buffers hold: it is still being sent
+            master.wait_until(
+                lambda key=f"/kv/k{number}": master.request("PUT", key, os.urandom(1 << 20))[0] == 201,
+                what="a confirmed write",
+            )
         liar.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         liar.send(wire.build(wire.REQUEST_SNAPSHOT, replica_id=liar.id))
         wait_until(lambda: liar.snapshot, what="the snapshot")
