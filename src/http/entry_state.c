@@ -87,7 +87,18 @@ static const char *not_here(struct http_worker *worker, uint64_t epoch)
 {
     bool replica = nx_node_role(worker->shm) == NX_NODE_REPLICA;
 
-    return epoch == 0 || (replica && epoch >= nx_node_epoch(worker->shm)) ? "pending" : "given_up";
+    return epoch == 0 || (replica && epoch == nx_node_epoch(worker->shm)) ? "pending" : "given_up";
+}
+
+/* Of an epoch that this node has not heard of: a replica may still be sent it, another one must be asked
+ * instead of this (410). NULL: answered. */
+static const char *unheard(struct connection *connection, uint64_t epoch)
+{
+    if (nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
+        return "pending";
+    }
+    (void)nx_node_check_epoch(connection, epoch);
+    return NULL;
 }
 
 /* NULL: answered. */
@@ -97,6 +108,9 @@ static const char *judge(struct connection *connection, uint64_t offset, uint64_
     uint64_t found = 0;
     int rc;
 
+    if (epoch > nx_node_epoch(worker->shm)) {
+        return unheard(connection, epoch);
+    }
     if (offset > nx_node_durable(worker->shm)) {
         return not_here(worker, epoch);
     }

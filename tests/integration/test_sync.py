@@ -429,7 +429,9 @@ class Entries(SyncTestCase):
         entry = lambda path: master.json("GET", f"/replication/entry/{path}")
         self.assertEqual(entry("3?epoch=1"), {"state": "pending", "nodes": "1/1"})
         self.assertEqual(entry("3@1"), {"state": "pending", "nodes": "1/1"})
-        self.assertEqual(entry("3?epoch=2")["state"], "given_up")
+        self.assert_problem(
+            master.request("GET", "/replication/entry/3?epoch=2"), 410, "history_changed"
+        )
         self.assertEqual(entry("4?epoch=1")["state"], "given_up")
         self.assertEqual(entry("4"), {"state": "pending", "nodes": "0/1"})
         for bad in ("0", "x", "-1", "1?epoch=0", "1?epoch=x", "1?epok=1"):
@@ -444,6 +446,24 @@ class Entries(SyncTestCase):
         self.assertEqual(
             standalone.json("GET", "/replication/entry/1"), {"state": "quorum", "nodes": "1/1"}
         )
+
+    def test_what_is_no_longer_kept_is_not_told_of(self):
+        master = self.node(
+            "master",
+            settings={
+                "replication.max_log_size": 5,
+                "wal.shm_size": "32MiB",
+                "wal.segment_size": "1MiB",
+                "wal.max_size": "2MiB",
+                "state.checkpoint_interval": "1s",
+            },
+        )
+
+        def gone():
+            master.put("k", os.urandom(1 << 20))
+            return master.json("GET", "/replication/entry/1?epoch=1")["state"] == "history_gone"
+
+        master.wait_until(gone, what="the first entry to be gone")
 
 
 if __name__ == "__main__":
