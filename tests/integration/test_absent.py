@@ -143,7 +143,9 @@ class Listed(AbsentCase):
         row = self.wait_stored(master, replica_id, connected=0)
         self.assertEqual((row["addr"], row["http_addr"]), ("replica.example:7", "replica.example:8"))
         self.come_and_go(master, replica_id, advertised_addr="elsewhere.example:7")
-        self.assertEqual(absent(master)[replica_id]["addr"], "elsewhere.example:7")
+        master.wait_until(
+            lambda: absent(master)[replica_id]["addr"] == "elsewhere.example:7", what="the new address"
+        )
         self.assertEqual(len(absent(master)), 1)
 
     def test_03_who_was_not_welcomed_is_not_known(self):
