@@ -37,7 +37,7 @@ uint64_t nx_master_silence_limit_ms(uint64_t own_heartbeat_ms,
     return (own_heartbeat_ms > masters ? own_heartbeat_ms : masters) * threshold;
 }
 
-static uint64_t limit_ms(const struct nx_walreceiver *r)
+uint64_t nx_health_limit_ms(const struct nx_walreceiver *r)
 {
     const struct nx_config *config = r->process->config;
 
@@ -87,7 +87,7 @@ static void say_dead(const struct nx_walreceiver *r, uint64_t silent_ms)
     const struct nx_config *config = r->process->config;
     uint64_t threshold = config->replication.missed_heartbeats_threshold;
     uint64_t own = config->replication.heartbeat_ms;
-    uint64_t limit = limit_ms(r);
+    uint64_t limit = nx_health_limit_ms(r);
     bool heard = atomic_load_explicit(&state->master_heard, memory_order_relaxed) != 0;
 
     nx_warn(
@@ -113,7 +113,7 @@ static void judge(struct nx_walreceiver *r)
     struct nx_receiver_state *state = &r->shm->receiver;
     uint64_t silent_ms = load(&state->silent_us) / 1000;
 
-    if (silent_ms < limit_ms(r)) {
+    if (silent_ms < nx_health_limit_ms(r)) {
         return;
     }
     store(&state->master_deaths, load(&state->master_deaths) + 1);
@@ -128,7 +128,7 @@ static void judge(struct nx_walreceiver *r)
 
 int nx_health_may_sleep(const struct nx_walreceiver *r, int timeout_ms)
 {
-    uint64_t limit = limit_ms(r);
+    uint64_t limit = nx_health_limit_ms(r);
     uint64_t silent = load(&r->shm->receiver.silent_us) / 1000;
     uint64_t most = NX_HEALTH_SLEEP_MS;
 

@@ -27,6 +27,9 @@ void nx_health_heard(struct nx_walreceiver *r);
 /* The master appears dead. */
 bool nx_health_dead(const struct nx_walreceiver *r);
 
+/* The silence that the master is allowed at the moment. */
+uint64_t nx_health_limit_ms(const struct nx_walreceiver *r);
+
 /* A sleep of at most timeout_ms (-1: no limit) begins: how long it may be. */
 int nx_health_may_sleep(const struct nx_walreceiver *r, int timeout_ms);
 

@@ -19,6 +19,7 @@
 #define MOST_DOUBLINGS 6 /* the next one would be more than BACKOFF_MOST */
 #define SLOW_DOUBLINGS 4
 #define REPEAT_MS      60000 /* the same cause is logged again after this long */
+#define TRIES_A_LIMIT  3     /* at least, before a master that lives is judged dead */
 #define GOOD_MS        5000 /* a session that lasted that long, or brought entries, was a good one */
 
 /* Sleeps for a time, whatever the doorbell says. */
@@ -76,18 +77,32 @@ static void log_cause(struct nx_walreceiver *r)
     }
 }
 
+/* The longest wait. A master that turns us away, or was gone for a moment, is heard by trying again alone: while
+ * it isn't judged dead that comes before its silence is too long. */
+static uint64_t longest_wait(const struct nx_walreceiver *r)
+{
+    uint64_t most = nx_health_limit_ms(r) / TRIES_A_LIMIT;
+
+    if (nx_health_dead(r) || most > BACKOFF_MOST) {
+        return BACKOFF_MOST;
+    }
+    return most > BACKOFF_FIRST ? most : BACKOFF_FIRST;
+}
+
 /* How long to wait: 100 ms doubled with each failure up to 5 s (from 1.6 s where trying again soon is no
  * use), half of it by chance, so that the replicas of a master that comes back don't all come at once. */
 static uint64_t backoff(const struct nx_walreceiver *r)
 {
     unsigned doublings =
         r->cause.slow && r->failures < SLOW_DOUBLINGS ? SLOW_DOUBLINGS : r->failures;
+    uint64_t longest = longest_wait(r);
     uint64_t most = BACKOFF_MOST;
     uint32_t chance = 0;
 
     if (doublings < MOST_DOUBLINGS) {
         most = (uint64_t)BACKOFF_FIRST << doublings;
     }
+    most = most < longest ? most : longest;
     if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) != sizeof chance) {
         chance = (uint32_t)nx_now_us();
     }

@@ -153,6 +153,19 @@ class MasterDeath(HealthCase):
         line = replica.wait_log(r"appears dead.*").group()
         self.assertIn("since this node's start", line)
 
+    def test_075_a_master_that_turns_us_away_is_heard_often_enough(self):
+        with wire.RawMaster(timeout=20) as master:
+            replica = self.node(
+                "replica", settings={**CALM, "replication.master_addr": master.addr}
+            )
+            for _ in range(12):
+                with master.accept() as peer:
+                    peer.recv_type(wire.HELLO)
+                    peer.send(wire.build_error(wire.ERROR_SHUTDOWN, "replication is stopped"))
+                    peer.recv_end()
+            replica.wait_status(master_alive=True)
+            self.assertEqual(self.deaths(replica), 0)
+
     def test_08_without_auto_failover_it_is_dead_but_not_promotable(self):
         master, replica = self.synced_pair({**QUICK, "replication.auto_failover": "off"})
         self.wait_alive(replica)
