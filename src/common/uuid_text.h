@@ -27,4 +27,16 @@ static inline bool nx_slice_is_uuid(struct nx_slice text)
     return true;
 }
 
+/* The form in which ids are kept and compared: hexadecimal digits may come in either case. text: found to be a
+ * UUID. */
+static inline void nx_uuid_canonical(struct nx_slice text, char ret_id[NX_UUID_LENGTH + 1])
+{
+    for (size_t i = 0; i < NX_UUID_LENGTH; i++) {
+        char c = (char)text.data[i];
+
+        ret_id[i] = (char)(c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c);
+    }
+    ret_id[NX_UUID_LENGTH] = '\0';
+}
+
 #endif

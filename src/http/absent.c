@@ -158,11 +158,12 @@ static void refuse_unknown(struct connection *connection)
 static void refuse_unstored(struct connection *connection, int error, const char *why)
 {
     static struct nx_log_limit limit;
+    struct nx_slice id = connection->request->id; /* found to be a UUID */
     const char *root = connection->worker->process->state_root;
     bool full = error == -ENOSPC || error == -EDQUOT;
 
-    nx_log_limited(&limit, NX_LOG_ERROR, "a replica can't be forgotten: %s/identity: %s", root,
-                   why);
+    nx_log_limited(&limit, NX_LOG_ERROR, "replica %.*s can't be forgotten: %s/identity: %s",
+                   (int)id.length, (const char *)id.data, root, why);
     nx_refuse(connection, full ? NX_ERROR_DISK_FULL : NX_ERROR_INTERNAL,
               "The replica isn't forgotten, since that can't be stored in %s/identity: %s.", root,
               why);
@@ -203,6 +204,6 @@ void nx_handle_replica_forget(struct connection *connection)
         refuse_unknown(connection);
         return;
     }
-    memcpy(id, named.data, NX_UUID_LENGTH);
+    nx_uuid_canonical(named, id);
     (void)nx_control_ask_for(connection, NX_CONTROL_FORGET, id, respond);
 }

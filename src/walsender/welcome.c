@@ -264,7 +264,9 @@ bool nx_welcome_hello(struct nx_walsender *ws, const struct nx_frame *frame)
         return true;
     }
     if (nx_slice_is_uuid(hello.replica_id)) {
-        memcpy(ws->replica_id, hello.replica_id.data, NX_UUID_TEXT - 1);
+        /* One form from here on: the same replica in capitals is no second one. */
+        nx_uuid_canonical(hello.replica_id, ws->replica_id);
+        hello.replica_id = nx_slice_text(ws->replica_id);
     }
     judge(ws, &hello, &facts, &verdict);
     if (!nx_walsender_ended(ws)) {

@@ -463,6 +463,26 @@ class Forgotten(AbsentCase):
         self.assertEqual(answer[1]["Allow"], "DELETE, OPTIONS")
         self.assertEqual(list(absent(master)), [replica_id])
 
+    def test_025_one_id_in_capitals_and_not(self):
+        master = self.node("master")
+        replica_id = str(uuid.uuid4())
+        with wire.RawPeer(master.replication_port) as older:
+            older.handshake(replica_id)
+            with wire.RawPeer(master.replication_port) as newer:
+                newer.handshake(replica_id.upper())
+                older.recv_error(wire.ERROR_SHUTDOWN)  # replaced, as by any connection of the same
+                self.assertEqual(self.connected(master), {replica_id})
+                self.assert_problem(
+                    self.forget(master, replica_id.upper()), 409, "replica_connected"
+                )
+        self.wait_absent(master, replica_id)
+        self.assert_forgotten(self.forget(master, replica_id.upper()))
+        self.assertEqual(absent(master), {})
+        own = master.status()["node_id"].upper()
+        with wire.RawPeer(master.replication_port) as copy:
+            copy.send(wire.build_hello(own))
+            copy.recv_error(wire.ERROR_AUTH)
+
     def test_03_the_answer_comes_when_it_is_stored(self):
         master = self.node("master", settings={"http.workers": 2})
         for replica_id in [self.come_and_go(master) for _ in range(10)]:
