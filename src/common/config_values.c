@@ -166,9 +166,9 @@ static void expect_text(const struct nx_option *option, char ret_expected[NX_EXP
     } else if (option->kind == NX_KIND_NAMES) {
         what = "host names, separated by commas or blanks";
     } else if (option->kind == NX_KIND_PATH) {
-        what = "a path: without quotes, control characters or a comment";
+        what = "a path: without quotes, control characters or a comment (a blank and then # or ;)";
     } else {
-        what = "text: without control characters or a comment";
+        what = "text: without control characters or a comment (a blank and then # or ;)";
     }
     (void)snprintf(ret_expected, NX_EXPECTED, "%s, of %s%zu bytes", what,
                    option->least > 0 ? "1 to " : "at most ", option->size - 1);
