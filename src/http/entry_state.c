@@ -16,8 +16,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define FIRST_CAP 4096
@@ -87,18 +89,15 @@ static const char *not_here(struct http_worker *worker, uint64_t epoch)
 {
     bool replica = nx_node_role(worker->shm) == NX_NODE_REPLICA;
 
-    return epoch == 0 || (replica && epoch == nx_node_epoch(worker->shm)) ? "pending" : "given_up";
+    return epoch == 0 || (replica && epoch >= nx_node_epoch(worker->shm)) ? "pending" : "given_up";
 }
 
-/* Of an epoch that this node has not heard of: a replica may still be sent it, another one must be asked
- * instead of this (410). NULL: answered. */
-static const char *unheard(struct connection *connection, uint64_t epoch)
+/* Whether this node can know of that epoch at all. A later one than its own is another master's: only a replica,
+ * which may still hear of it, has an answer. False: answered. */
+static bool check_epoch(struct connection *connection, uint64_t epoch)
 {
-    if (nx_node_role(connection->worker->shm) == NX_NODE_REPLICA) {
-        return "pending";
-    }
-    (void)nx_node_check_epoch(connection, epoch);
-    return NULL;
+    return nx_node_role(connection->worker->shm) == NX_NODE_REPLICA ||
+           nx_node_check_epoch(connection, epoch);
 }
 
 /* NULL: answered. */
@@ -108,10 +107,10 @@ static const char *judge(struct connection *connection, uint64_t offset, uint64_
     uint64_t found = 0;
     int rc;
 
-    if (epoch > nx_node_epoch(worker->shm)) {
-        return unheard(connection, epoch);
+    if (!check_epoch(connection, epoch)) {
+        return NULL;
     }
-    if (offset > nx_node_durable(worker->shm)) {
+    if (offset > nx_node_durable(worker->shm) || epoch > nx_node_epoch(worker->shm)) {
         return not_here(worker, epoch);
     }
     if (epoch == 0) {
@@ -130,12 +129,19 @@ static const char *judge(struct connection *connection, uint64_t offset, uint64_
 
 /* ---- the endpoint ---- */
 
+/* No node counts for an entry that isn't in this history, though they have another one at its offset. */
+static uint64_t counted(const char *state, uint64_t offset)
+{
+    return strcmp(state, "given_up") == 0 ? UINT64_MAX : offset;
+}
+
 static void respond(struct connection *connection, const char *state, uint64_t offset)
 {
     struct text *text = &connection->worker->json;
     struct json json = nx_json_of(text);
     char nodes[24];
 
+    offset = counted(state, offset);
     nx_durability_nodes(connection->worker, offset, nodes, sizeof nodes);
     nx_text_reset(text, SIZE_MAX);
     nx_json_open(&json, NULL, '{');
@@ -161,6 +167,12 @@ void nx_handle_entry_state(struct connection *connection)
     }
     if (nx_query_u64(&request->query, "epoch", 1, UINT64_MAX, &epoch, message) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s", message);
+        return;
+    }
+    if (epoch > 0 && wanted.epoch > 0 && epoch != wanted.epoch) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "The path names epoch %" PRIu64 ", the parameter 'epoch' %" PRIu64 ": give one.",
+                  wanted.epoch, epoch);
         return;
     }
     if (!nx_node_check_serving(connection, "answers no more")) {

@@ -360,9 +360,10 @@ static bool reached_min_offset(struct connection *connection)
     if (header == NULL) {
         return true;
     }
-    if (nx_client_offset_parse(*header, &wanted) < 0) {
+    if (nx_client_offset_parse(*header, &wanted) < 0 ||
+        nx_request_header_count(connection->request, "Nexus-Min-Offset") > 1) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Nexus-Min-Offset must be an offset N, or N@E with its epoch.");
+                  "Nexus-Min-Offset must be an offset N, or N@E with its epoch, once.");
         return false;
     }
     if (!nx_node_check_epoch(connection, wanted.epoch)) {
