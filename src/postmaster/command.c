@@ -1,4 +1,4 @@
-/* failover_command: an operator's program, run once when the master appears dead. Runs in the postmaster.
+/* failover_command: an operator's program, run once for each death of the master, one at a time. Runs in the postmaster.
  * It is no child like the others: it has a session of its own and nothing of the server's (no lock, no
  * socket, no shared memory), the server doesn't wait for it at a stop and doesn't end it, since it may be
  * what stops the server. */
@@ -136,12 +136,14 @@ static void start(struct nx_postmaster *pm)
     }
 }
 
-void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death)
+static bool matters(const struct nx_postmaster *pm)
 {
-    if (death == pm->command_death || pm->life > NX_LIFE_SERVING || pm->replication_stopped) {
-        return; /* told again by a walreceiver that was restarted; or it matters no more */
-    }
-    pm->command_death = death;
+    return pm->life <= NX_LIFE_SERVING && !pm->replication_stopped;
+}
+
+/* Of the death that was noted last. */
+static void act(struct nx_postmaster *pm)
+{
     if (!pm->config.replication.auto_failover ||
         pm->config.replication.failover_command[0] == '\0') {
         return;
@@ -151,11 +153,23 @@ void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death)
             "failover_command is not run: this node was never synced with its master, so it has "
             "nothing to go on with");
     } else if (pm->command_pid != 0) {
-        nx_warn("failover_command is not run: that of an earlier death still runs, as process %d",
-                (int)pm->command_pid);
+        pm->command_owed = true;
+        nx_warn(
+            "failover_command is not run yet: that of an earlier death still runs, as process %d; "
+            "when it has ended and the master is still dead, it is run again",
+            (int)pm->command_pid);
     } else {
         start(pm);
     }
+}
+
+void nx_command_master_dead(struct nx_postmaster *pm, uint64_t death)
+{
+    if (death == pm->command_death || !matters(pm)) {
+        return; /* told again by a walreceiver that was restarted; or it matters no more */
+    }
+    pm->command_death = death;
+    act(pm);
 }
 
 void nx_command_reaped(struct nx_postmaster *pm, pid_t pid, int wait_status)
@@ -171,5 +185,12 @@ void nx_command_reaped(struct nx_postmaster *pm, pid_t pid, int wait_status)
         nx_info("failover_command (process %d) %s", (int)pid, how);
     } else {
         nx_warn("failover_command (process %d) %s", (int)pid, how);
+    }
+    if (pm->command_owed) {
+        pm->command_owed = false;
+        if (matters(pm) &&
+            atomic_load_explicit(&pm->shm->receiver.master_dead, memory_order_acquire) != 0) {
+            act(pm);
+        }
     }
 }

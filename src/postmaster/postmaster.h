@@ -119,6 +119,7 @@ struct nx_postmaster {
     bool replication_stopped; /* by POST /replication/stop, until the server is started again */
     pid_t command_pid;        /* the running failover_command; 0: none */
     uint64_t command_death;   /* number of the master's death that was last acted on */
+    bool command_owed;        /* ... which waits for the end of the command of an earlier one */
     struct nx_known known;
     struct nx_child children[NX_MAX_SLOTS];
 };

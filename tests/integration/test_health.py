@@ -259,7 +259,7 @@ class FailoverCommand(HealthCase):
         self.assertEqual(self.deaths(replica), 2)
 
     def test_04_never_two_at_a_time(self):
-        master, replica = self.pair_with("echo $$ >>out; exec sleep 1000")
+        master, replica = self.pair_with("echo $$ >>out; [ -e once ] || { : >once; exec sleep 1000; }")
         path = self.output(replica)
         self.wait_alive(replica)
         master.kill9()
@@ -273,6 +273,31 @@ class FailoverCommand(HealthCase):
         self.assertEqual(len(self.lines(path)), 1)
         os.kill(pid, signal.SIGTERM)
         replica.wait_log(rf"failover_command \(process {pid}\) was ended by signal 15")
+        # The death that came meanwhile has its turn.
+        replica.wait_until(lambda: len(self.lines(path)) == 2, what="the command of the second death")
+        replica.wait_log(r"failover_command \(process \d+\) exited with status 0")
+        self.assertEqual(self.deaths(replica), 2)
+
+    def test_045_none_for_a_master_that_is_back_meanwhile(self):
+        master, replica = self.pair_with("echo $$ >>out; exec sleep 1000")
+        path = self.output(replica)
+        self.wait_alive(replica)
+        master.kill9()
+        replica.wait_until(lambda: self.lines(path), what="the command")
+        pid = int(self.lines(path)[0])
+        self.addCleanup(self.end, pid)
+        master.start()
+        self.wait_alive(replica)
+        master.kill9()
+        replica.wait_log(f"that of an earlier death still runs, as process {pid}")
+        master.start()
+        self.wait_alive(replica)
+        os.kill(pid, signal.SIGTERM)
+        replica.wait_log(rf"failover_command \(process {pid}\) was ended by signal 15")
+        mark = replica.log_mark()
+        os.kill(replica.pid, signal.SIGHUP)  # a later turn of the postmaster
+        replica.wait_log("configuration reloaded", since=mark)
+        self.assertEqual(len(self.lines(path)), 1)
 
     @staticmethod
     def end(pid):
