@@ -104,6 +104,23 @@ unsigned nx_children_running(const struct nx_postmaster *pm, int stage)
     return count;
 }
 
+void nx_children_name(const struct nx_postmaster *pm, unsigned stage, char *ret_text, size_t cap)
+{
+    size_t length = 0;
+
+    ret_text[0] = '\0';
+    for (unsigned i = 0; i < NX_MAX_SLOTS && length < cap; i++) {
+        unsigned instance;
+        enum nx_process_kind kind = nx_process_slot_kind(i, &instance);
+
+        if (pm->children[i].pid != 0 && nx_kind_rules(kind)->stage == stage) {
+            length +=
+                (size_t)snprintf(ret_text + length, cap - length, "%s%s %d", length > 0 ? ", " : "",
+                                 nx_process_kind_title(kind), (int)pm->children[i].pid);
+        }
+    }
+}
+
 void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type type, uint64_t arg)
 {
     for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {

@@ -97,11 +97,14 @@ static void start_afresh(struct nx_postmaster *pm)
 
 static void advance_stop(struct nx_postmaster *pm, uint64_t now)
 {
+    char late[256];
+
     if (pm->deadline_ms != 0 && now >= pm->deadline_ms) {
+        nx_children_name(pm, pm->stop_stage, late, sizeof late);
         nx_warn(
-            "%u processes did not end in time and are killed: recovery will read the log at the "
-            "next start",
-            nx_children_running(pm, -1));
+            "%s did not end in time, so all processes that are left (%u) are killed: recovery will "
+            "read the log at the next start",
+            late, nx_children_running(pm, -1));
         nx_postmaster_kill(pm, NX_EXIT_FAILURE);
         return;
     }

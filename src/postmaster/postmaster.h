@@ -162,6 +162,9 @@ void nx_children_kill_due(struct nx_postmaster *pm);
 void nx_children_start_all(struct nx_postmaster *pm);
 /* Running children, of a stop stage, or of all (stage < 0). */
 unsigned nx_children_running(const struct nx_postmaster *pm, int stage);
+
+/* Their kinds and pids, as far as they fit: "walsender 12, http 13". */
+void nx_children_name(const struct nx_postmaster *pm, unsigned stage, char *ret_text, size_t cap);
 /* Sends a message to all running children of a stage (all: < 0). After STOP their end is expected. */
 void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type type, uint64_t arg);
 void nx_children_signal(struct nx_postmaster *pm, int signal);

@@ -166,6 +166,13 @@ class Signals(NexusTestCase):
         self.assertRegex(node.log(), r"walwriter .*signal 9.* during the stop")
         node.start()
 
+    def test_a_stop_names_the_one_that_does_not_end(self):
+        master, replica = self.pair(replica_settings={"replication.stop_drain_ms": 0})
+        pid = replica.pids("walreceiver")[0]
+        os.kill(pid, signal.SIGSTOP)
+        replica.stop(timeout=30, expect=2)
+        replica.wait_log(f"walreceiver {pid} did not end in time, so all processes that are left ")
+
     def test_signals_to_children_do_no_harm(self):
         node = self.node("master")
         for kind in PERMANENT:
