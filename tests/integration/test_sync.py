@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# timeout: 300
 """Sync mode: the three answers of a write, what reads see meanwhile, and what a master may say after it
 was started again."""
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# timeout: 300
 """Sync mode where logs are full, the quorum changes under load, clients and processes go away, and the master
 stops while writes wait."""
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# timeout: 300
 """Replicas that lie to a sync master: what they say confirms nothing that it must not, and changes nothing
 for the others. A replica that claims to have stored what it was sent can't be found out; all else can."""
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# timeout: 300
 """Sync mode under load while replicas, and the master, are stopped, killed and started at random: what each
 write was answered is held against the WAL files of all nodes.
 
