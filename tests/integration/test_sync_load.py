@@ -225,7 +225,9 @@ class SyncLoad(NexusTestCase):
                 self.check_now(cluster, load, quorum)
                 master.start()
             else:
+                old = master.pids("walwriter")[0]
                 master.kill_child("walwriter")
+                master.wait_replaced("walwriter", old)  # before, an old worker may still answer
                 master.wait_answer("/health")
             self.check_unconfirmed(master)
             for replica in cluster.replicas:
