@@ -1,8 +1,6 @@
 /* Runs in http workers. GET /replication/entry/N?epoch=E: did my write stand? Answered from shared memory, and
  * for an entry that is no longer there from the WAL files. */
-#include "common/entry.h"
 #include "common/quorum.h"
-#include "common/shared_log.h"
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/durability.h"
@@ -11,65 +9,22 @@
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
-#include "storage/data_dir.h"
-#include "storage/wal_segment.h"
+#include "storage/log_stream.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define FIRST_CAP 4096
-
-/* ---- the epoch of an entry ---- */
-
-static int read_files(const struct http_worker *worker, uint64_t offset, struct nx_log_chunk *chunk)
-{
-    char path[NX_PATH_SIZE + sizeof "/wal"];
-    struct nx_wal_reader *reader = NULL;
-    int dir_fd;
-    int rc;
-
-    (void)snprintf(path, sizeof path, "%s/wal", worker->process->state_root);
-    dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0) {
-        return -errno;
-    }
-    rc = nx_wal_reader_open(dir_fd, &reader);
-    rc = rc < 0 ? rc : nx_wal_reader_read(reader, offset, offset, chunk);
-    nx_wal_reader_close(reader);
-    close(dir_fd);
-    return rc;
-}
-
-static int read_frame(struct http_worker *worker, uint64_t offset, struct nx_log_chunk *chunk)
-{
-    int rc = nx_log_read(worker->shm, offset, offset, chunk);
-
-    return rc == -ERANGE ? read_files(worker, offset, chunk) : rc;
-}
 
 /* The epoch of a durable entry. 0; -ENOENT: it is no longer kept; or another negative error. */
 static int epoch_of(struct http_worker *worker, uint64_t offset, uint64_t *ret_epoch)
 {
-    struct nx_log_chunk chunk = {.cap = FIRST_CAP};
-    struct nx_entry_header header;
-    int rc = -EMSGSIZE;
+    struct nx_stream stream;
+    uint32_t crc;
+    int rc;
 
-    for (int attempt = 0; attempt < 2 && rc == -EMSGSIZE; attempt++) {
-        free(chunk.buf);
-        chunk.cap = chunk.length > chunk.cap ? chunk.length : chunk.cap;
-        chunk.buf = malloc(chunk.cap);
-        rc = chunk.buf == NULL ? -ENOMEM : read_frame(worker, offset, &chunk);
-    }
-    rc = rc < 0 ? rc : nx_entry_decode(chunk.buf, chunk.length, false, &header);
-    if (rc == 0) {
-        *ret_epoch = header.epoch;
-    }
-    free(chunk.buf);
+    nx_stream_open(&stream, worker->shm, worker->process->state_root);
+    rc = nx_stream_frame_at(&stream, offset, ret_epoch, &crc);
+    nx_stream_close(&stream);
     return rc;
 }
 

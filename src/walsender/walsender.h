@@ -5,7 +5,6 @@
  *     session.c  what the replica sends afterwards: acks, Pings, Pongs
  *     count.c    what follows from that for the quorum
  *     feed.c     what goes to it: entries up to durable_offset, Pings, Pongs
- *     stream.c   where entries are read: shared log, else WAL files
  *     full_sync.c, send_snapshot.c  a snapshot, where entries won't do
  *     lag_report.c  why a replica stays behind, for the log
  */
@@ -16,9 +15,9 @@
 #include "common/frame_io.h"
 #include "common/lag_mark.h"
 #include "common/process.h"
+#include "storage/log_stream.h"
 #include "walsender/full_sync.h"
 #include "walsender/lag_report.h"
-#include "walsender/stream.h"
 
 #include <stdbool.h>
 #include <stdint.h>

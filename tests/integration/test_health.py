@@ -258,9 +258,8 @@ class FailoverCommand(HealthCase):
         replica.wait_until(lambda: len(self.lines(path)) == 2, what="the command again")
         self.assertEqual(self.deaths(replica), 2)
 
-    def test_04_never_two_at_a_time(self):
-        master, replica = self.pair_with("echo $$ >>out; [ -e once ] || { : >once; exec sleep 1000; }")
-        path = self.output(replica)
+    def die_twice(self, master, replica, path):
+        """The master's second death comes while the command of the first runs, whose pid this returns."""
         self.wait_alive(replica)
         master.kill9()
         replica.wait_until(lambda: self.lines(path), what="the command")
@@ -270,6 +269,12 @@ class FailoverCommand(HealthCase):
         self.wait_alive(replica)
         master.kill9()
         replica.wait_log(f"that of an earlier death still runs, as process {pid}")
+        return pid
+
+    def test_04_never_two_at_a_time(self):
+        master, replica = self.pair_with("echo $$ >>out; [ -e once ] || { : >once; exec sleep 1000; }")
+        path = self.output(replica)
+        pid = self.die_twice(master, replica, path)
         self.assertEqual(len(self.lines(path)), 1)
         os.kill(pid, signal.SIGTERM)
         replica.wait_log(rf"failover_command \(process {pid}\) was ended by signal 15")
@@ -281,15 +286,7 @@ class FailoverCommand(HealthCase):
     def test_045_none_for_a_master_that_is_back_meanwhile(self):
         master, replica = self.pair_with("echo $$ >>out; exec sleep 1000")
         path = self.output(replica)
-        self.wait_alive(replica)
-        master.kill9()
-        replica.wait_until(lambda: self.lines(path), what="the command")
-        pid = int(self.lines(path)[0])
-        self.addCleanup(self.end, pid)
-        master.start()
-        self.wait_alive(replica)
-        master.kill9()
-        replica.wait_log(f"that of an earlier death still runs, as process {pid}")
+        pid = self.die_twice(master, replica, path)
         master.start()
         self.wait_alive(replica)
         os.kill(pid, signal.SIGTERM)

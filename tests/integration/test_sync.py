@@ -367,10 +367,8 @@ class Stop(SyncTestCase):
         writer.join()
         self.assert_problem(answers[0], 503, "replication_stopped")
 
-    def test_a_fast_stop_refuses_what_is_not_logged_and_drains_what_is(self):
-        cluster = self.sync_cluster(1)
-        master = cluster.master
-        walwriter = self.pause(cluster.replica)
+    def logged_write(self, master):
+        """A write that is logged and waits for its quorum -> its thread, the list that gets its answer."""
         before = self.offset(master)
         answers = []
         writer = threading.Thread(
@@ -378,6 +376,13 @@ class Stop(SyncTestCase):
         )
         writer.start()
         master.wait_until(lambda: self.offset(master) > before, what="the entry")
+        return writer, answers
+
+    def test_a_fast_stop_refuses_what_is_not_logged_and_drains_what_is(self):
+        cluster = self.sync_cluster(1)
+        master = cluster.master
+        walwriter = self.pause(cluster.replica)
+        writer, answers = self.logged_write(master)
         os.kill(master.pid, signal.SIGTERM)
         master.wait_log("stopping")
         self.resume(walwriter)
@@ -392,12 +397,7 @@ class Stop(SyncTestCase):
         master = cluster.master
         self.pause(cluster.replica)
         before = self.offset(master)
-        answers = []
-        writer = threading.Thread(
-            target=lambda: answers.append(master.client(timeout=15).request("PUT", "/kv/a", b"1"))
-        )
-        writer.start()
-        master.wait_until(lambda: self.offset(master) > before, what="the entry")
+        writer, answers = self.logged_write(master)
         for number in signals:
             os.kill(master.pid, number)
             master.wait_log("stopping" if number == signals[0] else "becomes a fast one")

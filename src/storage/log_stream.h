@@ -1,7 +1,7 @@
-/* Where a walsender reads the log: the shared log while it holds what is wanted, else the WAL files.
+/* Where the log is read: the shared log while it holds what is wanted, else the WAL files.
  * Every byte is copied to a private buffer before it is used. */
-#ifndef NX_WALSENDER_STREAM_H
-#define NX_WALSENDER_STREAM_H
+#ifndef NX_STORAGE_LOG_STREAM_H
+#define NX_STORAGE_LOG_STREAM_H
 
 #include "common/shared_log.h"
 #include "common/shm_layout.h"

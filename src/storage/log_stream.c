@@ -1,7 +1,7 @@
-/* Reading the log for a replica. Runs in walsenders; owns a descriptor of the wal directory and a file
- * reader, both only while a replica is behind the shared log. Reads shared memory and files, writes
+/* Reading the log wherever it stands. Runs in walsenders and http workers; owns a descriptor of the wal
+ * directory and a file reader, both only while what is wanted is behind the shared log. Reads shared memory and files, writes
  * neither. Segments may be recycled under it: then what it asks for is no longer kept. */
-#include "walsender/stream.h"
+#include "storage/log_stream.h"
 
 #include "common/entry.h"
 
