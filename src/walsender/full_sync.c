@@ -22,11 +22,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FRESH_MS     600000 /* an older snapshot is not shared any more */
-#define TOO_LARGE_MS 60000  /* so long it is not tried again */
-#define ASK_AGAIN_MS 2000
-#define LEAST_CHUNK  4096 /* of snapshot.chunk_size */
-#define PIN_EVERY_MS 5000 /* a pin is rewritten, or its time noted, at most that often */
+/* Of a file that still grows: what its keys have become stands in buffers before, and says too little. */
+#define ESTIMATE_FROM ((uint64_t)16 << 20)
+#define FRESH_MS      600000 /* an older snapshot is not shared any more */
+#define TOO_LARGE_MS  60000  /* so long it is not tried again */
+#define ASK_AGAIN_MS  2000
+#define LEAST_CHUNK   4096 /* of snapshot.chunk_size */
+#define PIN_EVERY_MS  5000 /* a pin is rewritten, or its time noted, at most that often */
 
 static uint64_t load(const nx_atomic_u64 *field)
 {
@@ -494,12 +496,27 @@ int nx_full_sync_wait(const struct nx_walsender *ws)
     return ws->sync.phase == NX_FULL_SYNC_MAKE ? ASK_AGAIN_MS : -1;
 }
 
+/* The size of the file; while that grows, an estimate: as far as its keys have come. 0: it can't be told. */
+static uint64_t expected_size(const struct nx_walsender *ws)
+{
+    const struct nx_full_sync *sync = &ws->sync;
+    struct nx_snapshot_look look;
+
+    if (sync->size_known) {
+        return sync->total_size;
+    }
+    if (!nx_snapshot_job_look(ws->shm, &look) || look.job != sync->job ||
+        look.written < ESTIMATE_FROM || look.keys_done == 0 || look.keys_total < look.keys_done) {
+        return 0;
+    }
+    return look.written / look.keys_done * look.keys_total;
+}
+
 void nx_full_sync_publish(struct nx_walsender *ws)
 {
     struct nx_full_sync *sync = &ws->sync;
-    struct nx_snapshot_look look;
     uint64_t sent = sync->sent;
-    uint64_t total = sync->total_size;
+    uint64_t total;
 
     atomic_store_explicit(&ws->slot->snapshot_sent, sent, memory_order_relaxed);
     atomic_store_explicit(&ws->slot->snapshot_job,
@@ -508,13 +525,11 @@ void nx_full_sync_publish(struct nx_walsender *ws)
     if (sync->phase != NX_FULL_SYNC_SEND) {
         return;
     }
-    if (!sync->size_known && nx_snapshot_job_look(ws->shm, &look) && look.job == sync->job &&
-        look.keys_done > 0 && look.keys_total >= look.keys_done) {
-        total = look.written / look.keys_done * look.keys_total; /* as far as it can be told */
-    }
+    total = expected_size(ws);
     if (total > 0) {
         uint64_t shown = atomic_load_explicit(&ws->slot->snapshot_progress, memory_order_relaxed);
-        uint64_t thousandths = sent >= total ? 1000 : sent * 1000 / total;
+        uint64_t most = sync->size_known ? 1000 : 999;
+        uint64_t thousandths = sent >= total ? most : sent * 1000 / total;
 
         if (thousandths < shown) {
             thousandths = shown; /* an estimate was too kind: it waits for the truth */
