@@ -66,6 +66,17 @@ def memory(pid):
         return int(next(line.split()[1] for line in file if line.startswith("VmRSS:")))
 
 
+def open_snapshots(pid):
+    """Paths of snapshots that a process has open; what it closes meanwhile isn't one of them."""
+    paths = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            paths.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    return [path for path in paths if "snapshots" in path]
+
+
 class Asking(threading.Thread):
     """A request that takes its time: answer is what Client.request gives, or what went wrong."""
 
@@ -736,9 +747,7 @@ class Transfers(SnapshotTestCase):
         self.assertFalse(os.path.exists(self.made["path"]))
         self.assert_problem(self.server.request("GET", file_of("last")), 404, "no_snapshot")
         self.assert_complete(download)
-        pid = self.server.pids("http")[0]
-        held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        self.assertEqual([path for path in held if "snapshots" in path], [])
+        self.assertEqual(open_snapshots(self.server.pids("http")[0]), [])
 
     def test_who_goes_away_leaves_nothing(self):
         pid = self.server.pids("http")[0]
@@ -755,10 +764,7 @@ class Transfers(SnapshotTestCase):
         begun = time.monotonic()
         pid = self.server.pids("http")[0]
         self.server.wait_until(
-            lambda: not any(
-                "snapshots" in os.readlink(f"/proc/{pid}/fd/{fd}")
-                for fd in os.listdir(f"/proc/{pid}/fd")
-            ),
+            lambda: not open_snapshots(pid),
             timeout=STALL * 3,
             what="the end of the transfer",
         )
