@@ -535,8 +535,8 @@ class Stop(FullSyncCase, HealthCase):
         replica.stop()
         replica.start("/ready")
         self.assertEqual(replica.get("k"), b"w")
-        status = self.wait_alive(replica)
-        self.assertEqual((status["running"], status["state"]), (True, "streaming"))
+        self.wait_alive(replica)
+        replica.wait_status(running=True, state="streaming")
 
     def test_03_on_a_master(self):
         master, replica = self.synced_pair()
