@@ -1,4 +1,5 @@
 # timeout: 300
+# serial: yes
 """Sync mode under load while replicas, and the master, are stopped, killed and started at random: what each
 write was answered is held against the WAL files of all nodes.
 
