@@ -31,6 +31,7 @@ struct option {
 #define BIND   "address:port to listen on"
 #define PEER   "host:port"
 #define ADVERT "host:port as others see it"
+#define HOSTS  "host:port, separated by commas"
 #define BOOL   "on or off"
 #define COUNT  "a number"
 #define SIZE   "bytes (KiB, MiB, GiB...)"

@@ -29,6 +29,7 @@
 #define NX_MEMBER_BIND(key)   char key[NX_ADDR_SIZE];
 #define NX_MEMBER_PEER(key)   char key[NX_ADDR_SIZE];
 #define NX_MEMBER_ADVERT(key) char key[NX_ADDR_SIZE];
+#define NX_MEMBER_HOSTS(key)  char key[NX_PATH_SIZE];
 #define NX_MEMBER_BOOL(key)   bool key;
 #define NX_MEMBER_COUNT(key)  uint64_t key;
 #define NX_MEMBER_SIZE(key)   uint64_t key; /* bytes */

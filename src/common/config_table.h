@@ -12,6 +12,7 @@ enum nx_option_kind {
     NX_KIND_PATH,
     NX_KIND_TEXT,
     NX_KIND_NAMES,
+    NX_KIND_HOSTS,
     NX_KIND_BIND,
     NX_KIND_PEER,
     NX_KIND_ADVERT,

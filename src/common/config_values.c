@@ -2,6 +2,7 @@
  * by the kinds of config_options.def. Pure functions. */
 #include "common/config_table.h"
 #include "common/net.h"
+#include "common/peer_list.h"
 #include "common/units.h"
 
 #include <assert.h>
@@ -149,6 +150,9 @@ static bool text_fits(enum nx_option_kind kind, const char *text)
     if (kind == NX_KIND_NAMES) {
         return text[strspn(text, name_characters)] == '\0';
     }
+    if (kind == NX_KIND_HOSTS) {
+        return nx_peer_list_check(text) == 0;
+    }
     if (text[0] == '\0') {
         return true;
     }
@@ -165,6 +169,9 @@ static void expect_text(const struct nx_option *option, char ret_expected[NX_EXP
         what = "a host and a port from 1 to 65535, such as 10.0.0.1:15475 or [fd00::1]:15475";
     } else if (option->kind == NX_KIND_NAMES) {
         what = "host names, separated by commas or blanks";
+    } else if (option->kind == NX_KIND_HOSTS) {
+        what =
+            "hosts and ports, such as 10.0.0.1:15474, 10.0.0.2:15474, separated by commas or blanks";
     } else if (option->kind == NX_KIND_PATH) {
         what = "a path: without quotes, control characters or a comment (a blank and then # or ;)";
     } else {

@@ -10,10 +10,11 @@
 
 enum nx_control_type {
     /* child to postmaster */
-    NX_CONTROL_READY = 1,     /* serves; walwriter: recovery is done */
-    NX_CONTROL_FATAL,         /* text: why a person is needed; the server stops with status 1 */
-    NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt; answered by DONE */
-    NX_CONTROL_REPLICA_HERE,  /* walsender: text = replica id; older senders of that id are ended */
+    NX_CONTROL_READY = 1, /* serves; walwriter: recovery is done */
+    NX_CONTROL_FATAL,     /* text: why a person is needed; the server stops with status 1 */
+    NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt, and the node id of its epoch 1 or
+                               * nothing; answered by DONE */
+    NX_CONTROL_REPLICA_HERE, /* walsender: text = replica id; older senders of that id are ended */
     NX_CONTROL_SNAPSHOT, /* anybody: status = enum nx_snapshot_reason, arg = the asker's ticket. A job
                           * is begun or joined; answered by DONE, arg = ticket, text = snapshot id */
     NX_CONTROL_RESTORE, /* walreceiver: shm->transfer has begun, a restore process is wanted */
@@ -22,7 +23,22 @@ enum nx_control_type {
     NX_CONTROL_SWITCH, /* restore: text = "data-N", whole and synced: it replaces what `current` names */
     NX_CONTROL_MASTER_DEAD,      /* walreceiver: the master appears dead, for the arg-th time */
     NX_CONTROL_STOP_REPLICATION, /* http: arg = ticket; answered by DONE when it is accepted */
+    /* http: changes of the role, arg = ticket; each answered by DONE, status 0 or -ECANCELED: refused, text =
+     * "<code of error_codes.def> <sentence>". */
+    NX_CONTROL_PROMOTE, /* status = enum nx_promote_flags; DONE: text = members of the answer (JSON) */
+    NX_CONTROL_FOLLOW, /* text = "host:port", status 1: by force */
+    NX_CONTROL_PROMISE, /* text = "<epoch> <node id>"; DONE: text = "<epoch> <offset> <crc>", our position */
+    NX_CONTROL_WITHDRAW, /* text = "<epoch> <node id>" */
+    NX_CONTROL_FENCE, /* walsender, peers: text = "<epoch> <node id> <replication address or -> <HTTP
+                          * address or ->": that node leads, and this one does no longer. Answered by DONE
+                          * when it is stored: status 0, or -errno; -ESTALE: it leads in no higher epoch */
+    NX_CONTROL_VERDICT, /* peers: of NX_PEERS_ASK: status 0: go on with epoch arg, text = members of the
+                          * answer (JSON); -ECANCELED: refused, as above */
+    NX_CONTROL_LOOKED, /* peers: NX_PEERS_LOOK is done */
     /* postmaster to child */
+    NX_CONTROL_SETTLE, /* walwriter: commit all that was submitted; DONE, arg = the message's */
+    NX_CONTROL_BEGIN_EPOCH, /* walwriter: append and sync the entry of epoch arg, naming this node; DONE, arg =
+                             * the message's, status 0 or -errno (-ENOSPC: nothing has changed) */
     NX_CONTROL_DONE,   /* reply; status 0 or a negative error, text = why */
     NX_CONTROL_RELOAD, /* a new configuration stands in shared memory */
     NX_CONTROL_STOP,   /* end in order; arg = enum nx_stop_mode */
@@ -33,7 +49,12 @@ enum nx_stop_mode {
     NX_STOP_SMART = 1
 };
 
-#define NX_CONTROL_TEXT 1008
+enum nx_promote_flags {
+    NX_PROMOTE_DRY_RUN = 1, /* only tell what would be */
+    NX_PROMOTE_FORCE = 2    /* whatever may be lost */
+};
+
+#define NX_CONTROL_TEXT 4080
 
 struct nx_control_message {
     uint32_t type;  /* enum nx_control_type */

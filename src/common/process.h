@@ -8,6 +8,7 @@
 
 #include "common/config.h"
 #include "common/control.h"
+#include "common/peers_task.h"
 #include "common/shm_layout.h"
 
 #include <stdbool.h>
@@ -40,7 +41,8 @@ struct nx_process {
     char state_root[NX_PATH_SIZE]; /* absolute DATA_DIR/data-N, resolved once at start */
     int http_fd;                   /* listening sockets of http workers, else -1 */
     int http_unix_fd;
-    int client_fd; /* walsender: the accepted connection, owned; else -1 */
+    int client_fd;              /* walsender: the accepted connection, owned; else -1 */
+    struct nx_peers_task peers; /* of a peers process */
 };
 
 /* Title of a kind ("walsender"). */

@@ -14,6 +14,7 @@
 #define NX_COMMON_SHM_LAYOUT_H
 
 #include "common/config.h"
+#include "common/epochs.h"
 
 #include <assert.h>
 #include <stdalign.h>
@@ -27,7 +28,7 @@
 #define NX_MAX_REPLICAS     128 /* highest replication.max_replicas */
 #define NX_SPARE_WALSENDERS 16  /* beyond max_replicas: connections that are still shaking hands */
 #define NX_MAX_WALSENDERS   (NX_MAX_REPLICAS + NX_SPARE_WALSENDERS)
-#define NX_MAX_SLOTS        (5 + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
+#define NX_MAX_SLOTS        (6 + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
 #define NX_PRODUCERS        (NX_MAX_HTTP_WORKERS + 1) /* http workers, then the walreceiver */
 #define NX_GENERATIONS      3
 #define NX_UUID_TEXT        37 /* 36 characters and NUL */
@@ -58,10 +59,19 @@ struct nx_control_block {
     uint64_t started_at;            /* Unix ms, the postmaster's start; survives crash restarts */
     nx_atomic_u32 role;             /* enum nx_node_role */
     nx_atomic_u32 phase;            /* enum nx_node_phase */
-    nx_atomic_u32 replication_stopped; /* by POST /replication/stop, until a restart */
+    nx_atomic_u32
+        replication_stopped; /* by POST /replication/stop, until a restart, promote or follow */
+    /* An epoch that this node has promised to somebody: it acknowledges, answers and follows no lower one; 0:
+     * none. */
+    nx_atomic_u64 promised_epoch;
+    /* Of the note that a promotion left: this node is master if its log's last epoch is this one and its own; 0:
+     * there is none, or the configuration has changed since. Written before the first fork. */
+    nx_atomic_u64 note_epoch;
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
+    char first_node_id
+        [NX_UUID_TEXT]; /* who leads in epoch 1; "": not known. Written with cluster_id */
     nx_atomic_u32 cluster_known;
     /* Counters of walsenders that have ended, so that totals outlive a connection. */
     nx_atomic_u64 ended_bytes_sent;
@@ -114,6 +124,25 @@ struct nx_log_state {
     nx_atomic_u64 groups;        /* groups committed, for metrics */
     nx_atomic_u32 merge_forced;  /* 1: what is logged finds no room but by a merge, quorum or not */
     nx_atomic_u64 segment_first; /* first offset of the segment being written */
+};
+
+/* The log's epoch history. W:walwriter. nx_epochs_read, nx_epochs_publish. */
+struct nx_epoch_table {
+    alignas(NX_LINE) nx_atomic_u32 version; /* odd while the rest changes */
+    struct nx_epochs value;
+};
+
+/* A node that leads in a higher epoch than this one's log knows: nx_fence_read, nx_fence_publish (fence.h).
+ * W:postmaster. */
+struct nx_fence_state {
+    alignas(NX_LINE) nx_atomic_u32 fenced; /* this node is a master, and no longer the cluster's */
+    nx_atomic_u32 version;                 /* odd while the rest changes */
+    struct nx_fence {
+        uint64_t epoch;
+        char node_id[NX_UUID_TEXT];
+        char addr[NX_ADDR_TEXT];      /* its replication address; "": not known */
+        char http_addr[NX_ADDR_TEXT]; /* "": not known */
+    } value;
 };
 
 /* What a read waits for, beside its being durable here. */
@@ -348,6 +377,8 @@ struct nx_shm {
     struct nx_control_block control;
     struct nx_slot slots[NX_MAX_SLOTS];
     struct nx_log_state log;
+    struct nx_epoch_table epochs;
+    struct nx_fence_state fence;
     struct nx_quorum_state quorum;
     struct nx_generation generations[NX_GENERATIONS];
     struct nx_checkpoint_state checkpoint;

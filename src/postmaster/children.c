@@ -251,9 +251,20 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_STOP_REPLICATION:
         nx_replication_stop(pm, slot, message->arg);
         break;
+    case NX_CONTROL_PROMOTE:
+    case NX_CONTROL_FOLLOW:
+    case NX_CONTROL_PROMISE:
+    case NX_CONTROL_WITHDRAW:
+    case NX_CONTROL_FENCE:
+    case NX_CONTROL_VERDICT:
+    case NX_CONTROL_LOOKED:
     case NX_CONTROL_DONE:
+        nx_role_message(pm, slot, message);
+        break;
     case NX_CONTROL_RELOAD:
     case NX_CONTROL_STOP:
+    case NX_CONTROL_SETTLE:
+    case NX_CONTROL_BEGIN_EPOCH:
         nx_warn("%s %d sent a message of type %u, which is the postmaster's to send",
                 nx_process_kind_title(kind), (int)child->pid, message->type);
         break;
@@ -363,6 +374,7 @@ static void clear_state(struct nx_postmaster *pm, unsigned slot, const char *how
     case NX_KIND_WALWRITER:
     case NX_KIND_CHECKPOINTER:
     case NX_KIND_HTTP:
+    case NX_KIND_PEERS:
     case NX_KIND_COUNT:
         break;
     }

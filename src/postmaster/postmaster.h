@@ -198,6 +198,12 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm);
  * what came of a full sync. Failures are logged only. */
 void nx_jobs_clean(const struct nx_postmaster *pm);
 
+/* ---- role_change.c ---- */
+/* A child's message about who leads. */
+void nx_role_message(struct nx_postmaster *pm,
+                     unsigned slot,
+                     const struct nx_control_message *message);
+
 /* ---- replication.c ---- */
 /* An http worker asks that replication be stopped; it is answered by DONE. */
 void nx_replication_stop(struct nx_postmaster *pm, unsigned slot, uint64_t ticket);

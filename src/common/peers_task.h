@@ -1,0 +1,29 @@
+/* What a peers process is started for: the postmaster fills it before the fork, and it is the process's own copy
+ * from there on (struct nx_process). */
+#ifndef NX_COMMON_PEERS_TASK_H
+#define NX_COMMON_PEERS_TASK_H
+
+#include "common/shm_layout.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum nx_peers_job {
+    NX_PEERS_LOOK, /* a starting master: does somebody else lead? */
+    NX_PEERS_ASK, /* a promotion: promises, or only positions; withdraws them where it is refused */
+    NX_PEERS_HERALD /* a promoted master: tells its former master and all peers, until each has heard */
+};
+
+struct nx_peers_task {
+    enum nx_peers_job job;
+    /* ASK: */
+    bool dry_run;
+    bool force;
+    bool sync; /* the quorum rules: R - Q + 1 positions are needed */
+    /* ASK: the epoch to begin, higher than all that this node has seen. A forced one may begin a higher one. */
+    uint64_t epoch;
+    /* ASK, HERALD: the replication address of the master that is, or was, followed; "": none. */
+    char master_addr[NX_ADDR_TEXT];
+};
+
+#endif
