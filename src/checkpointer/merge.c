@@ -3,6 +3,7 @@
 #include "checkpointer/merge.h"
 
 #include "common/entry.h"
+#include "common/epochs.h"
 #include "common/shared_log.h"
 #include "common/skip_list.h"
 
@@ -76,6 +77,16 @@ static int merge_list(struct nx_shm *shm,
     return 0;
 }
 
+/* The history up to there goes with the position. */
+static int merge_epochs(const struct nx_shm *shm, struct nx_state *state, uint64_t last)
+{
+    static struct nx_epochs epochs;
+
+    int rc = nx_epochs_read(shm, last, &epochs);
+
+    return rc < 0 || epochs.count == 0 ? rc : nx_state_put_epochs(state, &epochs);
+}
+
 int nx_merge_generation(struct nx_shm *shm,
                         struct nx_state *state,
                         uint64_t number,
@@ -90,6 +101,7 @@ int nx_merge_generation(struct nx_shm *shm,
         return rc;
     }
     rc = merge_list(shm, state, number, last, &result);
+    rc = rc < 0 ? rc : merge_epochs(shm, state, last);
     if (rc < 0) {
         nx_state_write_abort(state);
         return rc;

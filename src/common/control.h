@@ -55,6 +55,8 @@ enum nx_promote_flags {
 };
 
 #define NX_CONTROL_TEXT 4080
+#define NX_VERDICT_TEXT \
+    3900 /* of a VERDICT, at most: the postmaster puts a few members before it */
 
 struct nx_control_message {
     uint32_t type;  /* enum nx_control_type */

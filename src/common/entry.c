@@ -230,3 +230,13 @@ uint32_t nx_entry_finish(uint8_t *frame, const struct nx_entry_header *header)
     return nx_frame_seal(frame, NX_MSG_WAL_ENTRY,
                          NX_ENTRY_HEADER_SIZE - NX_FRAME_HEADER + header->ops_length);
 }
+
+bool nx_entry_epoch_follows(const struct nx_entry_header *header,
+                            uint64_t last_offset,
+                            uint64_t last_epoch)
+{
+    if (nx_entry_begins_epoch(header)) {
+        return header->epoch > last_epoch;
+    }
+    return header->epoch == (last_offset == 0 ? 1 : last_epoch);
+}

@@ -152,6 +152,18 @@ int nx_entry_decode(const uint8_t *frame,
 /* Whether its operations are all that nx_op_next asks. 0 or -EBADMSG. */
 int nx_entry_validate_ops(const struct nx_entry_header *header);
 
+/* Whether it is an epoch entry; its operations were found valid. */
+static inline bool nx_entry_begins_epoch(const struct nx_entry_header *header)
+{
+    return header->ops[0] == NX_OP_EPOCH;
+}
+
+/* Whether its epoch can follow that of the last entry (offset 0: there is none): the same, or a higher one that it
+ * begins. Its operations were found valid. */
+bool nx_entry_epoch_follows(const struct nx_entry_header *header,
+                            uint64_t last_offset,
+                            uint64_t last_epoch);
+
 /* Bytes of a frame with ops_length bytes of operations. */
 static inline size_t nx_entry_frame_size(size_t ops_length)
 {

@@ -3,10 +3,12 @@
 
 #include "common/latch.h"
 #include "common/shm_layout.h"
+#include "common/uuid_text.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #define READ_MOST_MS 100
 
@@ -150,6 +152,17 @@ bool nx_epochs_fork(const struct nx_epochs *a,
     return false;
 }
 
+bool nx_epochs_led_by(const struct nx_epochs *epochs, const char *node_id)
+{
+    char leader[NX_UUID_LENGTH + 1];
+
+    if (epochs->count == 0) {
+        return false;
+    }
+    nx_uuid_print(nx_epochs_last(epochs)->node_id, leader);
+    return strcasecmp(leader, node_id) == 0;
+}
+
 /* ---- bytes ---- */
 
 size_t nx_epochs_encode(const struct nx_epochs *epochs, uint8_t *buf)
@@ -183,8 +196,14 @@ int nx_epochs_decode(struct nx_slice bytes, struct nx_epochs *ret_epochs)
 
         epoch.epoch = nx_read_u64(&reader);
         epoch.first_offset = nx_read_u64(&reader);
-        memcpy(epoch.node_id, nx_read_raw(&reader, sizeof epoch.node_id), sizeof epoch.node_id);
+        const uint8_t *node_id = nx_read_raw(&reader, sizeof epoch.node_id);
+
         epoch.crc = nx_read_u32(&reader);
+        if (node_id == NULL || reader.bad) {
+            ret_epochs->count = 0;
+            return -EBADMSG;
+        }
+        memcpy(epoch.node_id, node_id, sizeof epoch.node_id);
         if (nx_epochs_add(ret_epochs, &epoch, NULL) < 0) {
             ret_epochs->count = 0;
             return -EBADMSG;
@@ -215,7 +234,7 @@ int nx_claim_decode(struct nx_slice frame, struct nx_epoch *ret_epoch)
 
 /* ---- shared memory ---- */
 
-void nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs *ret_epochs)
+int nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs *ret_epochs)
 {
     const struct nx_epoch_table *table = &shm->epochs;
     uint64_t until = nx_now_ms() + READ_MOST_MS;
@@ -225,7 +244,7 @@ void nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs 
         if (nx_now_ms() > until) { /* the walwriter was stopped in the middle */
             ret_epochs->count = 0;
             ret_epochs->claim_length = 0;
-            return;
+            return -EAGAIN;
         }
         version = atomic_load_explicit(&table->version, memory_order_acquire);
         ret_epochs->count =
@@ -237,6 +256,7 @@ void nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs 
     } while (version % 2 != 0 ||
              atomic_load_explicit(&table->version, memory_order_relaxed) != version);
     nx_epochs_cut(ret_epochs, offset);
+    return 0;
 }
 
 void nx_epochs_publish(struct nx_shm *shm, const struct nx_epochs *epochs)

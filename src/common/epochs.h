@@ -75,6 +75,9 @@ bool nx_epochs_fork(const struct nx_epochs *a,
                     uint64_t b_end,
                     uint64_t *ret_fork);
 
+/* Whether this node (a UUID's text) leads in the newest epoch. */
+bool nx_epochs_led_by(const struct nx_epochs *epochs, const char *node_id);
+
 /* To and from the bytes of Hello, Welcome and the state. buf has NX_EPOCHS_BYTES; returns the length. Decode:
  * 0, or -EBADMSG: not whole records, too many, not ascending, or epoch 0. The claim isn't among the bytes. */
 size_t nx_epochs_encode(const struct nx_epochs *epochs, uint8_t *buf);
@@ -84,9 +87,9 @@ int nx_epochs_decode(struct nx_slice bytes, struct nx_epochs *ret_epochs);
  * CRC. */
 int nx_claim_decode(struct nx_slice frame, struct nx_epoch *ret_epoch);
 
-/* The history of this node's log up to and with this offset, which is durable (nx_log_position). Empty also when
- * it is being replaced for longer than 0.1 s: the walwriter was stopped meanwhile. */
-void nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs *ret_epochs);
+/* The history of this node's log up to and with this offset, which is durable (nx_log_position). 0; or -EAGAIN, and
+ * an empty one: it is being replaced for longer than 0.1 s, since the walwriter was stopped meanwhile. */
+int nx_epochs_read(const struct nx_shm *shm, uint64_t offset, struct nx_epochs *ret_epochs);
 
 /* Replaces it (walwriter), before the offset of its newest epoch is published. */
 void nx_epochs_publish(struct nx_shm *shm, const struct nx_epochs *epochs);

@@ -171,8 +171,13 @@ void nx_quorum_hear(struct nx_shm *shm, enum nx_commit_rule rule, uint64_t epoch
     bool changed = nx_quorum_rules(shm) != (rule == NX_COMMIT_QUORUM);
 
     /* The offset first: who sees that the quorum rules sees how far, too. */
-    nx_quorum_raise(shm, offset);
-    atomic_store_explicit(&shm->quorum.epoch, epoch, memory_order_relaxed);
+    if (atomic_load_explicit(&shm->quorum.epoch, memory_order_relaxed) != epoch) {
+        atomic_store_explicit(&shm->quorum.epoch, epoch, memory_order_relaxed);
+        atomic_store_explicit(&shm->quorum.offset, offset, memory_order_release);
+        nx_latch_ring_quorum(shm, offset);
+    } else {
+        nx_quorum_raise(shm, offset);
+    }
     atomic_store_explicit(&shm->quorum.rule, rule, memory_order_release);
     if (changed) {
         nx_latch_ring_quorum(shm, NX_WAKE_NEVER - 1); /* what they wait for may have come by that */

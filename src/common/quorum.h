@@ -60,7 +60,7 @@ uint64_t nx_quorum_offset(const struct nx_shm *shm);
 void nx_quorum_raise(struct nx_shm *shm, uint64_t offset);
 
 /* A replica's knowledge of its master's mode and quorum, as it is heard (walreceiver) or read from the
- * mark (walwriter). */
+ * mark (walwriter). What was heard in another epoch is of another history: the offset takes its place. */
 void nx_quorum_hear(struct nx_shm *shm, enum nx_commit_rule rule, uint64_t epoch, uint64_t offset);
 
 /* True when reads wait for the quorum (sync mode). */

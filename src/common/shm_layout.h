@@ -67,6 +67,8 @@ struct nx_control_block {
     /* Of the note that a promotion left: this node is master if its log's last epoch is this one and its own; 0:
      * there is none, or the configuration has changed since. Written before the first fork. */
     nx_atomic_u64 note_epoch;
+    /* This node follows its master whatever that costs of what it has beyond it; until a full sync is done. */
+    nx_atomic_u32 follow_forced;
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];

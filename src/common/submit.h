@@ -78,6 +78,7 @@ enum nx_submit_status {
     NX_SUBMIT_TOO_LARGE = 8,  /* doesn't fit an entry */
     NX_SUBMIT_DAMAGED = 9,    /* the record that a condition asks for has a wrong CRC */
     NX_SUBMIT_NO_QUORUM = 10, /* not logged: too few replicas could confirm it */
+    NX_SUBMIT_FENCED = 15,    /* not logged: another node leads by now */
     /* Of http workers among themselves; the walwriter never answers so. */
     NX_SUBMIT_UNCONFIRMED = 11, /* logged at offset, but the quorum didn't confirm it in time */
     NX_SUBMIT_UNSETTLED = 12,   /* not logged, and what it was judged on isn't confirmed */

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #define NX_UUID_LENGTH 36
@@ -37,6 +38,22 @@ static inline void nx_uuid_canonical(struct nx_slice text, char ret_id[NX_UUID_L
         ret_id[i] = (char)(c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c);
     }
     ret_id[NX_UUID_LENGTH] = '\0';
+}
+
+/* The text of a binary UUID, in that form. */
+static inline void nx_uuid_print(const uint8_t uuid[16], char ret_id[NX_UUID_LENGTH + 1])
+{
+    static const char digits[] = "0123456789abcdef";
+    char *at = ret_id;
+
+    for (size_t i = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
+            *at++ = '-';
+        }
+        *at++ = digits[uuid[i] >> 4];
+        *at++ = digits[uuid[i] & 15];
+    }
+    *at = '\0';
 }
 
 #endif

@@ -343,6 +343,7 @@ static void batch_done(struct connection *connection,
     case NX_SUBMIT_OVERLOADED:
     case NX_SUBMIT_DISK_FULL:
     case NX_SUBMIT_MAP_FULL:
+    case NX_SUBMIT_FENCED:
     case NX_SUBMIT_READ_ONLY:
     case NX_SUBMIT_BAD_FRAME:
     case NX_SUBMIT_TOO_LARGE:

@@ -41,9 +41,14 @@ static bool belongs(const struct nx_postmaster *pm, unsigned slot)
     case ROLE_JOB:
         return false;
     case ROLE_REPLICA:
-        return pm->config.replication.role == NX_ROLE_REPLICA && !pm->replication_stopped;
+        return pm->config.replication.role == NX_ROLE_REPLICA && !pm->replication_stopped &&
+               pm->role_decided && (pm->change.kind == NX_ROLE_CHANGE_NONE || pm->change.dry_run);
     case ROLE_ANY:
         break;
+    }
+    if (kind == NX_KIND_HTTP && pm->change.kind != NX_ROLE_CHANGE_NONE &&
+        pm->change.step == NX_STEP_LEAVING) {
+        return false;
     }
     return instance < (kind == NX_KIND_HTTP ? http_workers(&pm->config) : 1);
 }
@@ -149,7 +154,7 @@ void nx_children_signal(struct nx_postmaster *pm, int signal)
 
 /* ---- what they say ---- */
 
-/* The walwriter has recovered: the node serves. */
+/* The log is recovered, and nobody else is known to lead: the node serves. */
 static void serve(struct nx_postmaster *pm)
 {
     pm->life = NX_LIFE_SERVING;
@@ -166,6 +171,15 @@ static void serve(struct nx_postmaster *pm)
         if (pm->children[i].pid != 0) {
             nx_latch_ring(pm->shm, i);
         }
+    }
+}
+
+/* The walwriter has recovered: what the log says of the role counts from here on. */
+static void recovered(struct nx_postmaster *pm)
+{
+    nx_role_decide(pm);
+    if (!nx_role_must_look(pm)) {
+        serve(pm);
     }
 }
 
@@ -186,9 +200,12 @@ static void end_older_senders(struct nx_postmaster *pm, unsigned newer, const ch
     }
 }
 
-static void adopt_cluster(struct nx_postmaster *pm, const struct nx_child *child, const char *id)
+static void adopt_cluster(struct nx_postmaster *pm, const struct nx_child *child, const char *text)
 {
-    int rc = nx_shared_adopt_cluster(pm, id);
+    char id[NX_UUID_TEXT] = "";
+    char first[NX_UUID_TEXT] = "";
+    int rc =
+        sscanf(text, "%36s %36s", id, first) < 1 ? -EINVAL : nx_shared_adopt_cluster(pm, id, first);
 
     if (rc == 0) {
         nx_info("this node belongs to cluster %s now", id);
@@ -219,7 +236,7 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_READY:
         child->ready = true;
         if (kind == NX_KIND_WALWRITER && pm->life == NX_LIFE_STARTING) {
-            serve(pm);
+            recovered(pm);
         }
         break;
     case NX_CONTROL_FATAL:
@@ -396,6 +413,24 @@ static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status,
     clear_state(pm, slot, how);
 }
 
+/* A change of the role hears of a child's end, and the start, if it waited for that. True: the end was wanted. */
+static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
+{
+    unsigned instance;
+    enum nx_process_kind kind = nx_process_slot_kind(slot, &instance);
+    bool dismissed = pm->children[slot].dismissed;
+
+    pm->children[slot].dismissed = false;
+    if (kind == NX_KIND_PEERS && pm->life == NX_LIFE_STARTING && pm->role_decided) {
+        serve(pm);
+    }
+    if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0) {
+        pm->heralding = false; /* everybody has heard */
+    }
+    nx_role_child_gone(pm, kind);
+    return dismissed || pm->life > NX_LIFE_SERVING;
+}
+
 static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_status)
 {
     struct nx_child *child = &pm->children[slot];
@@ -412,6 +447,9 @@ static void child_exited(struct nx_postmaster *pm, unsigned slot, int wait_statu
 
     nx_restart_describe(wait_status, how, sizeof how);
     clear_away(pm, slot, wait_status, how);
+    if (pm->life <= NX_LIFE_SERVING && told_of(pm, slot, wait_status)) {
+        return;
+    }
     if (pm->life == NX_LIFE_STOPPING) {
         act_in_stop(pm, slot, wait_status, how);
     }

@@ -161,7 +161,8 @@ void nx_jobs_want_restore(struct nx_postmaster *pm)
 {
     int rc;
 
-    if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || is_running(pm, NX_KIND_RESTORE)) {
+    if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || is_running(pm, NX_KIND_RESTORE) ||
+        pm->change.kind != NX_ROLE_CHANGE_NONE || pm->config.replication.role != NX_ROLE_REPLICA) {
         return; /* a running one sees for itself that there is another transfer */
     }
     rc = nx_launch(pm, nx_process_slot(NX_KIND_RESTORE, 0), -1);
@@ -200,6 +201,7 @@ static bool still_wanted(const struct nx_postmaster *pm)
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
 {
     if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || !still_wanted(pm) ||
+        pm->change.kind != NX_ROLE_CHANGE_NONE ||
         sscanf(what, "%31s %36s", pm->restored.root, pm->restored.cluster_id) != 2) {
         return;
     }
@@ -220,6 +222,9 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
         return false;
     }
     memcpy(identity.cluster_id, pm->restored.cluster_id, sizeof identity.cluster_id);
+    identity.first_node_id[0] = '\0'; /* the history that comes with the data says it */
+    identity.note.epoch = 0;
+    identity.follow.force = false;
     identity.replica_count = 0; /* whoever came to this node as a master had its old history */
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
     pm->restored.root[0] = '\0';

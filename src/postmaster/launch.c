@@ -96,6 +96,7 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
     process.http_fd = http ? pm->http_fd : -1;
     process.http_unix_fd = http && instance == 0 ? pm->unix_fd : -1;
     process.client_fd = client_fd;
+    process.peers = pm->peers_task;
     memcpy(process.data_dir, pm->dir.path, sizeof process.data_dir);
     memcpy(process.state_root, pm->dir.root, sizeof process.state_root);
     nx_latch_cancel(pm->shm, slot); /* rings for its predecessor */
@@ -112,6 +113,7 @@ static void note_started(struct nx_postmaster *pm, unsigned slot, pid_t pid, int
     child->control_fd = control_fd;
     child->ready = false;
     child->told_to_stop = false;
+    child->dismissed = false;
     child->started_ms = nx_now_ms();
     child->start_due_ms = 0;
     child->kill_due_ms = 0;

@@ -101,7 +101,7 @@ static int begin_cluster(struct nx_postmaster *pm)
     }
     uuid_generate(binary);
     uuid_unparse_lower(binary, text);
-    return nx_shared_adopt_cluster(pm, text);
+    return nx_shared_adopt_cluster(pm, text, pm->dir.node_id);
 }
 
 /* Everything that can be wrong before the first child. */
@@ -121,6 +121,7 @@ static int prepare(struct nx_postmaster *pm)
         nx_error("%s", error[0] != '\0' ? error : strerrordesc_np(-rc));
         return NX_EXIT_PERSON;
     }
+    nx_role_begin(pm);
     nx_known_load(pm);
     log_start(pm);
     nx_jobs_clean(pm);

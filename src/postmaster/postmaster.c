@@ -34,6 +34,8 @@ void nx_postmaster_kill(struct nx_postmaster *pm, int exit_status)
 void nx_postmaster_crash(struct nx_postmaster *pm, uint64_t delay_ms)
 {
     pm->life = NX_LIFE_CRASHED;
+    pm->role_decided = false;
+    pm->change.kind = NX_ROLE_CHANGE_NONE;
     pm->deadline_ms = delay_ms > 0 ? nx_now_ms() + delay_ms : 0;
     atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_STARTING, memory_order_release);
     nx_children_signal(pm, SIGKILL);
@@ -129,6 +131,7 @@ static void advance(struct nx_postmaster *pm)
         nx_children_start_all(pm);
         nx_jobs_run_due(pm);
         nx_known_run_due(pm);
+        nx_role_run_due(pm);
         break;
     case NX_LIFE_STOPPING:
         advance_stop(pm, now);
@@ -173,6 +176,7 @@ static int time_to_wait(const struct nx_postmaster *pm)
         sooner(&due, nx_known_due_ms(pm));
     }
     if (pm->life == NX_LIFE_SERVING) {
+        sooner(&due, nx_role_due_ms(pm));
         sooner(&due, pm->accept_due_ms);
         sooner(&due, nx_jobs_due_ms(pm));
     }

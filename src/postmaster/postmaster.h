@@ -8,6 +8,8 @@
  *     listeners.c    sockets, made before anything is forked
  *     jobs.c         snapshots and restores, started when they are asked for
  *     replication.c  POST /replication/stop
+ *     role.c         which role this node has, and who else leads
+ *     role_change.c  promotions, promises, following another master
  *     command.c      failover_command
  *     known.c        the replicas that this master has had
  *     shared.c       shared memory made afresh, roles and cluster id in it
@@ -51,6 +53,7 @@ struct nx_child {
     int control_fd;    /* our end; -1: none */
     bool ready;        /* it has told READY */
     bool told_to_stop; /* its end is expected */
+    bool dismissed;    /* killed because its work is over or in the way: nothing to tell of */
     uint64_t started_ms;
     uint64_t start_due_ms; /* 0: none; else when it is to be started again */
     uint64_t kill_due_ms;  /* 0: none; else when it is killed if it hasn't ended as it was told */
@@ -93,8 +96,54 @@ struct nx_known {
     uint64_t write_due_ms; /* not before */
 };
 
+/* A change of the role that is under way; one at a time.
+ *
+ *     promotion  ENDING ──> SETTLING ──> ASKING ──> COMMITTING ──> master
+ *     dry run                            ASKING ──> answered
+ *     promise    ENDING ──> SETTLING ──> answered
+ *     follow     ENDING ──> replica of another master
+ *                LEAVING ──> by the crash path (a fenced master)
+ *
+ * Up to the verdict of ASKING nothing has changed but that the walreceiver is away; it comes back when the change
+ * is refused. The commit point is the walwriter's: the fdatasync of the epoch entry. */
+enum nx_change_kind {
+    NX_ROLE_CHANGE_NONE,
+    NX_ROLE_CHANGE_PROMOTE,
+    NX_ROLE_CHANGE_PROMISE,
+    NX_ROLE_CHANGE_FOLLOW
+};
+
+enum nx_change_step {
+    NX_STEP_ENDING,     /* walreceiver, restore and peers process end */
+    NX_STEP_SETTLING,   /* the walwriter commits what was submitted */
+    NX_STEP_ASKING,     /* the peers process asks the others */
+    NX_STEP_COMMITTING, /* the walwriter begins the epoch */
+    NX_STEP_LEAVING     /* the http workers end, their answers given */
+};
+
+struct nx_role_change {
+    enum nx_change_kind kind;
+    enum nx_change_step step;
+    unsigned slot; /* who asked ... */
+    pid_t pid;     /* ... if it is still that process */
+    uint64_t ticket;
+    bool dry_run;
+    bool force;
+    uint64_t old_epoch;         /* promotion: of the log before it */
+    uint64_t epoch;             /* promotion: to begin; promise: promised */
+    char text[NX_CONTROL_TEXT]; /* promotion: members of the answer; follow: the address */
+};
+
 struct nx_postmaster {
-    struct nx_config config;
+    struct nx_config config;          /* role and master_addr: those in effect */
+    struct nx_role_config configured; /* role and master_addr as they are configured */
+    struct nx_role_change change;
+    bool role_decided;              /* since recovery */
+    bool looked;                    /* somebody else who leads was looked for */
+    char former_addr[NX_ADDR_TEXT]; /* of the master that this node was promoted over; "": none */
+    bool heralding;                 /* others are to be told that this node leads */
+    uint64_t herald_due_ms;
+    struct nx_peers_task peers_task; /* for the next peers process */
     struct nx_config_report *report; /* of the load, for reloads */
     struct nx_data_dir dir;
     struct nx_shm *shm;
@@ -198,11 +247,33 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm);
  * what came of a full sync. Failures are logged only. */
 void nx_jobs_clean(const struct nx_postmaster *pm);
 
+/* ---- role.c ---- */
+/* The role that configuration and identity give this node, before recovery; to be called once. */
+void nx_role_begin(struct nx_postmaster *pm);
+/* The log is recovered: what it says of the role is in effect. Once after each recovery. */
+void nx_role_decide(struct nx_postmaster *pm);
+/* Whether others must be asked first whether one of them leads; then a peers process does that. */
+bool nx_role_must_look(struct nx_postmaster *pm);
+/* Puts role and master in effect; processes hear of it, and shared memory says so. */
+void nx_role_apply(struct nx_postmaster *pm, enum nx_role role, const char *master_addr);
+/* The reset of what is known of a quorum: of another master's history it would be wrong. */
+void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t epoch);
+/* "<epoch> <node id> <addr or -> <http addr or ->": that node leads. 0: this master is fenced, durably; -ESTALE:
+ * it leads in no higher epoch, or this is no master; or -errno: fenced, but not stored. */
+int nx_role_fence(struct nx_postmaster *pm, const char *text);
+/* Starts the peers process that tells others of this master, when it is due; and when that is, monotonic ms. */
+void nx_role_run_due(struct nx_postmaster *pm);
+uint64_t nx_role_due_ms(const struct nx_postmaster *pm);
+
 /* ---- role_change.c ---- */
 /* A child's message about who leads. */
 void nx_role_message(struct nx_postmaster *pm,
                      unsigned slot,
                      const struct nx_control_message *message);
+/* A process of this kind has ended: a change may go on. */
+void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind);
+/* Ends processes of a kind at once, as nothing to tell of. */
+void nx_role_dismiss(struct nx_postmaster *pm, enum nx_process_kind kind);
 
 /* ---- replication.c ---- */
 /* An http worker asks that replication be stopped; it is answered by DONE. */
@@ -244,14 +315,19 @@ int nx_shared_create(struct nx_postmaster *pm);
 /* Empties it after a crash, all children being reaped; what counts since the node's start is kept.
  * other_history: a full sync has replaced the node's data. */
 void nx_shared_renew(struct nx_postmaster *pm, bool other_history);
-/* A master or standalone node without a cluster id gets one; a replica without data adopts its master's. 0,
- * -EEXIST (another one is known, and there is data of it), or -errno. */
-int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id);
+/* A master or standalone node without a cluster id gets one; a replica without data adopts its master's, and who led
+ * in its epoch 1 ("": not known). 0, -EEXIST (another one is known, and there is data of it), or -errno. */
+int nx_shared_adopt_cluster(struct nx_postmaster *pm,
+                            const char *cluster_id,
+                            const char *first_node_id);
+/* The role and the configuration in effect, for everybody. */
+void nx_shared_publish_role(struct nx_postmaster *pm);
 /* Replication is stopped, for everybody to see. */
 void nx_shared_publish_stop(struct nx_postmaster *pm);
 /* The configuration that processes get: the one in force within what descriptors allow. */
 struct nx_config nx_shared_config(const struct nx_postmaster *pm);
-/* A new configuration for everybody. */
+/* A new configuration for everybody, read or made. */
+void nx_shared_publish_config(struct nx_postmaster *pm);
 void nx_shared_reload(struct nx_postmaster *pm);
 /* Adds an ended walsender's counters to the node's and clears its replica slot. */
 void nx_shared_end_replica(struct nx_postmaster *pm, unsigned instance);

@@ -1,11 +1,13 @@
 /* The postmaster's side of shared memory: making it, afresh after a crash, and the fields that are the
  * postmaster's to write. */
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/shm.h"
 #include "postmaster/postmaster.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <uuid.h>
 
@@ -41,6 +43,7 @@ static void publish_cluster(struct nx_postmaster *pm)
     struct nx_control_block *control = &pm->shm->control;
 
     memcpy(control->cluster_id, pm->dir.identity.cluster_id, sizeof control->cluster_id);
+    memcpy(control->first_node_id, pm->dir.identity.first_node_id, sizeof control->first_node_id);
     atomic_store_explicit(&control->cluster_known, control->cluster_id[0] != '\0' ? 1 : 0,
                           memory_order_release);
 }
@@ -163,6 +166,36 @@ static void publish_quorum_size(struct nx_postmaster *pm)
                           memory_order_release);
 }
 
+/* What was decided about the role and holds, unless the log says more. */
+static void publish_decisions(struct nx_postmaster *pm)
+{
+    const struct nx_identity *identity = &pm->dir.identity;
+    bool noted = identity->note.epoch != 0 && pm->configured.role != NX_ROLE_STANDALONE &&
+                 nx_role_config_same(&identity->note.configured, &pm->configured);
+
+    atomic_store_explicit(&pm->shm->control.promised_epoch, identity->promise.epoch,
+                          memory_order_relaxed);
+    atomic_store_explicit(&pm->shm->control.note_epoch, noted ? identity->note.epoch : 0,
+                          memory_order_relaxed);
+    atomic_store_explicit(&pm->shm->control.follow_forced,
+                          identity->follow.addr[0] != '\0' && identity->follow.force ? 1 : 0,
+                          memory_order_relaxed);
+    nx_fence_publish(pm->shm, &identity->fence, false);
+}
+
+void nx_shared_publish_role(struct nx_postmaster *pm)
+{
+    atomic_store_explicit(&pm->shm->quorum.rule, commit_rule(&pm->config), memory_order_release);
+    atomic_store_explicit(&pm->shm->control.role, node_role(&pm->config), memory_order_release);
+    nx_shared_publish_stop(pm);
+    nx_shared_publish_config(pm);
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        if (pm->children[i].pid != 0) {
+            nx_latch_ring(pm->shm, i);
+        }
+    }
+}
+
 /* The fields that are the postmaster's. */
 static void fill(struct nx_postmaster *pm)
 {
@@ -178,6 +211,7 @@ static void fill(struct nx_postmaster *pm)
     atomic_store_explicit(&shm->quorum.rule, commit_rule(&pm->config), memory_order_relaxed);
     publish_quorum_size(pm);
     publish_cluster(pm);
+    publish_decisions(pm);
     nx_shared_publish_stop(pm);
     nx_known_publish(pm);
 }
@@ -221,12 +255,15 @@ static bool has_no_data(const struct nx_postmaster *pm)
            atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire) == 0;
 }
 
-int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
+int nx_shared_adopt_cluster(struct nx_postmaster *pm,
+                            const char *cluster_id,
+                            const char *first_node_id)
 {
     struct nx_identity identity = pm->dir.identity;
     uint8_t binary[16];
 
-    if (nx_uuid_parse(cluster_id, binary) < 0) {
+    if (nx_uuid_parse(cluster_id, binary) < 0 ||
+        (first_node_id[0] != '\0' && nx_uuid_parse(first_node_id, binary) < 0)) {
         return -EINVAL;
     }
     if (strcmp(identity.cluster_id, cluster_id) == 0) {
@@ -236,6 +273,7 @@ int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
         return -EEXIST;
     }
     memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
+    (void)snprintf(identity.first_node_id, sizeof identity.first_node_id, "%s", first_node_id);
     identity.replica_count = 0; /* they were of the other cluster */
     int rc = nx_identity_store(&pm->dir, &identity);
 
@@ -245,14 +283,41 @@ int nx_shared_adopt_cluster(struct nx_postmaster *pm, const char *cluster_id)
     return rc;
 }
 
+void nx_shared_publish_config(struct nx_postmaster *pm)
+{
+    struct nx_control_block *control = &pm->shm->control;
+    uint64_t version = atomic_load_explicit(&control->config_version, memory_order_relaxed) + 1;
+
+    control->config[version % 2] = nx_shared_config(pm);
+    atomic_store_explicit(&control->config_version, version, memory_order_release);
+    publish_quorum_size(pm);
+    nx_children_tell(pm, -1, NX_CONTROL_RELOAD, 0);
+}
+
+/* The files say what is configured; what is in effect may be another role, which stays. */
+static int read_again(const struct nx_postmaster *pm,
+                      struct nx_config *ret_fresh,
+                      struct nx_config_report *report)
+{
+    struct nx_config configured = pm->config;
+    int rc;
+
+    configured.replication.role = pm->configured.role;
+    memcpy(configured.replication.master_addr, pm->configured.master_addr,
+           sizeof configured.replication.master_addr);
+    rc = nx_config_reload(&configured, pm->report, ret_fresh, report);
+    ret_fresh->replication.role = pm->config.replication.role;
+    memcpy(ret_fresh->replication.master_addr, pm->config.replication.master_addr,
+           sizeof ret_fresh->replication.master_addr);
+    return rc;
+}
+
 void nx_shared_reload(struct nx_postmaster *pm)
 {
     static struct nx_config_report report;
-    struct nx_control_block *control = &pm->shm->control;
-    uint64_t version = atomic_load_explicit(&control->config_version, memory_order_relaxed) + 1;
     char names[1024];
     struct nx_config fresh;
-    int rc = nx_config_reload(&pm->config, pm->report, &fresh, &report);
+    int rc = read_again(pm, &fresh, &report);
 
     if (rc < 0) {
         nx_error("the configuration stays as it was: %s",
@@ -261,10 +326,7 @@ void nx_shared_reload(struct nx_postmaster *pm)
     }
     pm->config = fresh;
     (void)nx_log_configure(&pm->config);
-    control->config[version % 2] = nx_shared_config(pm);
-    atomic_store_explicit(&control->config_version, version, memory_order_release);
-    publish_quorum_size(pm);
-    nx_children_tell(pm, -1, NX_CONTROL_RELOAD, 0);
+    nx_shared_publish_config(pm);
     unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
 
     nx_info("configuration reloaded: %u key%s changed%s%s", applied, applied == 1 ? "" : "s",

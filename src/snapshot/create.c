@@ -46,7 +46,8 @@ struct job {
     struct nx_state *state;
     struct nx_archive_writer *archive;
     struct nx_manifest manifest;
-    uint8_t *buffer; /* the kv file that is gathered */
+    struct nx_epochs epochs; /* up to its position */
+    uint8_t *buffer;         /* the kv file that is gathered */
     size_t filled;
     size_t cap;
     uint64_t began_ms;
@@ -181,6 +182,7 @@ static int open_state(struct job *job)
     (void)snprintf(dir, sizeof dir, "%s/state", job->process->state_root);
     rc = nx_state_open(dir, &options, &job->state, error, sizeof error);
     rc = rc < 0 ? rc : nx_state_read_begin(job->state, &job->manifest.position);
+    rc = rc < 0 ? rc : nx_state_epochs(job->state, &job->epochs);
     return rc < 0 ? fail_read(job, rc) : 0;
 }
 
@@ -361,8 +363,9 @@ static int write_archive(struct job *job, struct nx_archive_totals *ret_totals)
     int rc = open_archive(job);
 
     rc = rc < 0 ? rc : add_records(job);
-    rc =
-        rc < 0 ? rc : add_text(job, NX_EPOCHS_NAME, nx_epochs_print(&job->manifest.position), true);
+    rc = rc < 0 ? rc
+                : add_text(job, NX_EPOCHS_NAME,
+                           nx_epochs_print(&job->manifest.position, &job->epochs), true);
     rc = rc < 0 ? rc : add_text(job, NX_MANIFEST_NAME, nx_manifest_print(&job->manifest), false);
     if (rc == 0) {
         rc = nx_archive_writer_finish(job->archive, ret_totals);

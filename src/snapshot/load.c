@@ -34,6 +34,7 @@ struct loading {
     size_t cap;
     char *epochs;
     size_t epochs_length;
+    struct nx_epochs history; /* of epochs.json, once all was found right */
     char *error;
     size_t error_cap;
 };
@@ -243,7 +244,7 @@ static bool differs(const char *wanted, const char *is)
     return wanted[0] != '\0' && strcasecmp(wanted, is) != 0;
 }
 
-static int judge(const struct loading *l, const struct nx_manifest *manifest)
+static int judge(struct loading *l, const struct nx_manifest *manifest)
 {
     const struct nx_load_options *options = l->options;
     const struct nx_position *position = &manifest->position;
@@ -266,7 +267,7 @@ static int judge(const struct loading *l, const struct nx_manifest *manifest)
     if (l->seen.records != manifest->records || l->highest_offset > position->offset) {
         return refuse(l, "its records are not those of its manifest");
     }
-    rc = nx_epochs_check(l->epochs, l->epochs_length, position->epoch, &why);
+    rc = nx_epochs_parse(l->epochs, l->epochs_length, position, &l->history, &why);
     return rc == -EBADMSG ? fail(l, rc, "the snapshot is refused: epochs.json: %s", why) : rc;
 }
 
@@ -374,7 +375,9 @@ static int make_mark(const char *root, const struct nx_position *position)
 static int make_durable(struct loading *l, const struct nx_position *position)
 {
     const char *root = l->options->root;
-    int rc = nx_state_load_finish(l->state, position);
+    int rc = l->history.count == 0 ? 0 : nx_state_load_epochs(l->state, &l->history);
+
+    rc = rc < 0 ? rc : nx_state_load_finish(l->state, position);
 
     if (rc < 0) {
         return fail_state(l, rc);
@@ -390,10 +393,11 @@ int nx_load_archive(const struct nx_load_options *options,
                     char *error,
                     size_t cap)
 {
-    struct loading l = {.options = options, .error = error, .error_cap = cap};
+    static struct loading l; /* the history is large */
     char dir[NX_PATH_SIZE + 16];
     int rc;
 
+    l = (struct loading){.options = options, .error = error, .error_cap = cap};
     (void)snprintf(dir, sizeof dir, "%s/state", options->root);
     rc = nx_state_load_begin(dir, options->map_size, &l.state, error, cap);
     if (rc == 0 && nx_archive_reader_open(&options->source, &l.reader) < 0) {

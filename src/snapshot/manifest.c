@@ -4,6 +4,7 @@
 
 #include "common/bytes.h"
 #include "common/uuid_text.h"
+#include "storage/data_dir.h"
 
 #include <json-c/json.h>
 
@@ -125,21 +126,61 @@ char *nx_manifest_print(const struct nx_manifest *manifest)
     return text_of(object, whole);
 }
 
-char *nx_epochs_print(const struct nx_position *position)
+static struct json_object *print_epoch(const struct nx_epoch *epoch)
 {
     struct json_object *object = json_object_new_object();
-    struct json_object *epochs = json_object_new_array();
-    struct json_object *epoch = json_object_new_object();
-    bool whole = object != NULL && epochs != NULL && epoch != NULL &&
-                 add_number(epoch, "epoch", position->epoch) &&
-                 json_object_array_add(epochs, epoch) == 0;
+    char node_id[NX_UUID_TEXT];
 
-    if (!whole) {
-        json_object_put(epoch);
-        json_object_put(epochs);
-    } else {
-        whole = add(object, "epochs", epochs);
+    nx_uuid_print(epoch->node_id, node_id);
+    if (object == NULL || !add_number(object, "epoch", epoch->epoch) ||
+        !add_number(object, "first_offset", epoch->first_offset) ||
+        !add(object, "node_id", json_object_new_string(node_id)) ||
+        !add_number(object, "crc32", epoch->crc)) {
+        json_object_put(object);
+        return NULL;
     }
+    return object;
+}
+
+/* Only what is known: of a log without a history, its last epoch's number. */
+static struct json_object *print_list(const struct nx_epochs *epochs, uint64_t last)
+{
+    struct json_object *list = json_object_new_array();
+    bool whole = list != NULL;
+    struct json_object *epoch;
+
+    for (unsigned i = 0; whole && i < epochs->count; i++) {
+        epoch = print_epoch(&epochs->list[i]);
+        whole = epoch != NULL && json_object_array_add(list, epoch) == 0;
+    }
+    if (whole && epochs->count == 0) {
+        epoch = json_object_new_object();
+        whole = epoch != NULL && add_number(epoch, "epoch", last) &&
+                json_object_array_add(list, epoch) == 0;
+    }
+    if (!whole) {
+        json_object_put(list);
+        return NULL;
+    }
+    return list;
+}
+
+static struct json_object *print_claim(const struct nx_epochs *epochs)
+{
+    char text[2 * NX_CLAIM_SIZE + 1] = "";
+
+    for (uint32_t i = 0; i < epochs->claim_length; i++) {
+        (void)snprintf(text + (size_t)i * 2, sizeof text - (size_t)i * 2, "%02x", epochs->claim[i]);
+    }
+    return json_object_new_string(text);
+}
+
+char *nx_epochs_print(const struct nx_position *position, const struct nx_epochs *epochs)
+{
+    struct json_object *object = json_object_new_object();
+    bool whole = object != NULL && add(object, "epochs", print_list(epochs, position->epoch)) &&
+                 add(object, "claim", print_claim(epochs));
+
     return text_of(object, whole);
 }
 
@@ -301,24 +342,91 @@ int nx_manifest_parse(const char *text,
     return rc;
 }
 
-int nx_epochs_check(const char *text, size_t length, uint64_t epoch, const char **why)
+static bool parse_epoch(struct json_object *object, struct nx_epoch *ret_epoch)
+{
+    char node_id[NX_UUID_TEXT];
+
+    return get_number(object, "epoch", &ret_epoch->epoch) &&
+           get_number(object, "first_offset", &ret_epoch->first_offset) &&
+           get_uuid(object, "node_id", node_id) &&
+           nx_uuid_parse(node_id, ret_epoch->node_id) == 0 &&
+           get_crc(object, "crc32", &ret_epoch->crc);
+}
+
+static bool parse_claim(struct json_object *object, struct nx_epochs *epochs)
+{
+    struct json_object *value;
+    struct nx_epoch claimed;
+    const char *text;
+
+    if (!json_object_object_get_ex(object, "claim", &value) ||
+        json_object_get_string_len(value) == 0) {
+        return true;
+    }
+    text = json_object_get_string(value);
+    if (strlen(text) != (size_t)2 * NX_CLAIM_SIZE) {
+        return false;
+    }
+    for (size_t i = 0; i < NX_CLAIM_SIZE; i++) {
+        char digits[3] = {text[2 * i], text[2 * i + 1], '\0'};
+        char *end;
+
+        epochs->claim[i] = (uint8_t)strtoul(digits, &end, 16);
+        if (end != digits + 2) {
+            return false;
+        }
+    }
+    epochs->claim_length = NX_CLAIM_SIZE;
+    return nx_claim_decode(nx_slice_of(epochs->claim, NX_CLAIM_SIZE), &claimed) == 0 &&
+           nx_epoch_same(&claimed, nx_epochs_last(epochs));
+}
+
+/* The records, where each tells all of its epoch; else none. */
+static bool parse_list(struct json_object *list, struct nx_epochs *epochs)
+{
+    size_t count = json_object_array_length(list);
+
+    for (size_t i = 0; i < count; i++) {
+        struct nx_epoch epoch;
+
+        if (!parse_epoch(json_object_array_get_idx(list, i), &epoch) ||
+            nx_epochs_add(epochs, &epoch, NULL) < 0) {
+            epochs->count = 0;
+            return false;
+        }
+    }
+    return true;
+}
+
+int nx_epochs_parse(const char *text,
+                    size_t length,
+                    const struct nx_position *position,
+                    struct nx_epochs *ret_epochs,
+                    const char **why)
 {
     struct json_object *object = NULL;
-    struct json_object *epochs = NULL;
+    struct json_object *list = NULL;
     uint64_t last = 0;
     int rc = parse(text, length, &object, why);
 
+    ret_epochs->count = 0;
+    ret_epochs->claim_length = 0;
     if (rc < 0) {
         return rc;
     }
-    if (!json_object_object_get_ex(object, "epochs", &epochs) ||
-        !json_object_is_type(epochs, json_type_array) || json_object_array_length(epochs) == 0) {
+    if (!json_object_object_get_ex(object, "epochs", &list) ||
+        !json_object_is_type(list, json_type_array) || json_object_array_length(list) == 0) {
         *why = "it has no epochs";
         rc = -EBADMSG;
-    } else if (!get_number(json_object_array_get_idx(epochs, json_object_array_length(epochs) - 1),
+    } else if (!get_number(json_object_array_get_idx(list, json_object_array_length(list) - 1),
                            "epoch", &last) ||
-               last != epoch) {
+               last != position->epoch) {
         *why = "its last epoch is not the manifest's";
+        rc = -EBADMSG;
+    } else if (parse_list(list, ret_epochs) &&
+               (nx_epochs_last(ret_epochs)->first_offset > position->offset ||
+                !parse_claim(object, ret_epochs))) {
+        *why = "its last epoch is not of this history";
         rc = -EBADMSG;
     }
     json_object_put(object);

@@ -2,6 +2,7 @@
 #ifndef NX_SNAPSHOT_MANIFEST_H
 #define NX_SNAPSHOT_MANIFEST_H
 
+#include "common/epochs.h"
 #include "common/shm_layout.h"
 #include "storage/position.h"
 
@@ -46,7 +47,7 @@ void nx_manifest_free(struct nx_manifest *manifest);
 
 /* The texts; malloc'd, or NULL without memory. */
 char *nx_manifest_print(const struct nx_manifest *manifest);
-char *nx_epochs_print(const struct nx_position *position);
+char *nx_epochs_print(const struct nx_position *position, const struct nx_epochs *epochs);
 
 /* Reads a manifest; ret_manifest->files is the caller's to free. 0; -EBADMSG with *why, a phrase; or
  * -ENOMEM. */
@@ -55,7 +56,12 @@ int nx_manifest_parse(const char *text,
                       struct nx_manifest *ret_manifest,
                       const char **why);
 
-/* Checks an epoch history: its last epoch must be `epoch`. 0, -EBADMSG with *why, or -ENOMEM. */
-int nx_epochs_check(const char *text, size_t length, uint64_t epoch, const char **why);
+/* Reads an epoch history: its last epoch must be the position's, and begin at or before it. Where a record doesn't
+ * tell all of its epoch ret_epochs is empty. 0, -EBADMSG with *why, or -ENOMEM. */
+int nx_epochs_parse(const char *text,
+                    size_t length,
+                    const struct nx_position *position,
+                    struct nx_epochs *ret_epochs,
+                    const char **why);
 
 #endif

@@ -7,8 +7,8 @@
  *     DATA_DIR/snapshots      snapshot_files.h
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
- *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>" (more lines come with failover), for each
- *                               known replica the lines replica, connected, last_seen, last_ack_offset,
+ *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>"; of what there is, the lines of epoch 1's leader
+ *                               (first_node_id), fence, promise, note, follow; for each known replica the lines replica, connected, last_seen, last_ack_offset,
  *                               addr and http_addr, last "crc32 = <8 hexadecimal digits>" of all bytes
  *                               before that line
  *
@@ -20,15 +20,50 @@
 #include "common/config.h"
 #include "common/shm_layout.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define NX_DATA_FORMAT 1
 #define NX_LOCK_NAME   "nexus.lock"
 
+/* An epoch that this node has promised to another: it follows no lower one. Binds while it is higher than the last
+ * epoch of the log. */
+struct nx_promise {
+    uint64_t epoch; /* 0: none */
+    char node_id[NX_UUID_TEXT];
+};
+
+/* The configuration in force when something was decided that holds against it, until it is another one. */
+struct nx_role_config {
+    enum nx_role role;
+    char master_addr[NX_ADDR_TEXT];
+};
+
+bool nx_role_config_same(const struct nx_role_config *a, const struct nx_role_config *b);
+
+/* A promotion: this node is master while its log's last epoch is this one, and its own. Written before that
+ * begins, so it is inert until then. */
+struct nx_role_note {
+    uint64_t epoch; /* 0: none */
+    struct nx_role_config configured;
+};
+
+/* A master that this node was told to follow. */
+struct nx_follow {
+    char addr[NX_ADDR_TEXT]; /* "": none */
+    bool force; /* even if that costs what this node has beyond it; until a full sync is done */
+    struct nx_role_config configured;
+};
+
 struct nx_identity {
-    char cluster_id[NX_UUID_TEXT]; /* "" until the node belongs to a cluster */
-    unsigned replica_count;        /* known replicas, in any order, an id once */
+    char cluster_id[NX_UUID_TEXT];    /* "" until the node belongs to a cluster */
+    char first_node_id[NX_UUID_TEXT]; /* who leads in epoch 1; "": not known */
+    struct nx_fence fence; /* epoch 0: none. Binds while it is higher than the log's last epoch */
+    struct nx_promise promise;
+    struct nx_role_note note;
+    struct nx_follow follow;
+    unsigned replica_count; /* known replicas, in any order, an id once */
     struct nx_known_replica replicas[NX_MAX_REPLICAS];
 };
 

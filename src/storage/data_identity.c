@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +35,170 @@ static bool uuid_or_nothing(const char *text)
     uint8_t uuid[16];
 
     return text[0] == '\0' || nx_uuid_parse(text, uuid) == 0;
+}
+
+/* ---- what was decided about the role ---- */
+
+static bool begins_with(const char *text, const char *key)
+{
+    size_t n = strlen(key);
+
+    return strncmp(text, key, n) == 0 && strncmp(text + n, " = ", 3) == 0;
+}
+
+static bool is_line(const char *text)
+{
+    return strchr(text, '\n') == NULL;
+}
+
+static int take_number(const char **text, const char *key, uint64_t most, uint64_t *ret_value)
+{
+    const struct nx_line_number number = {key, most, ret_value};
+
+    return nx_line_take_numbers(text, &number, 1);
+}
+
+static int take_fence(const char **text, struct nx_fence *fence)
+{
+    if (!begins_with(*text, "fence_epoch")) {
+        return 0;
+    }
+    if (take_number(text, "fence_epoch", UINT64_MAX, &fence->epoch) < 0 ||
+        nx_line_take(text, "fence_node_id", fence->node_id, sizeof fence->node_id) < 0 ||
+        nx_line_take(text, "fence_addr", fence->addr, sizeof fence->addr) < 0 ||
+        nx_line_take(text, "fence_http_addr", fence->http_addr, sizeof fence->http_addr) < 0) {
+        return -EBADMSG;
+    }
+    return 0;
+}
+
+static int take_promise(const char **text, struct nx_promise *promise)
+{
+    if (!begins_with(*text, "promise_epoch")) {
+        return 0;
+    }
+    if (take_number(text, "promise_epoch", UINT64_MAX, &promise->epoch) < 0 ||
+        nx_line_take(text, "promise_node_id", promise->node_id, sizeof promise->node_id) < 0) {
+        return -EBADMSG;
+    }
+    return 0;
+}
+
+/* Roles as words, so that a person can read the file. */
+static int take_config(const char **text,
+                       const char *role_key,
+                       const char *addr_key,
+                       struct nx_role_config *config)
+{
+    static const enum nx_role roles[] = {NX_ROLE_STANDALONE, NX_ROLE_MASTER, NX_ROLE_REPLICA};
+    char role[16];
+
+    if (nx_line_take(text, role_key, role, sizeof role) < 0 ||
+        nx_line_take(text, addr_key, config->master_addr, sizeof config->master_addr) < 0) {
+        return -EBADMSG;
+    }
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        if (strcmp(role, nx_role_name(roles[i])) == 0) {
+            config->role = roles[i];
+            return 0;
+        }
+    }
+    return -EBADMSG;
+}
+
+static int take_note(const char **text, struct nx_role_note *note)
+{
+    if (!begins_with(*text, "note_epoch")) {
+        return 0;
+    }
+    if (take_number(text, "note_epoch", UINT64_MAX, &note->epoch) < 0) {
+        return -EBADMSG;
+    }
+    return take_config(text, "note_role", "note_master_addr", &note->configured);
+}
+
+static int take_follow(const char **text, struct nx_follow *follow)
+{
+    uint64_t force = 0;
+
+    if (!begins_with(*text, "follow_addr")) {
+        return 0;
+    }
+    if (nx_line_take(text, "follow_addr", follow->addr, sizeof follow->addr) < 0 ||
+        take_number(text, "follow_force", 1, &force) < 0) {
+        return -EBADMSG;
+    }
+    follow->force = force == 1;
+    return take_config(text, "follow_role", "follow_master_addr", &follow->configured);
+}
+
+bool nx_role_config_same(const struct nx_role_config *a, const struct nx_role_config *b)
+{
+    return a->role == b->role && strcmp(a->master_addr, b->master_addr) == 0;
+}
+
+/* Each of them may be missing; their order is fixed. */
+static int take_decisions(const char **text, struct nx_identity *identity)
+{
+    int rc = 0;
+
+    if (begins_with(*text, "first_node_id")) {
+        rc = nx_line_take(text, "first_node_id", identity->first_node_id,
+                          sizeof identity->first_node_id);
+    }
+    rc = rc < 0 ? rc : take_fence(text, &identity->fence);
+    rc = rc < 0 ? rc : take_promise(text, &identity->promise);
+    rc = rc < 0 ? rc : take_note(text, &identity->note);
+    return rc < 0 ? rc : take_follow(text, &identity->follow);
+}
+
+/* Lines are put one behind the other; the room is for the longest of all. */
+__attribute__((format(printf, 3, 4))) static void put(char *text,
+                                                      size_t cap,
+                                                      const char *format,
+                                                      ...)
+{
+    size_t length = strlen(text);
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text + length, cap - length, format, args);
+    va_end(args);
+}
+
+static int put_decisions(char *text, size_t cap, const struct nx_identity *identity)
+{
+    const struct nx_fence *fence = &identity->fence;
+    const struct nx_follow *follow = &identity->follow;
+
+    if (!is_line(fence->addr) || !is_line(fence->http_addr) || !is_line(follow->addr)) {
+        return -EINVAL;
+    }
+    if (identity->first_node_id[0] != '\0') {
+        put(text, cap, "first_node_id = %s\n", identity->first_node_id);
+    }
+    if (fence->epoch != 0) {
+        put(text, cap,
+            "fence_epoch = %" PRIu64 "\nfence_node_id = %s\nfence_addr = %s\n"
+            "fence_http_addr = %s\n",
+            fence->epoch, fence->node_id, fence->addr, fence->http_addr);
+    }
+    if (identity->promise.epoch != 0) {
+        put(text, cap, "promise_epoch = %" PRIu64 "\npromise_node_id = %s\n",
+            identity->promise.epoch, identity->promise.node_id);
+    }
+    if (identity->note.epoch != 0) {
+        put(text, cap, "note_epoch = %" PRIu64 "\nnote_role = %s\nnote_master_addr = %s\n",
+            identity->note.epoch, nx_role_name(identity->note.configured.role),
+            identity->note.configured.master_addr);
+    }
+    if (follow->addr[0] != '\0') {
+        put(text, cap,
+            "follow_addr = %s\nfollow_force = %d\nfollow_role = %s\nfollow_master_addr = %s\n",
+            follow->addr, follow->force ? 1 : 0, nx_role_name(follow->configured.role),
+            follow->configured.master_addr);
+    }
+    return 0;
 }
 
 /* ---- known replicas ---- */
@@ -109,7 +274,7 @@ int nx_identity_read(int root_fd, struct nx_identity *ret_identity)
         return rc;
     }
     if (nx_line_take(&line, "cluster_id", identity.cluster_id, sizeof identity.cluster_id) < 0 ||
-        !uuid_or_nothing(identity.cluster_id)) {
+        !uuid_or_nothing(identity.cluster_id) || take_decisions(&line, &identity) < 0) {
         return -EBADMSG;
     }
     while (strncmp(line, REPLICA_LINE, strlen(REPLICA_LINE)) == 0) {
@@ -132,7 +297,11 @@ int nx_identity_write(int root_fd, const struct nx_identity *identity)
     if (!uuid_or_nothing(identity->cluster_id) || identity->replica_count > NX_MAX_REPLICAS) {
         return -EINVAL;
     }
-    length = (size_t)snprintf(text, sizeof text, "cluster_id = %s\n", identity->cluster_id);
+    (void)snprintf(text, sizeof text, "cluster_id = %s\n", identity->cluster_id);
+    if (put_decisions(text, sizeof text, identity) < 0) {
+        return -EINVAL;
+    }
+    length = strlen(text);
     for (unsigned i = 0; i < identity->replica_count; i++) {
         int n = put_replica(text + length, sizeof text - length, &identity->replicas[i]);
 

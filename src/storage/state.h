@@ -2,7 +2,8 @@
  *
  *     kv     key -> offset u64, flags u8, [expires_at u64, op u32], value, crc32 u32 over key+record
  *     expiry expires_at u64, offset u64, op u32 (big-endian, to sort) -> key, crc32 over key+record
- *     meta   "position", "epochs", "clock", "format"; each ends with a crc32 over key+record
+ *     meta   "position", "epochs" (epochs.h's bytes, then the claim), "clock", "format"; each ends with a crc32
+ *            over key+record
  *
  * LMDB's laws: an environment is opened after the fork, once a process, and never carried across
  * one; read transactions are short; only the checkpointer writes.
@@ -12,6 +13,7 @@
 #ifndef NX_STORAGE_STATE_H
 #define NX_STORAGE_STATE_H
 
+#include "common/epochs.h"
 #include "storage/position.h"
 
 #include <stdbool.h>
@@ -61,6 +63,9 @@ int nx_state_get(struct nx_state *state,
                  const uint8_t *key,
                  size_t key_length,
                  struct nx_record *ret_record);
+/* The epoch history up to the position, as of the running read transaction. 0 (empty where none was stored), or
+ * -EBADMSG. */
+int nx_state_epochs(struct nx_state *state, struct nx_epochs *ret_epochs);
 /* How many records there are, as of the running read transaction. */
 uint64_t nx_state_records(struct nx_state *state);
 /* Whether there is a record of the key, damaged or not, without looking at it: 0, -ENOENT, or another
@@ -85,6 +90,8 @@ int nx_state_put(struct nx_state *state, const struct nx_record *record);
 int nx_state_delete(struct nx_state *state,
                     const uint8_t *key,
                     size_t key_length); /* 0 also if absent */
+/* Stores the epoch history, if it isn't what stands there. Errors as nx_state_put's. */
+int nx_state_put_epochs(struct nx_state *state, const struct nx_epochs *epochs);
 /* Stores the position and commits durably (fdatasync). After any error the transaction is gone, and so
  * is the trust in what this process sees of the file (a failed sync leaves pages that look written):
  * close the handle, open and confirm anew. */

@@ -47,6 +47,11 @@ int nx_state_error(int rc);
 MDB_val nx_state_val(const void *data, size_t length);
 struct nx_slice nx_state_slice(const MDB_val *val);
 
+/* A row of `meta`, without its CRC, until the transaction ends or writes: 0, -ENOENT, -EBADMSG. */
+int nx_state_meta_look(const struct nx_environment *environment,
+                       MDB_txn *txn,
+                       const char *name,
+                       struct nx_slice *ret_bytes);
 /* A row of `meta` of exactly n bytes. Get: 0, -ENOENT, -EBADMSG. */
 int nx_state_meta_get(const struct nx_environment *environment,
                       MDB_txn *txn,
@@ -58,6 +63,14 @@ int nx_state_meta_put(const struct nx_environment *environment,
                       const char *name,
                       const void *bytes,
                       size_t n);
+
+/* The epoch history; empty where none was stored yet. Put: nothing is written when the same stands there. */
+int nx_state_epochs_get(const struct nx_environment *environment,
+                        MDB_txn *txn,
+                        struct nx_epochs *ret_epochs);
+int nx_state_epochs_put(const struct nx_environment *environment,
+                        MDB_txn *txn,
+                        const struct nx_epochs *epochs);
 
 /* The position; zero where none was stored yet. */
 int nx_state_position_get(const struct nx_environment *environment,

@@ -146,6 +146,11 @@ int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record
     return rc;
 }
 
+int nx_state_load_epochs(struct nx_state_load *load, const struct nx_epochs *epochs)
+{
+    return nx_state_epochs_put(&load->environment, load->txn, epochs);
+}
+
 static int sync_directory(const struct nx_state_load *load)
 {
     int fd = open(load->environment.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

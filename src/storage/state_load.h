@@ -22,6 +22,9 @@ int nx_state_load_begin(const char *dir,
  * the key doesn't ascend; -ENOSPC; or another error. After an error only nx_state_load_close is left. */
 int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record);
 
+/* Stores the epoch history. 0 or a negative error. */
+int nx_state_load_epochs(struct nx_state_load *load, const struct nx_epochs *epochs);
+
 /* Stores the position; all of it is on disk when this returns 0. */
 int nx_state_load_finish(struct nx_state_load *load, const struct nx_position *position);
 

@@ -58,11 +58,10 @@ struct nx_slice nx_state_slice(const MDB_val *val)
 
 /* ---- meta ---- */
 
-int nx_state_meta_get(const struct nx_environment *environment,
-                      MDB_txn *txn,
-                      const char *name,
-                      void *ret_bytes,
-                      size_t n)
+int nx_state_meta_look(const struct nx_environment *environment,
+                       MDB_txn *txn,
+                       const char *name,
+                       struct nx_slice *ret_bytes)
 {
     struct nx_slice key_bytes = nx_slice_text(name);
     MDB_val key = nx_state_val(key_bytes.data, key_bytes.length);
@@ -74,12 +73,34 @@ int nx_state_meta_get(const struct nx_environment *environment,
     }
     struct nx_slice bytes = nx_state_slice(&val);
 
-    if (bytes.length != n + NX_STATE_CRC ||
-        nx_load_u32(bytes.data + n) != nx_state_crc(key_bytes, bytes.data, n)) {
+    if (bytes.length < NX_STATE_CRC) {
         return -EBADMSG;
     }
-    memcpy(ret_bytes, bytes.data, n);
+    bytes.length -= NX_STATE_CRC;
+    if (nx_load_u32(bytes.data + bytes.length) !=
+        nx_state_crc(key_bytes, bytes.data, bytes.length)) {
+        return -EBADMSG;
+    }
+    *ret_bytes = bytes;
     return 0;
+}
+
+int nx_state_meta_get(const struct nx_environment *environment,
+                      MDB_txn *txn,
+                      const char *name,
+                      void *ret_bytes,
+                      size_t n)
+{
+    struct nx_slice bytes;
+    int rc = nx_state_meta_look(environment, txn, name, &bytes);
+
+    if (rc == 0 && bytes.length != n) {
+        rc = -EBADMSG;
+    }
+    if (rc == 0) {
+        memcpy(ret_bytes, bytes.data, n);
+    }
+    return rc;
 }
 
 int nx_state_meta_put(const struct nx_environment *environment,

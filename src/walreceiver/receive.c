@@ -103,6 +103,8 @@ static void refuse_entry(struct nx_walreceiver *r, const struct nx_entry_header 
         what = header->offset <= r->last.offset ? "is a duplicate" : "leaves a gap";
     } else if (header->epoch < r->last.epoch) {
         what = "is of a lower epoch";
+    } else if (!nx_entry_epoch_follows(header, r->last.offset, r->last.epoch)) {
+        what = "is of a higher epoch, which no entry began";
     }
     nx_receiver_refuse(
         r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
@@ -124,7 +126,8 @@ static bool check(struct nx_walreceiver *r,
                            frame->length, (unsigned long long)r->last.offset);
         return false;
     }
-    if (ret_header->offset != r->last.offset + 1 || ret_header->epoch < r->last.epoch ||
+    if (ret_header->offset != r->last.offset + 1 ||
+        !nx_entry_epoch_follows(ret_header, r->last.offset, r->last.epoch) ||
         !nx_position_links(&r->last, ret_header->prev_crc)) {
         refuse_entry(r, ret_header);
         return false;

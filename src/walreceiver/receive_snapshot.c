@@ -143,8 +143,14 @@ void nx_receive_snapshot_offer(struct nx_walreceiver *r, struct nx_msg_hello *he
     }
 }
 
-void nx_receive_snapshot_expect(struct nx_walreceiver *r)
+void nx_receive_snapshot_expect(struct nx_walreceiver *r, bool ask)
 {
+    struct nx_msg_request_snapshot request = {.replica_id = nx_slice_text(r->shm->control.node_id)};
+
+    r->sync.asked = ask;
+    if (ask && nx_frame_io_put_request_snapshot(&r->io, &request) < 0) {
+        nx_receiver_end(r, NX_CAUSE_OWN, 0, "a full sync can't be asked for: no memory");
+    }
     r->sync.phase = NX_INCOMING_EXPECTED;
     r->sync.failed_ms = 0;
     r->sync.began_ms = nx_now_ms();

@@ -23,6 +23,7 @@ struct nx_snapshot_receipt {
     enum nx_incoming_phase phase;
     int dir_fd; /* DATA_DIR/snapshots; -1 until needed */
     struct nx_incoming incoming;
+    bool asked;          /* by us: entries that were on their way are dropped */
     bool looked;         /* for what an earlier process has left */
     uint64_t total_size; /* of SnapshotMeta; these three are 0 while it is being made */
     uint32_t chunk_count;
@@ -45,8 +46,8 @@ void nx_receive_snapshot_prepare(struct nx_walreceiver *r);
 /* Before Hello: what there is of a transfer that was cut off. "" and 0 in the Hello if nothing. */
 void nx_receive_snapshot_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello);
 
-/* Welcome has announced a full sync. */
-void nx_receive_snapshot_expect(struct nx_walreceiver *r);
+/* Welcome has announced a full sync; or it hasn't, and one is asked for. */
+void nx_receive_snapshot_expect(struct nx_walreceiver *r, bool ask);
 
 /* Welcome has announced none: what has come of one is of no use any more. */
 void nx_receive_snapshot_forget(struct nx_walreceiver *r);

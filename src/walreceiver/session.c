@@ -107,6 +107,10 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
     if (error->code != NX_WIRE_ERROR_NOT_A_MASTER && error->code != NX_WIRE_ERROR_OTHER_CLUSTER) {
         nx_health_heard(r);
     }
+    if (error->code == NX_WIRE_ERROR_BEHIND_REPLICA) {
+        r->giving_up =
+            atomic_load_explicit(&r->shm->control.follow_forced, memory_order_acquire) != 0;
+    }
     nx_receiver_end(r, NX_CAUSE_ERROR, error->code, "the master says Error %u (%s): %.*s",
                     error->code, nx_wire_error_text(error->code), length,
                     (const char *)error->message.data);
@@ -145,6 +149,9 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
     case NX_MSG_WAL_ENTRY:
         if (r->sync.phase == NX_INCOMING_IDLE) {
             return nx_receive_entry(r, frame);
+        }
+        if (r->sync.phase == NX_INCOMING_EXPECTED && r->sync.asked) {
+            return true; /* on its way before the master heard that a full sync is wanted */
         }
         break;
     case NX_MSG_WELCOME:

@@ -81,6 +81,8 @@ struct nx_walreceiver {
     uint64_t new_bytes;   /* ... and their bytes */
     uint64_t titled_offset;
     struct nx_snapshot_receipt sync;
+    bool
+        giving_up; /* by force: this node asks for a full sync as if it had nothing (nx_follow.force) */
 
     /* Between attempts. */
     unsigned failures; /* in a row */
@@ -133,6 +135,21 @@ void nx_receiver_sleep(struct nx_walreceiver *r,
 /* Connects to replication.master_addr, its name resolved anew, before r->deadline_ms. On success r->io
  * is open and r->peer set; otherwise the attempt has ended. */
 void nx_connect(struct nx_walreceiver *r);
+
+/* ---- history.c ---- */
+
+/* Our history up to r->last, and the claim of its last epoch, for the Hello. */
+void nx_history_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello);
+
+/* Whether the master's history is one that this node may go on with; else the attempt ends. */
+void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
+
+/* A full sync is to replace what this node has: the entries that the master's history lacks are saved
+ * (storage/diverged.h). Ends the attempt where that can't be done. */
+void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
+
+/* Who leads in epoch 1, as the master says; "": not known. */
+void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_UUID_TEXT]);
 
 /* ---- welcome.c ---- */
 

@@ -8,6 +8,7 @@
 #include "common/uuid_text.h"
 #include "walreceiver/walreceiver.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define ADOPT_MS 5000 /* for the postmaster to store the cluster id */
@@ -21,14 +22,18 @@ void nx_welcome_ask(struct nx_walreceiver *r)
     char advertised[NX_ADDR_TEXT];
     struct nx_msg_hello hello = {
         .replica_id = nx_slice_text(control->node_id),
-        .last_wal_offset = r->last.offset,
+        .last_wal_offset = r->giving_up ? 0 : r->last.offset,
         .protocol_version = NX_WIRE_PROTOCOL_VERSION,
         /* A node without data belongs to nobody yet, whatever it was before. */
         .cluster_id = nx_slice_text(known && r->last.offset > 0 ? control->cluster_id : ""),
-        .last_epoch = r->last.epoch,
-        .last_crc = r->last.crc,
+        .last_epoch = r->giving_up ? 0 : r->last.epoch,
+        .last_crc = r->giving_up ? 0 : r->last.crc,
     };
     int rc;
+
+    if (!r->giving_up) {
+        nx_history_offer(r, &hello);
+    }
 
     nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
     nx_advertised_own(config->replication.advertised_addr, config->replication.bind_addr,
@@ -43,13 +48,15 @@ void nx_welcome_ask(struct nx_walreceiver *r)
 }
 
 /* Has the postmaster store the master's cluster id: it is ours from now on. */
-static void adopt_cluster(struct nx_walreceiver *r, struct nx_slice cluster_id)
+static void adopt_cluster(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     struct nx_control_message reply;
     uint64_t until = nx_now_ms() + ADOPT_MS;
-    char text[NX_UUID_TEXT] = "";
+    char first[NX_UUID_TEXT];
+    char text[2 * NX_UUID_TEXT];
 
-    memcpy(text, cluster_id.data, NX_UUID_TEXT - 1);
+    nx_history_first_node(welcome, first);
+    (void)snprintf(text, sizeof text, "%.36s %s", (const char *)welcome->cluster_id.data, first);
     if (nx_control_send(r->process->control.fd, NX_CONTROL_ADOPT_CLUSTER, 0, 0, text) < 0) {
         nx_receiver_end(r, NX_CAUSE_OWN, 0, "the postmaster can't be asked to adopt cluster %s",
                         text);
@@ -100,24 +107,6 @@ static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *
     }
 }
 
-/* Whether its log is one that ours can go on with. */
-static void check_history(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
-{
-    bool behind = welcome->current_wal_offset < r->last.offset;
-    bool newer = welcome->requires_full_sync && welcome->current_wal_offset > 0 &&
-                 welcome->epoch > r->last.epoch;
-
-    if (welcome->epoch < r->last.epoch || (behind && !newer)) {
-        nx_receiver_refuse(
-            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BEHIND_REPLICA,
-            "the master stands at offset %llu of epoch %llu, this node already at %llu "
-            "of epoch %llu: it keeps its data; was the master restored from an older "
-            "state?",
-            (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
-            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
-    }
-}
-
 /* Publishes the master that this node follows now. */
 static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
@@ -154,6 +143,8 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
 
 static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
+    enum nx_commit_rule rule = welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM;
+
     r->welcomed = true;
     memcpy(r->cluster_id, welcome->cluster_id.data, NX_UUID_LENGTH);
     r->cluster_id[NX_UUID_LENGTH] = '\0';
@@ -161,8 +152,12 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
     /* With a full sync the quorum's offset is of a history that this node doesn't have yet. */
-    nx_quorum_hear(r->shm, welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
-                   welcome->epoch, welcome->requires_full_sync ? 0 : welcome->quorum_offset);
+    if (r->giving_up || welcome->requires_full_sync) {
+        nx_quorum_hear(r->shm, rule,
+                       atomic_load_explicit(&r->shm->quorum.epoch, memory_order_relaxed), 0);
+    } else {
+        nx_quorum_hear(r->shm, rule, welcome->epoch, welcome->quorum_offset);
+    }
     r->acked_offset = r->last.offset;
     r->durable_seen = r->last.offset;
     r->titled_offset = UINT64_MAX;
@@ -174,14 +169,9 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
             (unsigned long long)welcome->current_wal_offset, (unsigned long long)welcome->epoch,
             (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch,
             welcome->requires_full_sync ? "; it sends a snapshot (full sync)" : "");
-    if (welcome->requires_full_sync && r->last.offset > 0 && r->last.epoch != welcome->epoch) {
-        nx_warn(
-            "a full sync replaces what this node has (up to offset %llu of epoch %llu): entries "
-            "of it that are not in the master's history are given up",
-            (unsigned long long)r->last.offset, (unsigned long long)r->last.epoch);
-    }
-    if (welcome->requires_full_sync) {
-        nx_receive_snapshot_expect(r);
+    if (welcome->requires_full_sync || r->giving_up) {
+        nx_history_save(r, welcome);
+        nx_receive_snapshot_expect(r, !welcome->requires_full_sync);
     } else {
         nx_receive_snapshot_forget(r);
     }
@@ -194,13 +184,13 @@ void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
     check_master(r, welcome);
     if (!nx_receiver_ended(r)) {
         nx_health_heard(r);
-        check_history(r, welcome);
+        nx_history_check(r, welcome);
     }
     /* With a full sync the cluster comes with the data: until then this node is nobody's. */
     if (!nx_receiver_ended(r) && r->last.offset == 0 && !welcome->requires_full_sync &&
         (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
          !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id)))) {
-        adopt_cluster(r, welcome->cluster_id);
+        adopt_cluster(r, welcome);
     }
     if (!nx_receiver_ended(r)) {
         begin_streaming(r, welcome);

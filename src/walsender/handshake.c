@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CLAIM_MOST_AHEAD 1000 /* epochs */
+
 __attribute__((format(printf, 3, 4))) static bool refuse(struct nx_verdict *verdict,
                                                          enum nx_wire_error code,
                                                          const char *format,
@@ -42,12 +44,6 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
             "this node is a replica; its master is %s: point replication.master_addr there",
             facts->master_addr);
     }
-    if (facts->draining) {
-        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, "this master is shutting down");
-    }
-    if (facts->stopped) {
-        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, NX_REPLICATION_STOPPED_TEXT);
-    }
     return false;
 }
 
@@ -73,6 +69,78 @@ static bool refuse_membership(const struct nx_hello_facts *facts,
             nx_slice_is_uuid(hello->cluster_id) ? (const char *)hello->cluster_id.data
                                                 : "(unreadable)",
             facts->cluster_id);
+    }
+    return false;
+}
+
+/* ---- who leads ---- */
+
+static const struct nx_epoch *last_of(const struct nx_epochs *epochs)
+{
+    return epochs == NULL ? NULL : nx_epochs_last(epochs);
+}
+
+/* Whether their history goes on from ours: it has our last epoch, or, where ours began beside one of theirs, the one
+ * before that. */
+static bool goes_on_from(const struct nx_epochs *theirs, const struct nx_epochs *ours)
+{
+    return nx_epochs_have(theirs, nx_epochs_last(ours)) ||
+           (ours->count > 1 && nx_epochs_have(theirs, &ours->list[ours->count - 2]));
+}
+
+/* A claim to lead in a higher epoch is believed when it is proven: the entry that begins it, whole, is the last of a
+ * history that goes on from ours. */
+static bool is_proven(const struct nx_hello_facts *facts,
+                      const struct nx_msg_hello *hello,
+                      struct nx_epoch *ret_claim)
+{
+    const struct nx_epoch *ours = last_of(facts->epochs);
+    const struct nx_epoch *theirs = last_of(facts->theirs);
+
+    if (theirs == NULL || !nx_slice_equal(hello->cluster_id, nx_slice_text(facts->cluster_id)) ||
+        nx_claim_decode(hello->claim, ret_claim) < 0 || !nx_epoch_same(ret_claim, theirs) ||
+        ret_claim->epoch > facts->epoch + CLAIM_MOST_AHEAD) {
+        return false;
+    }
+    if (ours == NULL) { /* a log that is empty is the beginning of any */
+        return facts->position.offset == 0 && ret_claim->epoch > facts->epoch;
+    }
+    return nx_epoch_compare(ret_claim, ours) > 0 && goes_on_from(facts->theirs, facts->epochs);
+}
+
+static bool refuse_as_fenced(const struct nx_hello_facts *facts,
+                             const struct nx_msg_hello *hello,
+                             struct nx_verdict *verdict)
+{
+    char node_id[NX_UUID_TEXT];
+
+    if (is_proven(facts, hello, &verdict->claim)) {
+        nx_uuid_print(verdict->claim.node_id, node_id);
+        verdict->claims = true;
+        return refuse(verdict, NX_WIRE_ERROR_FENCED,
+                      "this master led in epoch %llu and is fenced: node %s leads in epoch %llu",
+                      (unsigned long long)facts->epoch, node_id,
+                      (unsigned long long)verdict->claim.epoch);
+    }
+    if (facts->fence != NULL) {
+        return refuse(verdict, NX_WIRE_ERROR_FENCED,
+                      "this master is fenced: node %s leads in epoch %llu; point "
+                      "replication.master_addr there: %s",
+                      facts->fence->node_id, (unsigned long long)facts->fence->epoch,
+                      facts->fence->addr[0] != '\0' ? facts->fence->addr
+                                                    : "its address isn't known here");
+    }
+    return false;
+}
+
+/* Whether this node takes anybody now. */
+static bool refuse_now(const struct nx_hello_facts *facts, struct nx_verdict *verdict)
+{
+    if (facts->draining) {
+        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, "this master is shutting down");
+    }
+    if (facts->stopped) {
+        return refuse(verdict, NX_WIRE_ERROR_SHUTTING_DOWN, NX_REPLICATION_STOPPED_TEXT);
     }
     if (facts->replicas >= facts->max_replicas) {
         return refuse(verdict, NX_WIRE_ERROR_TOO_MANY_REPLICAS,
@@ -151,13 +219,72 @@ static void judge_fork(const struct nx_hello_facts *facts,
     }
 }
 
+static bool fork_of(const struct nx_hello_facts *facts,
+                    const struct nx_msg_hello *hello,
+                    uint64_t *ret_fork)
+{
+    return last_of(facts->epochs) != NULL && last_of(facts->theirs) != NULL &&
+           nx_epochs_fork(facts->epochs, facts->position.offset, facts->theirs,
+                          hello->last_wal_offset, ret_fork);
+}
+
+/* True when its history is, or may be, of a higher leader than ours, and that isn't proven: it gives up nothing for
+ * an older master. */
+static bool stands_higher(const struct nx_hello_facts *facts, const struct nx_msg_hello *hello)
+{
+    const struct nx_epoch *ours = last_of(facts->epochs);
+    const struct nx_epoch *theirs = last_of(facts->theirs);
+
+    return ours != NULL && theirs != NULL ? nx_epoch_compare(theirs, ours) > 0
+                                          : hello->last_epoch > facts->epoch;
+}
+
+static void refuse_older(const struct nx_hello_facts *facts,
+                         const struct nx_msg_hello *hello,
+                         struct nx_verdict *verdict)
+{
+    (void)refuse(
+        verdict, NX_WIRE_ERROR_BEHIND_REPLICA,
+        "this master leads in epoch %llu, at offset %llu, the replica's history is in epoch "
+        "%llu, at offset %llu: it keeps its data, and doesn't prove that its epoch is the "
+        "later one; was this master restored from an older state?",
+        (unsigned long long)facts->epoch, (unsigned long long)facts->position.offset,
+        (unsigned long long)hello->last_epoch, (unsigned long long)hello->last_wal_offset);
+}
+
+/* It has entries behind the fork that this master doesn't have. */
+static void judge_parted(const struct nx_hello_facts *facts,
+                         const struct nx_msg_hello *hello,
+                         uint64_t fork,
+                         struct nx_verdict *verdict)
+{
+    unsigned long long asked = hello->last_wal_offset;
+
+    if (fork == facts->position.offset &&
+        nx_epoch_same(last_of(facts->epochs), last_of(facts->theirs))) {
+        judge_beyond(facts, hello, verdict); /* the same epoch, and merely further */
+        return;
+    }
+    need_full_sync(verdict,
+                   "it stands at offset %llu of epoch %llu, this master at %llu of epoch %llu, and "
+                   "their histories fork behind offset %llu: its own entries are given up",
+                   asked, (unsigned long long)hello->last_epoch,
+                   (unsigned long long)facts->position.offset, (unsigned long long)facts->epoch,
+                   (unsigned long long)fork);
+}
+
 static void judge_position(const struct nx_hello_facts *facts,
                            const struct nx_msg_hello *hello,
                            struct nx_verdict *verdict)
 {
     unsigned long long asked = hello->last_wal_offset;
+    uint64_t fork;
 
-    if (asked > facts->position.offset) {
+    if (asked > 0 && stands_higher(facts, hello)) {
+        refuse_older(facts, hello, verdict);
+    } else if (asked > 0 && fork_of(facts, hello, &fork) && asked > fork) {
+        judge_parted(facts, hello, fork, verdict);
+    } else if (asked > facts->position.offset) {
         judge_beyond(facts, hello, verdict);
     } else if (asked > 0 && hello->cluster_id.length == 0) {
         need_full_sync(verdict, "it has data up to offset %llu but knows no cluster id", asked);
@@ -181,7 +308,8 @@ void nx_handshake_judge(const struct nx_hello_facts *facts,
                         struct nx_verdict *ret_verdict)
 {
     *ret_verdict = (struct nx_verdict){.code = 0};
-    if (!refuse_peer(facts, hello, ret_verdict) && !refuse_membership(facts, hello, ret_verdict)) {
+    if (!refuse_peer(facts, hello, ret_verdict) && !refuse_membership(facts, hello, ret_verdict) &&
+        !refuse_as_fenced(facts, hello, ret_verdict) && !refuse_now(facts, ret_verdict)) {
         judge_position(facts, hello, ret_verdict);
     }
 }

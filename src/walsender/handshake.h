@@ -3,6 +3,7 @@
 #ifndef NX_WALSENDER_HANDSHAKE_H
 #define NX_WALSENDER_HANDSHAKE_H
 
+#include "common/epochs.h"
 #include "common/shm_layout.h"
 #include "common/wire.h"
 #include "storage/position.h"
@@ -33,12 +34,18 @@ struct nx_hello_facts {
     uint64_t frame_epoch;
     uint32_t frame_crc;
     bool crc_known; /* the entry itself is gone, but the one behind it tells frame_crc */
+    /* Our epoch history, and what the Hello says of the replica's; NULL or empty: not known. */
+    const struct nx_epochs *epochs;
+    const struct nx_epochs *theirs;
+    const struct nx_fence *fence; /* this master is fenced by that node; NULL: it isn't */
 };
 
 struct nx_verdict {
-    uint32_t code;  /* enum nx_wire_error, or 0: welcome */
-    bool full_sync; /* with 0: the replica needs one */
-    char text[640]; /* why, with both sides' numbers; of an Error also what to do */
+    uint32_t code;         /* enum nx_wire_error, or 0: welcome */
+    bool full_sync;        /* with 0: the replica needs one */
+    bool claims;           /* with FENCED: proven, its history's last epoch is higher than ours */
+    struct nx_epoch claim; /* ... and this one */
+    char text[640];        /* why, with both sides' numbers; of an Error also what to do */
 };
 
 /* Judges a Hello whose fields are decoded. ret_verdict is filled in all cases. */

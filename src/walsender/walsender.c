@@ -4,6 +4,7 @@
  * the protocol or can't be served, or when the node stops, after what is durable has been sent. */
 #include "walsender/walsender.h"
 
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
@@ -97,6 +98,21 @@ static void check_stop(struct nx_walsender *ws)
             "%s; the replica has acknowledged %llu, the last offset here is %llu (waited "
             "stop_drain_ms)",
             reason, (unsigned long long)ws->acked_offset, (unsigned long long)goal);
+    }
+}
+
+/* Another node leads: nobody is served here any more. */
+static void check_fence(struct nx_walsender *ws)
+{
+    struct nx_fence fence;
+
+    if (ws->welcomed && nx_fenced(ws->shm)) {
+        nx_fence_read(ws->shm, &fence);
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_FENCED,
+                         "this master is fenced: node %s leads in epoch %llu; point "
+                         "replication.master_addr there: %s",
+                         fence.node_id, (unsigned long long)fence.epoch,
+                         fence.addr[0] != '\0' ? fence.addr : "its address isn't known here");
     }
 }
 
@@ -197,6 +213,7 @@ static void turn(struct nx_walsender *ws)
     }
     nx_feed_publish(ws);
     if (!nx_walsender_ended(ws)) {
+        check_fence(ws);
         check_stop(ws);
         check_silence(ws);
     }

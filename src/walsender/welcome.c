@@ -2,6 +2,7 @@
  * judge, and either refuses or makes this connection a replica: fills its slot, says Welcome, and tells
  * the postmaster, which ends an older connection of the same replica. */
 #include "common/advertised.h"
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
@@ -14,6 +15,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#define FENCE_MS      2000 /* for the postmaster to store the fence */
+#define FENCE_LOOK_MS 50
 
 void nx_welcome_check_peer(struct nx_walsender *ws)
 {
@@ -87,6 +91,13 @@ static uint64_t state_offset(const struct nx_shm *shm)
     return offset > base ? offset : base;
 }
 
+/* Of the Hello that is being judged; too large for the stack. */
+static struct {
+    struct nx_epochs ours;
+    struct nx_epochs theirs;
+    struct nx_fence fence;
+} histories;
+
 static void gather(struct nx_walsender *ws,
                    const struct nx_msg_hello *hello,
                    struct nx_hello_facts *ret_facts)
@@ -109,10 +120,17 @@ static void gather(struct nx_walsender *ws,
         .replicas = nx_slice_is_uuid(hello->replica_id) ? count_others(ws, hello->replica_id) : 0,
         .max_replicas = (unsigned)config->replication.max_replicas,
         .epoch = atomic_load_explicit(&ws->shm->log.epoch, memory_order_acquire),
+        .epochs = &histories.ours,
+        .theirs = &histories.theirs,
+        .fence = nx_fenced(ws->shm) ? &histories.fence : NULL,
         .checkpoint = state_offset(ws->shm),
     };
     nx_log_position(ws->shm, &ret_facts->position.offset, &ret_facts->position.epoch,
                     &ret_facts->position.crc);
+    (void)nx_epochs_read(ws->shm, ret_facts->position.offset, &histories.ours);
+    /* What can't be read says nothing, and is judged so. */
+    (void)nx_epochs_decode(hello->epochs, &histories.theirs);
+    nx_fence_read(ws->shm, &histories.fence);
 }
 
 /* Publishes this replica: strings and figures first, then the state. offset: what it has of our history. */
@@ -158,8 +176,11 @@ static int say_welcome(struct nx_walsender *ws,
         .mode = nx_quorum_rules(ws->shm) ? 1 : 0,
     };
 
+    static uint8_t epochs[NX_EPOCHS_BYTES];
+
     nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
     welcome.http_addr = nx_slice_text(http_addr);
+    welcome.epochs = nx_slice_of(epochs, nx_epochs_encode(facts->epochs, epochs));
     ws->told_quorum = welcome.quorum_offset;
     return nx_frame_io_put_welcome(&ws->io, &welcome);
 }
@@ -220,6 +241,63 @@ static bool still_recovering(const struct nx_walsender *ws)
            !nx_process_stopping(ws->process);
 }
 
+/* Another node leads in a higher epoch: the postmaster fences this one, before it hears so. An address is known where it
+ * says so itself; a replica of it proves the epoch as well. */
+static void accept_claim(struct nx_walsender *ws,
+                         const struct nx_msg_hello *hello,
+                         const struct nx_epoch *claim)
+{
+    char node_id[NX_UUID_TEXT];
+    char addr[NX_ADDR_TEXT] = "-";
+    char http_addr[NX_ADDR_TEXT] = "-";
+    char text[NX_CONTROL_TEXT];
+    struct pollfd channel = {.fd = ws->process->control.fd, .events = POLLIN};
+    uint64_t until = nx_now_ms() + FENCE_MS;
+    struct nx_control_message reply = {.type = 0};
+
+    nx_uuid_print(claim->node_id, node_id);
+    if (nx_slice_equal(hello->replica_id, nx_slice_text(node_id))) {
+        if (nx_advertised_resolve(hello->advertised_addr, ws->peer, addr) < 0) {
+            (void)snprintf(addr, sizeof addr, "-");
+        }
+        if (nx_advertised_resolve(hello->http_addr, ws->peer, http_addr) < 0) {
+            (void)snprintf(http_addr, sizeof http_addr, "-");
+        }
+    }
+    (void)snprintf(text, sizeof text, "%llu %s %s %s", (unsigned long long)claim->epoch, node_id,
+                   addr, http_addr);
+    if (nx_control_send(ws->process->control.fd, NX_CONTROL_FENCE, 0, 0, text) < 0) {
+        return;
+    }
+    while (reply.type != NX_CONTROL_DONE && nx_now_ms() < until &&
+           !nx_process_stopping(ws->process)) {
+        (void)poll(&channel, 1, FENCE_LOOK_MS);
+        if (nx_process_control(ws->process, &reply, 1) == 0) {
+            reply.type = 0;
+        }
+    }
+}
+
+/* Two nodes were promoted to the same epoch: the lower id gives way; a person should know. */
+static void say_twin(const struct nx_msg_hello *hello, const struct nx_hello_facts *facts)
+{
+    const struct nx_epoch *ours = nx_epochs_last(facts->epochs);
+    const struct nx_epoch *theirs = nx_epochs_last(facts->theirs);
+    char a[NX_UUID_TEXT];
+    char b[NX_UUID_TEXT];
+
+    if (ours == NULL || theirs == NULL || hello->claim.length == 0 ||
+        ours->epoch != theirs->epoch || nx_epoch_same(ours, theirs)) {
+        return;
+    }
+    nx_uuid_print(ours->node_id, a);
+    nx_uuid_print(theirs->node_id, b);
+    nx_error(
+        "two nodes were promoted to epoch %llu: %s (this one's) and %s. The lower id is fenced; "
+        "what was written there since is given up when it follows the other",
+        (unsigned long long)ours->epoch, a, b);
+}
+
 /* Judges a Hello. What needs files (a pin, our own entry at its position) is looked for only when all else is
  * in order: a stranger shall not make us read them. */
 static void judge(struct nx_walsender *ws,
@@ -239,6 +317,10 @@ static void judge(struct nx_walsender *ws,
         rc = find_frame(ws, hello, facts);
         nx_handshake_judge(facts, hello, verdict);
     }
+    if (verdict->claims) {
+        accept_claim(ws, hello, &verdict->claim);
+    }
+    say_twin(hello, facts);
     if (rc < 0) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
                          "entry %llu, where the replica stands, can't be read here: %s",

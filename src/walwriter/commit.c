@@ -38,6 +38,10 @@ int nx_group_commit(struct walwriter *w)
         if (rc < 0) {
             return rc;
         }
+        if (w->epochs_changed) {
+            nx_epochs_publish(w->shm, &w->epochs);
+            w->epochs_changed = false;
+        }
         nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
         atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
         atomic_store_explicit(&log->groups,

@@ -1,6 +1,7 @@
 /* Gathers a group: takes submissions from all rings, decides each in order, encodes what it decides
  * into the arena and links it. Runs in the walwriter. Nothing here is visible to anybody before
  * commit.c publishes it: readers stop at durable_offset. */
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/skip_list.h"
@@ -50,6 +51,7 @@ void nx_group_append(struct walwriter *w,
                            pos + (uint64_t)(iter.at - frame), header->offset, iter.index - 1);
         }
     }
+    nx_epoch_note(w, header, frame);
     nx_log_commit(&w->log, pos, header->frame_length);
     w->group_bytes += header->frame_length;
     w->last = (struct nx_position){header->epoch, header->offset, header->crc};
@@ -79,6 +81,7 @@ static void append_ops(struct walwriter *w,
         .timestamp = stamp(w),
         .prev_crc = w->last.crc,
         .op_count = op_count,
+        .ops = frame + NX_ENTRY_HEADER_SIZE,
         .ops_length = ops_length,
         .frame_length = nx_entry_frame_size(ops_length),
     };
@@ -225,6 +228,9 @@ static enum nx_submit_status early_refusal(struct walwriter *w,
     if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA) {
         return NX_SUBMIT_READ_ONLY;
     }
+    if (nx_fenced(w->shm)) {
+        return NX_SUBMIT_FENCED;
+    }
     if (received->body_length > NX_ENTRY_MAX_OPS_LENGTH || summarize(received, ret_summary) < 0) {
         return NX_SUBMIT_TOO_LARGE;
     }
@@ -297,8 +303,9 @@ static bool frame_follows(const struct walwriter *w,
         header.frame_length != received->body_length) {
         return false;
     }
-    if (header.offset != w->last.offset + 1 || header.epoch < w->last.epoch ||
-        !nx_position_links(&w->last, header.prev_crc) || nx_entry_validate_ops(&header) < 0) {
+    if (header.offset != w->last.offset + 1 || !nx_position_links(&w->last, header.prev_crc) ||
+        nx_entry_validate_ops(&header) < 0 ||
+        !nx_entry_epoch_follows(&header, w->last.offset, w->last.epoch)) {
         return false;
     }
     *ret_header = header;
@@ -424,6 +431,14 @@ void nx_group_refuse(struct walwriter *w, enum nx_submit_status status)
 
     if (w->has_held && w->held.kind == NX_SUBMIT_WRITE && !group_full(w)) {
         answer(w, w->held_producer, &w->held, &completion, status);
+        nx_consumer_release(&w->consumers[w->held_producer]);
+        w->has_held = false;
+    }
+}
+
+void nx_group_forget_frame(struct walwriter *w)
+{
+    if (w->has_held && w->held.kind == NX_SUBMIT_FRAME) {
         nx_consumer_release(&w->consumers[w->held_producer]);
         w->has_held = false;
     }

@@ -91,25 +91,40 @@ static int read_base(struct walwriter *w, struct nx_position *ret_base)
     }
     rc = nx_state_read_begin(w->state, ret_base);
     if (rc == 0) {
+        rc = nx_state_epochs(w->state, &w->epochs);
         nx_state_read_end(w->state);
     }
     return rc;
 }
 
+static bool is_replica(const struct walwriter *w)
+{
+    return atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA &&
+           !nx_epoch_noted(w);
+}
+
 /* What this node knew of its cluster's mode and quorum when it ran last. What stands there was true then, and
- * stays so; a replica without it waits for its master's word. */
-static void recall_quorum(struct walwriter *w, uint64_t base)
+ * stays so in that epoch, which may have ended since; a replica without it waits for its master's word. */
+static void recall_quorum(struct walwriter *w)
+{
+    struct nx_mark mark;
+    uint64_t end;
+
+    if (is_replica(w) && nx_mark_read(w->file.dir_fd, &mark) == 0) {
+        end = nx_epochs_end_of(&w->epochs, mark.quorum_epoch);
+        end = end == 0 ? UINT64_MAX : end;
+        nx_quorum_hear(w->shm, mark.mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
+                       mark.quorum_epoch, mark.quorum_offset < end ? mark.quorum_offset : end);
+    }
+}
+
+static void note_base(struct walwriter *w, uint64_t base)
 {
     bool unconfirmed = nx_wal_note_stands(w->file.dir_fd, NX_NOTE_UNCONFIRMED);
-    struct nx_mark mark;
 
+    atomic_store_explicit(&w->shm->log.base_offset, base, memory_order_relaxed);
     atomic_store_explicit(&w->shm->log.committed_base, unconfirmed ? 0 : base,
                           memory_order_relaxed);
-    if (atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA &&
-        nx_mark_read(w->file.dir_fd, &mark) == 0) {
-        nx_quorum_hear(w->shm, mark.mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
-                       mark.quorum_epoch, mark.quorum_offset);
-    }
 }
 
 static int open_wal_dir(struct walwriter *w)
@@ -135,6 +150,8 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
     w->group_first = w->log.newest + 1;
     w->group_bytes = 0;
     atomic_store_explicit(&log->segment_first, result->segment_first, memory_order_relaxed);
+    nx_epochs_publish(w->shm, &w->epochs);
+    w->epochs_changed = false;
     atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
     atomic_store_explicit(&log->synced_offset, w->last.offset, memory_order_release);
     nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
@@ -143,41 +160,36 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
                           memory_order_release);
 }
 
-/* Begins an epoch, durably: whatever wal.fsync says, its number must not be given twice. */
-static int begin_epoch(struct walwriter *w)
+/* Why a node that isn't a replica must begin an epoch, or NULL. Its log's end may be one that others don't have, or
+ * have otherwise: no other history shall be mistaken for its own. */
+static const char *reason_for_epoch(const struct walwriter *w, enum nx_boot_note note)
 {
-    int rc = nx_wal_file_fits(w, NX_LOG_RESERVE) ? 0 : nx_wal_file_switch(w, NX_LOG_RESERVE);
-
-    rc = rc < 0 ? rc : nx_group_append_epoch(w, w->epoch + 1);
-    rc = rc < 0 ? rc : nx_group_commit(w);
-    rc = rc < 0 ? rc : nx_wal_file_sync(w);
-    return rc < 0 ? rc : nx_wal_file_mark(w);
+    if (nx_wal_note_stands(w->file.dir_fd, NX_NOTE_RESTORED)) {
+        return "this node was restored from a snapshot";
+    }
+    if (note == NX_BOOT_LOST) {
+        return "the machine went down while wal.fsync was not always: acknowledged writes may be "
+               "lost";
+    }
+    if (w->epochs.count > 0 && !nx_epochs_led_by(&w->epochs, w->shm->control.node_id)) {
+        return "this node's configuration makes it go on alone with a log that another node led";
+    }
+    return NULL;
 }
 
-/* A node that may have lost what it acknowledged begins a new epoch, so that no other history is
- * mistaken for its own. A replica need not: it asks its master again from what it has. The note that
- * tells of the loss stands until that is done. */
+/* A replica need not begin an epoch: it asks its master again from what it has. The notes that ask for one stand
+ * until that is done. */
 static int begin_run(struct walwriter *w, enum nx_boot_note note)
 {
-    bool replica =
-        atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA;
-    bool restored = nx_wal_note_stands(w->file.dir_fd, NX_NOTE_RESTORED);
+    const char *reason = is_replica(w) ? NULL : reason_for_epoch(w, note);
+    uint64_t epoch = nx_epoch_floor(w) + 1;
     int rc = 0;
 
-    if (restored && !replica) {
-        nx_info("this node was restored from a snapshot: epoch %llu begins behind offset %llu",
-                (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
-        rc = begin_epoch(w);
+    if (reason != NULL) {
+        nx_warn("%s; epoch %llu begins behind offset %llu", reason, (unsigned long long)epoch,
+                (unsigned long long)w->last.offset);
+        rc = nx_epoch_begin(w, epoch);
         rc = rc < 0 ? rc : nx_wal_note_remove(w->file.dir_fd, NX_NOTE_RESTORED);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    if (note == NX_BOOT_LOST && !replica) {
-        nx_warn("the machine went down while wal.fsync was not always: acknowledged writes may be "
-                "lost; epoch %llu begins behind offset %llu",
-                (unsigned long long)w->epoch + 1, (unsigned long long)w->last.offset);
-        rc = begin_epoch(w);
     }
     if (rc == 0 && w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
         rc = nx_boot_begin(w->file.dir_fd);
@@ -204,8 +216,7 @@ int nx_walwriter_recover(struct walwriter *w)
     if (w->shm->control.cluster_id[0] != '\0') {
         (void)nx_uuid_parse(w->shm->control.cluster_id, cluster_id);
     }
-    atomic_store_explicit(&w->shm->log.base_offset, base.offset, memory_order_relaxed);
-    recall_quorum(w, base.offset);
+    note_base(w, base.offset);
     nx_log_writer_init(&w->log, w->shm, base.offset + 1);
     nx_room_start(w);
 
@@ -236,5 +247,6 @@ int nx_walwriter_recover(struct walwriter *w)
             (unsigned long long)result.replayed, (unsigned long long)base.offset);
     atomic_store_explicit(&w->shm->log.merge_forced, 0, memory_order_release);
     adopt_result(w, &result);
+    recall_quorum(w);
     return begin_run(w, note);
 }

@@ -83,6 +83,14 @@ static int stall_wait(struct walwriter *w)
     return now - w->stalled_since_ms >= limit ? 0 : (int)(limit - (now - w->stalled_since_ms));
 }
 
+/* One order of the postmaster at a time. */
+static void hear(struct walwriter *w)
+{
+    if (w->order.type == 0 && nx_process_control(w->process, &w->order, 1) == 0) {
+        w->order.type = 0;
+    }
+}
+
 static void sleep_until_rung(struct walwriter *w)
 {
     struct pollfd control = {.fd = w->process->control.fd, .events = POLLIN};
@@ -91,12 +99,12 @@ static void sleep_until_rung(struct walwriter *w)
     timeout = smaller_wait(timeout, nx_wal_file_note_wait(w));
 
     nx_latch_prepare(w->shm, w->process->slot, NX_WAKE_NEVER);
-    if (!work_waits(w)) {
+    if (!work_waits(w) && w->order.type == 0) {
         nx_latch_poll(w->process->slot, &control, 1, timeout);
     }
     nx_latch_cancel(w->shm, w->process->slot);
     if (control.revents != 0) {
-        (void)nx_process_control(w->process, NULL, 0);
+        hear(w);
     }
 }
 
@@ -182,6 +190,12 @@ static int turn(struct walwriter *w, bool *ret_idle)
     return rc;
 }
 
+/* All that the walreceiver has submitted is committed, or finds no room for now. */
+static bool settled(const struct walwriter *w)
+{
+    return w->has_held || !nx_consumer_waiting(&w->consumers[NX_PRODUCERS - 1]);
+}
+
 static int run(struct walwriter *w)
 {
     unsigned turns = 0;
@@ -190,13 +204,16 @@ static int run(struct walwriter *w)
         bool idle = true;
         int rc = turn(w, &idle);
 
+        if (rc == 0 && w->order.type != 0 && settled(w)) {
+            rc = nx_epoch_obey(w);
+        }
         if (rc < 0) {
             return rc;
         }
         if (idle || !spin(w)) {
             sleep_until_rung(w);
         } else if (++turns % CONTROL_EVERY == 0) {
-            (void)nx_process_control(w->process, NULL, 0);
+            hear(w);
         }
     }
     return 0;

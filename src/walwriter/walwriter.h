@@ -9,6 +9,7 @@
 #define NX_WALWRITER_WALWRITER_H
 
 #include "common/entry.h"
+#include "common/epochs.h"
 #include "common/process.h"
 #include "common/shared_log.h"
 #include "common/submit.h"
@@ -58,6 +59,10 @@ struct walwriter {
     struct nx_log_writer log;
     struct nx_consumer consumers[NX_PRODUCERS];
     struct wal_file file;
+
+    struct nx_epochs epochs;         /* history of all that is appended */
+    bool epochs_changed;             /* not published yet */
+    struct nx_control_message order; /* of the postmaster, not done yet; type 0: none */
 
     struct nx_position last; /* newest entry appended */
     uint64_t last_timestamp; /* its stamp: stamps never go back */
@@ -114,6 +119,22 @@ void nx_group_append(struct walwriter *w,
 void nx_group_refuse(struct walwriter *w, enum nx_submit_status status);
 /* Appends an epoch entry naming this node and makes it the epoch in force. 0 or -ENOSPC. */
 int nx_group_append_epoch(struct walwriter *w, uint64_t epoch);
+/* Forgets a held frame of the master that was followed. */
+void nx_group_forget_frame(struct walwriter *w);
+
+/* ---- epoch.c ---- */
+
+/* The highest epoch that this node has heard of: of its log, of its promise, of a node that leads instead. */
+uint64_t nx_epoch_floor(const struct walwriter *w);
+/* Begins an epoch, durably: whatever wal.fsync says, its number must not be given twice. The group is empty. 0;
+ * -ENOSPC: nothing has changed; or another error: the process must die. */
+int nx_epoch_begin(struct walwriter *w, uint64_t epoch);
+/* Whether a note of the last promotion makes this node a master (nx_control_block.note_epoch). */
+bool nx_epoch_noted(const struct walwriter *w);
+/* Notes the epoch that an appended entry begins; of a log that begins with it, epoch 1. */
+void nx_epoch_note(struct walwriter *w, const struct nx_entry_header *header, const uint8_t *frame);
+/* Does what the postmaster has ordered: all that was submitted is committed. 0 or an error: the process dies. */
+int nx_epoch_obey(struct walwriter *w);
 
 /* ---- lookup.c ---- */
 

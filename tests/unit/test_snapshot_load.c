@@ -206,7 +206,8 @@ static void add_epochs_text(const char *text)
 
 static void add_epochs(void)
 {
-    char *text = nx_epochs_print(&made.position);
+    static const struct nx_epochs none;
+    char *text = nx_epochs_print(&made.position, &none);
 
     add_epochs_text(text);
     free(text);

@@ -469,10 +469,14 @@ END_TEST
 
 /* ---- epochs.json ---- */
 
+static struct nx_epochs history;
+
 static int check_epochs(const char *text, uint64_t epoch)
 {
+    struct nx_position position = {.epoch = epoch, .offset = 5};
+
     why = "";
-    return nx_epochs_check(text, strlen(text), epoch, &why);
+    return nx_epochs_parse(text, strlen(text), &position, &history, &why);
 }
 
 START_TEST(the_epochs_printed_are_those_checked)
@@ -481,7 +485,8 @@ START_TEST(the_epochs_printed_are_those_checked)
 
     for (size_t i = 0; i < 4; i++) {
         struct nx_position position = {.epoch = epochs[i], .offset = 5};
-        char *text = nx_epochs_print(&position);
+        static const struct nx_epochs none;
+        char *text = nx_epochs_print(&position, &none);
 
         ck_assert_ptr_nonnull(text);
         ck_assert_int_eq(check_epochs(text, epochs[i]), 0);

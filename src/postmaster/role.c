@@ -1,0 +1,286 @@
+/* Which role this node has: its configuration, unless a promotion or POST /replication/follow has decided
+ * otherwise and the configuration is still the one of then (data-N/identity); and whether another node leads in a
+ * higher epoch, so that this one, though a master, is fenced. Runs in the postmaster. */
+#include "common/epochs.h"
+#include "common/fence.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/peer_list.h"
+#include "common/quorum.h"
+#include "common/shared_log.h"
+#include "postmaster/postmaster.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define HERALD_AGAIN_MS 1000 /* after a herald that has died */
+#define NO_ADDR         "-"
+
+static void copy_addr(char to[NX_ADDR_TEXT], const char *from)
+{
+    (void)snprintf(to, NX_ADDR_TEXT, "%s", from);
+}
+
+static bool is_master(const struct nx_postmaster *pm)
+{
+    return pm->config.replication.role == NX_ROLE_MASTER;
+}
+
+/* ---- at the start ---- */
+
+static bool still_configured(const struct nx_postmaster *pm, const struct nx_role_config *then)
+{
+    return pm->configured.role != NX_ROLE_STANDALONE && nx_role_config_same(then, &pm->configured);
+}
+
+void nx_role_begin(struct nx_postmaster *pm)
+{
+    const struct nx_follow *follow = &pm->dir.identity.follow;
+
+    pm->configured.role = pm->config.replication.role;
+    copy_addr(pm->configured.master_addr, pm->config.replication.master_addr);
+    if (follow->addr[0] == '\0') {
+        return;
+    }
+    if (still_configured(pm, &follow->configured)) {
+        pm->config.replication.role = NX_ROLE_REPLICA;
+        memcpy(pm->config.replication.master_addr, follow->addr,
+               sizeof pm->config.replication.master_addr);
+        nx_info(
+            "role: POST /replication/follow has made this node a replica of %s; that holds while "
+            "replication.role (%s) and master_addr (%s) stay as they are configured",
+            follow->addr, nx_role_name(pm->configured.role),
+            pm->configured.master_addr[0] != '\0' ? pm->configured.master_addr : "none");
+    } else {
+        nx_info("role: the configuration has changed since POST /replication/follow named %s: the "
+                "configuration holds",
+                follow->addr);
+    }
+}
+
+/* What the log says of the last epoch; without a history, that this node has it. */
+static void own_epoch(const struct nx_postmaster *pm, struct nx_epoch *ret_epoch)
+{
+    static struct nx_epochs epochs;
+    uint64_t offset;
+    uint64_t epoch;
+    uint32_t crc;
+
+    nx_log_position(pm->shm, &offset, &epoch, &crc);
+    (void)nx_epochs_read(pm->shm, offset, &epochs);
+    *ret_epoch =
+        (struct nx_epoch){.epoch = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire)};
+    if (epochs.count > 0) {
+        *ret_epoch = *nx_epochs_last(&epochs);
+    } else {
+        (void)nx_uuid_parse(pm->dir.node_id, ret_epoch->node_id);
+    }
+}
+
+/* Whether the node that the fence names leads instead of this one. */
+static bool leads_instead(const struct nx_postmaster *pm, const struct nx_fence *fence)
+{
+    struct nx_epoch theirs = {.epoch = fence->epoch};
+    struct nx_epoch ours;
+
+    own_epoch(pm, &ours);
+    return fence->epoch > 0 && nx_uuid_parse(fence->node_id, theirs.node_id) == 0 &&
+           nx_epoch_compare(&theirs, &ours) > 0;
+}
+
+static void say_fenced(const struct nx_fence *fence)
+{
+    nx_error(
+        "this master is fenced: node %s leads in epoch %" PRIu64
+        " (replication %s, HTTP %s). Writes are "
+        "refused here. To rejoin, let this node follow it: nexus-ctl follow HOST:PORT, or POST "
+        "/replication/follow; what only this node has is then kept in DATA_DIR/diverged",
+        fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
+        fence->http_addr[0] != '\0' ? fence->http_addr : "unknown");
+}
+
+/* The node's last promotion is the log's last epoch. */
+static bool is_noted(const struct nx_postmaster *pm)
+{
+    const struct nx_role_note *note = &pm->dir.identity.note;
+    struct nx_epoch ours;
+    uint8_t node_id[16];
+
+    own_epoch(pm, &ours);
+    return note->epoch != 0 && note->epoch == ours.epoch &&
+           nx_uuid_parse(pm->dir.node_id, node_id) == 0 &&
+           memcmp(node_id, ours.node_id, sizeof node_id) == 0;
+}
+
+/* True: the promotion makes it a master. */
+static bool promotion_holds(struct nx_postmaster *pm)
+{
+    const struct nx_role_note *note = &pm->dir.identity.note;
+
+    if (!is_noted(pm)) {
+        return false;
+    }
+    if (!still_configured(pm, &note->configured)) {
+        nx_info("role: this node was promoted to master in epoch %" PRIu64
+                ", and its configuration has changed since: the configuration (role %s) holds",
+                note->epoch, nx_role_name(pm->configured.role));
+        return false;
+    }
+    nx_info(
+        "role: master, as this node was promoted in epoch %" PRIu64
+        "; that holds while replication.role (%s) and master_addr (%s) stay as they are configured",
+        note->epoch, nx_role_name(note->configured.role),
+        note->configured.master_addr[0] != '\0' ? note->configured.master_addr : "none");
+    return true;
+}
+
+void nx_role_decide(struct nx_postmaster *pm)
+{
+    const struct nx_identity *identity = &pm->dir.identity;
+    bool replica = pm->config.replication.role == NX_ROLE_REPLICA;
+
+    pm->role_decided = true;
+    if (replica && promotion_holds(pm)) {
+        copy_addr(pm->former_addr, pm->config.replication.master_addr);
+        pm->heralding = true;
+        pm->herald_due_ms = 0;
+        nx_role_apply(pm, NX_ROLE_MASTER, "");
+        nx_known_load(pm);
+        nx_known_publish(pm);
+    }
+    if (is_master(pm) && leads_instead(pm, &identity->fence)) {
+        nx_fence_publish(pm->shm, &identity->fence, true);
+        say_fenced(&identity->fence);
+    }
+}
+
+bool nx_role_must_look(struct nx_postmaster *pm)
+{
+    if (pm->looked || !is_master(pm) || nx_fenced(pm->shm) ||
+        (pm->known.count == 0 && nx_peer_list_count(pm->config.replication.peers) == 0)) {
+        return false;
+    }
+    pm->looked = true;
+    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_LOOK};
+    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
+
+    if (rc < 0) {
+        nx_warn("no process to ask whether another node leads: %s", strerrordesc_np(-rc));
+    }
+    return rc == 0;
+}
+
+/* ---- what is in effect ---- */
+
+void nx_role_apply(struct nx_postmaster *pm, enum nx_role role, const char *master_addr)
+{
+    pm->config.replication.role = role;
+    (void)snprintf(pm->config.replication.master_addr, sizeof pm->config.replication.master_addr,
+                   "%s", master_addr);
+    nx_shared_publish_role(pm);
+}
+
+void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t epoch)
+{
+    struct nx_quorum_state *quorum = &pm->shm->quorum;
+
+    atomic_store_explicit(&quorum->epoch, epoch, memory_order_relaxed);
+    atomic_store_explicit(&quorum->offset, offset, memory_order_release);
+}
+
+/* ---- who leads instead ---- */
+
+static int parse_fence(const char *text, struct nx_fence *ret_fence)
+{
+    uint8_t node_id[16];
+
+    *ret_fence = (struct nx_fence){.epoch = 0};
+    if (sscanf(text, "%" SCNu64 " %36s %255s %255s", &ret_fence->epoch, ret_fence->node_id,
+               ret_fence->addr, ret_fence->http_addr) != 4 ||
+        nx_uuid_parse(ret_fence->node_id, node_id) < 0) {
+        return -EINVAL;
+    }
+    if (strcmp(ret_fence->addr, NO_ADDR) == 0) {
+        ret_fence->addr[0] = '\0';
+    }
+    if (strcmp(ret_fence->http_addr, NO_ADDR) == 0) {
+        ret_fence->http_addr[0] = '\0';
+    }
+    return 0;
+}
+
+/* Whether it tells more than what is known: a higher leader, or where that one is. */
+static bool is_news(const struct nx_fence *fence, const struct nx_fence *known)
+{
+    struct nx_epoch a = {.epoch = fence->epoch};
+    struct nx_epoch b = {.epoch = known->epoch};
+    int order;
+
+    (void)nx_uuid_parse(fence->node_id, a.node_id);
+    (void)nx_uuid_parse(known->node_id, b.node_id);
+    order = nx_epoch_compare(&a, &b);
+    return order > 0 || (order == 0 && fence->http_addr[0] != '\0' &&
+                         strcmp(fence->http_addr, known->http_addr) != 0);
+}
+
+int nx_role_fence(struct nx_postmaster *pm, const char *text)
+{
+    static struct nx_identity identity;
+    struct nx_fence fence;
+    int rc = parse_fence(text, &fence);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (!is_master(pm) || !leads_instead(pm, &fence)) {
+        return -ESTALE;
+    }
+    if (nx_fenced(pm->shm) && !is_news(&fence, &pm->dir.identity.fence)) {
+        return 0;
+    }
+    /* At once, whatever the disk does: not a write more. */
+    nx_fence_publish(pm->shm, &fence, true);
+    for (unsigned i = 0; i < NX_MAX_SLOTS; i++) {
+        nx_latch_ring(pm->shm, i);
+    }
+    say_fenced(&fence);
+    identity = pm->dir.identity;
+    identity.fence = fence;
+    rc = nx_identity_store(&pm->dir, &identity);
+    if (rc < 0) {
+        nx_error("the fence can't be stored in %s/identity: %s; it holds until this server ends",
+                 pm->dir.root, strerrordesc_np(-rc));
+    }
+    return rc;
+}
+
+/* ---- telling others ---- */
+
+static bool herald_wanted(const struct nx_postmaster *pm)
+{
+    return pm->heralding && pm->life == NX_LIFE_SERVING && is_master(pm) && !nx_fenced(pm->shm) &&
+           pm->change.kind == NX_ROLE_CHANGE_NONE && !pm->replication_stopped &&
+           pm->children[nx_process_slot(NX_KIND_PEERS, 0)].pid == 0;
+}
+
+void nx_role_run_due(struct nx_postmaster *pm)
+{
+    if (!herald_wanted(pm) || nx_now_ms() < pm->herald_due_ms) {
+        return;
+    }
+    pm->herald_due_ms = nx_now_ms() + HERALD_AGAIN_MS;
+    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_HERALD};
+    copy_addr(pm->peers_task.master_addr, pm->former_addr);
+    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
+
+    if (rc < 0) {
+        nx_warn("no process to tell the others that this node leads: %s", strerrordesc_np(-rc));
+    }
+}
+
+uint64_t nx_role_due_ms(const struct nx_postmaster *pm)
+{
+    return herald_wanted(pm) ? pm->herald_due_ms : 0;
+}

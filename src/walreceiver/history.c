@@ -1,0 +1,177 @@
+/* This node's history against its master's: what the Hello says of it, whether the master's is one to go on with,
+ * and what is saved of ours before a full sync replaces it. Runs in the walreceiver; owns nothing but files in
+ * DATA_DIR/diverged. A node never gives up anything for a master that leads in no higher epoch, unless it was
+ * told to by POST /replication/follow with force. */
+#include "common/log.h"
+#include "common/uuid_text.h"
+#include "storage/diverged.h"
+#include "walreceiver/walreceiver.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct nx_epochs ours;   /* up to r->last */
+static struct nx_epochs theirs; /* of the Welcome; empty: it doesn't say */
+
+void nx_history_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello)
+{
+    static uint8_t bytes[NX_EPOCHS_BYTES];
+
+    (void)nx_epochs_read(r->shm, r->last.offset, &ours);
+    hello->epochs = nx_slice_of(bytes, nx_epochs_encode(&ours, bytes));
+    hello->claim = nx_slice_of(ours.claim, ours.claim_length);
+}
+
+void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_UUID_TEXT])
+{
+    static const uint8_t nobody[NX_OP_NODE_ID];
+
+    ret_id[0] = '\0';
+    if (nx_epochs_decode(welcome->epochs, &theirs) == 0 && theirs.count > 0 &&
+        theirs.list[0].epoch == 1 && memcmp(theirs.list[0].node_id, nobody, sizeof nobody) != 0) {
+        nx_uuid_print(theirs.list[0].node_id, ret_id);
+    }
+}
+
+static bool forced(const struct nx_walreceiver *r)
+{
+    return atomic_load_explicit(&r->shm->control.follow_forced, memory_order_acquire) != 0;
+}
+
+/* How the master's leadership compares with that of our log: below 0: it is lower. */
+static int compare(const struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    if (ours.count > 0 && theirs.count > 0) {
+        return nx_epoch_compare(nx_epochs_last(&theirs), nx_epochs_last(&ours));
+    }
+    return welcome->epoch < r->last.epoch ? -1 : (welcome->epoch > r->last.epoch ? 1 : 0);
+}
+
+static void refuse_older(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    nx_receiver_refuse(r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BEHIND_REPLICA,
+                       "the master stands at offset %llu of epoch %llu, this node already at %llu "
+                       "of epoch %llu: it keeps its data; was the master restored from an older "
+                       "state? (POST /replication/follow with force gives up what is beyond it)",
+                       (unsigned long long)welcome->current_wal_offset,
+                       (unsigned long long)welcome->epoch, (unsigned long long)r->last.offset,
+                       (unsigned long long)r->last.epoch);
+}
+
+void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    uint64_t promised = atomic_load_explicit(&r->shm->control.promised_epoch, memory_order_acquire);
+    bool behind = welcome->current_wal_offset < r->last.offset;
+    int order;
+
+    if (nx_epochs_decode(welcome->epochs, &theirs) < 0) {
+        nx_receiver_refuse(r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
+                           "Welcome with an epoch history of %zu bytes that can't be read",
+                           welcome->epochs.length);
+        return;
+    }
+    if (promised > welcome->epoch) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_FENCED,
+            "the master leads in epoch %llu, and this node has promised epoch %llu to another one: it "
+            "follows no lower one until that begins, the promise is withdrawn (DELETE "
+            "/replication/promise), or it is told whom to follow (POST /replication/follow)",
+            (unsigned long long)welcome->epoch, (unsigned long long)promised);
+        return;
+    }
+    if (r->giving_up) {
+        if (welcome->current_wal_offset == 0) {
+            refuse_older(r, welcome); /* an empty master has nothing to give for it */
+        }
+        return;
+    }
+    (void)nx_epochs_read(r->shm, r->last.offset, &ours);
+    order = compare(r, welcome);
+    if (r->last.offset > 0 && (order < 0 || (behind && !(welcome->requires_full_sync && order > 0 &&
+                                                         welcome->current_wal_offset > 0)))) {
+        r->giving_up = forced(r);
+        refuse_older(r, welcome);
+        r->cause.slow = !r->giving_up;
+    }
+}
+
+/* The last entry that both have. False: nothing is given up that the master doesn't have. */
+static bool parts(struct nx_walreceiver *r,
+                  const struct nx_msg_welcome *welcome,
+                  uint64_t *ret_fork)
+{
+    (void)nx_epochs_read(r->shm, r->last.offset, &ours);
+    if (r->last.offset == 0) {
+        return false;
+    }
+    if (nx_epochs_fork(&ours, r->last.offset, &theirs, welcome->current_wal_offset, ret_fork)) {
+        return *ret_fork < r->last.offset;
+    }
+    *ret_fork = 0; /* not known to have anything in common */
+    return r->giving_up || r->last.epoch != welcome->epoch;
+}
+
+static bool asked_to_stop(void *arg)
+{
+    struct nx_walreceiver *r = arg;
+
+    nx_receiver_hear(r);
+    return nx_receiver_ended(r);
+}
+
+static void say_saved(const struct nx_walreceiver *r,
+                      uint64_t fork,
+                      const struct nx_diverged_saved *saved)
+{
+    if (saved->first > fork + 1) {
+        nx_warn(
+            "entries %llu to %llu, which are given up too, are no longer in the log and could not be "
+            "saved one by one",
+            (unsigned long long)fork + 1, (unsigned long long)saved->first - 1);
+    }
+    nx_warn(
+        "a full sync replaces what this node has: entries %llu to %llu of epoch %llu are not in the "
+        "master's history and are given up. They are kept in %s (GET /replication/diverged; POST "
+        "/import takes the file)",
+        (unsigned long long)fork + 1, (unsigned long long)r->last.offset,
+        (unsigned long long)r->last.epoch, saved->path);
+}
+
+void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    struct nx_stream stream;
+    struct nx_diverged_saved saved;
+    uint64_t fork;
+    int rc;
+
+    if (!parts(r, welcome, &fork)) {
+        return;
+    }
+    nx_stream_open(&stream, r->shm, r->process->state_root);
+    struct nx_diverged_options options = {
+        .data_dir = r->process->data_dir,
+        .stream = &stream,
+        .first = fork + 1,
+        .last = r->last,
+        .stop = asked_to_stop,
+        .arg = r,
+    };
+
+    nx_process_title(r->process, "saving entries %llu to %llu", (unsigned long long)fork + 1,
+                     (unsigned long long)r->last.offset);
+    r->health.held = true;
+    rc = nx_diverged_save(&options, &saved);
+    r->health.held = false;
+    nx_stream_close(&stream);
+    if (rc == 0) {
+        say_saved(r, fork, &saved);
+    } else if (rc != -ECANCELED) {
+        nx_receiver_refuse(
+            r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL,
+            "entries %llu to %llu, which a full sync would give up, can't be saved in %s/diverged: %s; "
+            "this node keeps its data until they can",
+            (unsigned long long)fork + 1, (unsigned long long)r->last.offset, r->process->data_dir,
+            strerrordesc_np(-rc));
+        r->cause.slow = true;
+    }
+}
