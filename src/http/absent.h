@@ -2,8 +2,8 @@
 #ifndef NX_HTTP_ABSENT_H
 #define NX_HTTP_ABSENT_H
 
+#include "common/json_out.h"
 #include "common/shm_layout.h"
-#include "http/json_out.h"
 
 struct http_worker;
 

@@ -1,9 +1,9 @@
 /* Runs in http workers. POST /batch: conditions and operations that become one log entry, all or
  * nothing. */
+#include "common/json_out.h"
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/json_in.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

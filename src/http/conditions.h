@@ -6,7 +6,7 @@
 
 #include "common/bytes.h"
 #include "common/submit.h"
-#include "http/text.h"
+#include "common/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

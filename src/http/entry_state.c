@@ -1,10 +1,10 @@
 /* Runs in http workers. GET /replication/entry/N?epoch=E: did my write stand? Answered from shared memory, and
  * for an entry that is no longer there from the WAL files. */
+#include "common/json_out.h"
 #include "common/quorum.h"
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/durability.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

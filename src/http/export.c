@@ -6,11 +6,11 @@
  * for 10 s is cut (the connection's write timeout). A cut stream lacks the final chunk. */
 #include "http/export.h"
 
+#include "common/json_out.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

@@ -1,8 +1,8 @@
 /* Runs in http workers. /health, /ready, /primary, /replica and the list of endpoints at /: open to
  * everybody, answered from shared memory alone. */
+#include "common/json_out.h"
 #include "common/synced.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

@@ -4,9 +4,9 @@
  * The answer comes when nothing is under way any more. Of several entries that fail the first in the
  * client's order counts: `imported` lines are stored without a gap, `line` is the first that may not
  * be; entries behind it may be stored too, and importing them again does no harm. */
+#include "common/json_out.h"
 #include "http/connection.h"
 #include "http/json_in.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

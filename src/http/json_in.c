@@ -1,8 +1,8 @@
 /* Runs in http workers. See json_in.h. */
 #include "http/json_in.h"
 
+#include "common/base64.h"
 #include "common/entry.h"
-#include "http/base64.h"
 #include "http/json_scan.h"
 
 #include <json-c/json.h>

@@ -5,9 +5,9 @@
 
 #include "common/bytes.h"
 #include "common/error_codes.h"
+#include "common/text.h"
 #include "http/conditions.h"
 #include "http/query.h"
-#include "http/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

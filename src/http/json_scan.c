@@ -1,7 +1,7 @@
 /* Runs in http workers. Pure; one pass, no allocation. See json_scan.h. */
 #include "http/json_scan.h"
 
-#include "http/json_out.h"
+#include "common/json_out.h"
 
 #include <errno.h>
 #include <stdbool.h>

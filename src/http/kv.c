@@ -1,8 +1,8 @@
 /* Runs in http workers. One key: GET, HEAD, PUT, DELETE /kv/{key}. */
+#include "common/json_out.h"
 #include "common/latch.h"
 #include "http/conditions.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

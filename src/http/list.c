@@ -1,8 +1,8 @@
 /* Runs in http workers. GET /kv: a page of keys in byte order, all at one offset. */
+#include "common/base64.h"
 #include "common/entry.h"
-#include "http/base64.h"
+#include "common/json_out.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

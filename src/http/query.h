@@ -3,7 +3,7 @@
 #define NX_HTTP_QUERY_H
 
 #include "common/bytes.h"
-#include "http/text.h"
+#include "common/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,13 +1,13 @@
 /* Runs in http workers. /replication/status, .../master/stats, .../replica/stats, .../replicas: each
  * figure is read from shared memory, where the process that counts it wrote it. */
 #include "common/advertised.h"
+#include "common/json_out.h"
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "common/shared_log.h"
 #include "common/synced.h"
 #include "http/absent.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

@@ -5,11 +5,11 @@
 
 #include "common/bytes.h"
 #include "common/entry.h"
+#include "common/text.h"
 #include "http/chunk_guard.h"
 #include "http/durability.h"
 #include "http/head_scan.h"
 #include "http/query.h"
-#include "http/text.h"
 
 #include <http_parser.h>
 #include <stdbool.h>

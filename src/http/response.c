@@ -1,9 +1,9 @@
 /* Runs in http workers. Writes the heads of answers and the problems; see response.h. */
 #include "http/response.h"
 
+#include "common/json_out.h"
 #include "common/log.h"
 #include "http/connection.h"
-#include "http/json_out.h"
 #include "http/router.h"
 #include "http/worker.h"
 #include "storage/file_io.h"

@@ -6,8 +6,8 @@
 #include "common/bytes.h"
 #include "common/error_codes.h"
 #include "common/shm_layout.h"
+#include "common/text.h"
 #include "http/query.h"
-#include "http/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,11 +4,11 @@
  * time: whoever comes meanwhile shares its answer. See snapshot_file.c for an archive's bytes. */
 #include "http/snapshot_api.h"
 
+#include "common/json_out.h"
 #include "common/log.h"
 #include "common/snapshot_job.h"
 #include "http/connection.h"
 #include "http/control_ask.h"
-#include "http/json_out.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"

@@ -11,8 +11,8 @@
 #define NX_HTTP_SUBMISSIONS_H
 
 #include "common/submit.h"
+#include "common/text.h"
 #include "http/durability.h"
-#include "http/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -6,11 +6,11 @@
 #include "common/process.h"
 #include "common/quorum.h"
 #include "common/submit.h"
+#include "common/text.h"
 #include "http/connection.h"
 #include "http/control_ask.h"
 #include "http/request.h"
 #include "http/submissions.h"
-#include "http/text.h"
 #include "storage/state.h"
 #include "storage/view.h"
 

@@ -1,7 +1,7 @@
 /* JSON in both directions, and base64: what is refused, and that what goes out comes back the same. */
-#include "http/base64.h"
+#include "common/base64.h"
+#include "common/json_out.h"
 #include "http/json_in.h"
-#include "http/json_out.h"
 #include "http/json_scan.h"
 
 #include <check.h>

@@ -1,5 +1,5 @@
-/* Runs in http workers. Pure functions; see base64.h. */
-#include "http/base64.h"
+/* Pure functions; see base64.h. */
+#include "common/base64.h"
 
 #include <errno.h>
 #include <stdbool.h>

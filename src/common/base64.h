@@ -1,9 +1,9 @@
 /* RFC 4648 base64: the plain alphabet in JSON (key_base64, value_base64), the one that is safe in a
  * query for cursors. */
-#ifndef NX_HTTP_BASE64_H
-#define NX_HTTP_BASE64_H
+#ifndef NX_COMMON_BASE64_H
+#define NX_COMMON_BASE64_H
 
-#include "http/text.h"
+#include "common/text.h"
 
 #include <stddef.h>
 #include <stdint.h>

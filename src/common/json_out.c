@@ -1,7 +1,7 @@
-/* Runs in http workers. Pure functions over a text; see json_out.h. */
-#include "http/json_out.h"
+/* Pure functions over a text; see json_out.h. */
+#include "common/json_out.h"
 
-#include "http/base64.h"
+#include "common/base64.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* A growing buffer of bytes, for what has no bound known beforehand: bodies, JSON, operations. It is
  * kept and used again, so that the common request allocates nothing. */
-#ifndef NX_HTTP_TEXT_H
-#define NX_HTTP_TEXT_H
+#ifndef NX_COMMON_TEXT_H
+#define NX_COMMON_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>

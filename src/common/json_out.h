@@ -7,11 +7,11 @@
  *
  * A name of NULL stands for an element of an array (or the document itself). Memory that runs short
  * shows as text->failed. */
-#ifndef NX_HTTP_JSON_OUT_H
-#define NX_HTTP_JSON_OUT_H
+#ifndef NX_COMMON_JSON_OUT_H
+#define NX_COMMON_JSON_OUT_H
 
 #include "common/bytes.h"
-#include "http/text.h"
+#include "common/text.h"
 
 #include <stdbool.h>
 #include <stddef.h>

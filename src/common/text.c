@@ -1,5 +1,5 @@
-/* Runs in http workers. A buffer that grows by doubling; see text.h. */
-#include "http/text.h"
+/* A buffer that grows by doubling; see text.h. */
+#include "common/text.h"
 
 #include <stdlib.h>
 #include <string.h>
