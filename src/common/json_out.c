@@ -203,6 +203,13 @@ void nx_json_raw(struct json *json, const char *name, const struct text *value)
     nx_text_add(json->out, value->data, value->length);
 }
 
+static void put_base64(struct text *out, struct nx_slice value)
+{
+    put_char(out, '"');
+    nx_base64_encode(out, value.data, value.length, BASE64_PLAIN);
+    put_char(out, '"');
+}
+
 void nx_json_bytes(struct json *json, const char *name, struct nx_slice value)
 {
     if (nx_utf8_valid(value)) {
@@ -211,7 +218,11 @@ void nx_json_bytes(struct json *json, const char *name, struct nx_slice value)
         return;
     }
     begin(json, name, "_base64");
-    put_char(json->out, '"');
-    nx_base64_encode(json->out, value.data, value.length, BASE64_PLAIN);
-    put_char(json->out, '"');
+    put_base64(json->out, value);
+}
+
+void nx_json_base64(struct json *json, const char *name, struct nx_slice value)
+{
+    begin(json, name, "");
+    put_base64(json->out, value);
 }

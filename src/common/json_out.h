@@ -39,6 +39,8 @@ void nx_json_thousandths(struct json *json, const char *name, uint64_t value);
 void nx_json_raw(struct json *json, const char *name, const struct text *value);
 /* Bytes of a client: "name" when they are UTF-8, else "name_base64". */
 void nx_json_bytes(struct json *json, const char *name, struct nx_slice value);
+/* Any bytes in base64, under a name that says so. */
+void nx_json_base64(struct json *json, const char *name, struct nx_slice value);
 
 /* True when the bytes are well-formed UTF-8 (no surrogates, no overlong forms). */
 bool nx_utf8_valid(struct nx_slice bytes);

@@ -1,6 +1,8 @@
 /* Runs in http workers. POST /import: NDJSON in, log entries out, in constant memory: lines are read as
  * they come, gathered into entries, and reading stops while enough entries are under way.
  *
+ * A line stores a key or deletes it; deleting one that isn't there is done without an entry.
+ *
  * The answer comes when nothing is under way any more. Of several entries that fail the first in the
  * client's order counts: `imported` lines are stored without a gap, `line` is the first that may not
  * be; entries behind it may be stored too, and importing them again does no harm. */
@@ -37,8 +39,10 @@
 struct under_way {
     uint64_t first_line; /* its first line, blank ones before it not counted */
     uint64_t lines;      /* that it holds */
-    uint64_t offset;     /* 0: not stored */
+    uint64_t offset;     /* of its log entry; without one: what it was judged on */
     bool finished;
+    bool done;   /* what its lines say is so */
+    bool logged; /* there was something to do */
 };
 
 struct import {
@@ -159,9 +163,9 @@ static void count_settled(struct import *import)
         const struct under_way *entry = entry_at(import, import->settled);
 
         import->settled++;
-        if (entry->offset > 0 && !(import->failed && import->problem.line <= entry->first_line)) {
+        if (entry->done && !(import->failed && import->problem.line <= entry->first_line)) {
             import->imported += entry->lines;
-            import->entries_stored++;
+            import->entries_stored += entry->logged ? 1 : 0;
             import->offset = entry->offset;
         }
     }
@@ -175,7 +179,9 @@ static void entry_done(struct connection *connection,
     struct under_way *entry = entry_at(import, number);
 
     entry->finished = true;
-    if (completion->status == NX_SUBMIT_DONE) {
+    entry->logged = completion->status == NX_SUBMIT_DONE;
+    entry->done = entry->logged || completion->status == NX_SUBMIT_NOTHING;
+    if (entry->done) {
         entry->offset = completion->offset;
         import->epoch = completion->epoch;
     } else {
@@ -221,10 +227,15 @@ static void submit(struct connection *connection, struct import *import)
 
 /* ---- lines ---- */
 
-static void add_line(struct connection *connection, struct import *import)
+static void add_line(struct connection *connection, struct import *import, bool delete)
 {
-    struct nx_op op = {.kind = NX_OP_PUT, .key = import->item.key, .value = import->item.value};
-    size_t size = nx_op_encoded_size(&op);
+    struct nx_op op = {.kind = delete ? NX_OP_DELETE : NX_OP_PUT, .key = import->item.key};
+    size_t size;
+
+    if (!delete) {
+        op.value = import->item.value;
+    }
+    size = nx_op_encoded_size(&op);
 
     if (import->gathered > 0 && import->ops.length + size > ENTRY_BYTES) {
         submit(connection, import);
@@ -266,6 +277,7 @@ static void take_line(struct connection *connection, struct import *import, stru
     struct json_object *object = NULL;
     struct json_fault fault;
     char place[PLACE_SIZE];
+    bool delete;
 
     import->line_number++;
     if (line.length > 0 && line.data[line.length - 1] == '\r') {
@@ -279,10 +291,10 @@ static void take_line(struct connection *connection, struct import *import, stru
         fail_line(import, import->line_number, fault.code, fault.message);
         return;
     }
-    if (nx_json_put_of(object, place, max_value, &import->item, &fault) < 0) {
+    if (nx_json_line_of(object, place, max_value, &import->item, &delete, &fault) < 0) {
         fail_line(import, import->line_number, fault.code, fault.message);
     } else {
-        add_line(connection, import);
+        add_line(connection, import, delete);
     }
     json_object_put(object);
 }

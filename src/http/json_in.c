@@ -222,6 +222,51 @@ int nx_json_put_of(struct json_object *object,
     return 0;
 }
 
+/* The members of a line that deletes: "delete" is true, and nothing says what to store. */
+static int check_delete(struct json_object *object,
+                        struct json_object *delete,
+                        const char *place,
+                        struct json_fault *fault)
+{
+    static const char *const of_puts[] = {"value", "value_base64", "ttl", "expires_at"};
+
+    if (!json_object_is_type(delete, json_type_boolean) || !json_object_get_boolean(delete)) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON,
+                             "%s: \"delete\" can only be true; a line without it stores a value.",
+                             place);
+    }
+    for (size_t i = 0; i < sizeof of_puts / sizeof of_puts[0]; i++) {
+        if (json_object_object_get_ex(object, of_puts[i], NULL)) {
+            return nx_json_fault(fault, NX_ERROR_BAD_JSON,
+                                 "%s has \"delete\" and \"%s\"; a line deletes a key or stores it.",
+                                 place, of_puts[i]);
+        }
+    }
+    return 0;
+}
+
+int nx_json_line_of(struct json_object *object,
+                    const char *place,
+                    size_t max_value,
+                    struct json_put *put,
+                    bool *ret_delete,
+                    struct json_fault *fault)
+{
+    static const char known[] = "key key_base64 value value_base64 ttl expires_at delete";
+    struct json_object *delete = NULL;
+    int rc = nx_json_only(object, known, place, fault);
+
+    if (rc < 0) {
+        return rc;
+    }
+    *ret_delete = json_object_object_get_ex(object, "delete", &delete);
+    if (!*ret_delete) {
+        return nx_json_put_of(object, place, max_value, put, fault);
+    }
+    rc = check_delete(object, delete, place, fault);
+    return rc < 0 ? rc : nx_json_key_of(object, known, place, put, fault);
+}
+
 void nx_json_put_free(struct json_put *put)
 {
     nx_text_free(&put->key_decoded);

@@ -70,6 +70,13 @@ int nx_json_put_of(struct json_object *object,
                    size_t max_value,
                    struct json_put *put,
                    struct json_fault *fault);
+/* A line of /import: a put, or {"key", "delete": true} (*ret_delete; put->value is not set then). */
+int nx_json_line_of(struct json_object *object,
+                    const char *place,
+                    size_t max_value,
+                    struct json_put *put,
+                    bool *ret_delete,
+                    struct json_fault *fault);
 /* A key alone ({"key"} of a delete or a condition); `known` as in nx_json_only. */
 int nx_json_key_of(struct json_object *object,
                    const char *known,
