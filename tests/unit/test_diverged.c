@@ -1,9 +1,11 @@
 /* Entries that are given up are saved whole or not at all, once, and are found again. */
+#include "http/json_in.h"
 #include "shm_fixture.h"
 #include "storage/diverged.h"
 #include "wal_fixture.h"
 
 #include <check.h>
+#include <json-c/json.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -260,6 +262,55 @@ START_TEST(operations_become_lines)
         "{\"offset\":3,\"epoch\":1,\"keys\":[\"b\",\"a\",\"c\"],\"keys_base64\":[\"/gE=\"]}\n"
         "{\"offset\":4,\"epoch\":1,\"keys\":[],\"keys_base64\":[\"/w==\"]}\n"
         "{\"offset\":5,\"epoch\":1,\"keys\":[\"session\"]}\n");
+}
+END_TEST
+
+/* The line that `text` begins with, as POST /import reads it, is this operation; text goes on behind it. */
+static void assert_taken(const char **text, const struct nx_op *op)
+{
+    struct json_tokener *tokener = nx_json_tokener();
+    struct nx_slice line = nx_slice_of(*text, strcspn(*text, "\n"));
+    struct json_put item = {.key = {NULL, 0}};
+    struct json_object *object;
+    struct json_fault fault;
+    bool delete;
+
+    ck_assert_ptr_nonnull(tokener);
+    ck_assert_int_eq(nx_json_parse(tokener, line, &object, &fault), 0);
+    ck_assert_int_eq(nx_json_line_of(object, "Line", NX_MAX_VALUE, &item, &delete, &fault), 0);
+    ck_assert_int_eq(delete, op->kind == NX_OP_DELETE);
+    ck_assert(nx_slice_equal(item.key, op->key));
+    ck_assert(delete || nx_slice_equal(item.value, op->value));
+    json_object_put(object);
+    json_tokener_free(tokener);
+    nx_json_put_free(&item);
+    *text += line.length + 1;
+}
+
+START_TEST(import_takes_the_lines)
+{
+    static char bytes[256];
+    static char found[256 << 10];
+    struct nx_op ops[2 * 256 + 1];
+    const char *text = found;
+    uint32_t count = 0;
+
+    for (unsigned i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        ops[count] = put("", "");
+        ops[count].key = nx_slice_of(bytes + i, 1);
+        ops[count++].value = nx_slice_of(bytes, i);
+        ops[count] = deletion("");
+        ops[count++].key = nx_slice_of(bytes, i + 1);
+    }
+    ops[count++] = put("\xf0\x9f\x90\x98", "\xe2\x82\xac\"\\/\x7f");
+    append_ops(ops, count);
+    save(1);
+    ck_assert_int_eq(nx_file_read_text(AT_FDCWD, saved.path, found, sizeof found), 0);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_taken(&text, &ops[i]);
+    }
+    ck_assert_str_eq(text, "");
 }
 END_TEST
 
@@ -668,6 +719,7 @@ static Suite *make_suite(void)
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, operations_become_lines);
+    tcase_add_test(tcase, import_takes_the_lines);
     tcase_add_test(tcase, an_epoch_gives_no_operation);
     tcase_add_test(tcase, the_name_tells_the_range);
     tcase_add_test(tcase, they_are_the_owners_alone);
