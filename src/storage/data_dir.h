@@ -5,6 +5,7 @@
  *     DATA_DIR/current        symlink to data-N
  *     DATA_DIR/replaced-N     a data-N that a full sync has replaced, on its way out
  *     DATA_DIR/snapshots      snapshot_files.h
+ *     DATA_DIR/diverged       diverged.h
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
  *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>"; of what there is, the lines of epoch 1's leader

@@ -123,6 +123,15 @@ static void say_saved(const struct nx_walreceiver *r,
                       uint64_t fork,
                       const struct nx_diverged_saved *saved)
 {
+    if (saved->count == 0) {
+        nx_warn(
+            "a full sync replaces what this node has: entries %llu to %llu of epoch %llu are not in the "
+            "master's history and are given up. They are no longer in the log, and could not be saved "
+            "one by one",
+            (unsigned long long)fork + 1, (unsigned long long)r->last.offset,
+            (unsigned long long)r->last.epoch);
+        return;
+    }
     if (saved->first > fork + 1) {
         nx_warn(
             "entries %llu to %llu, which are given up too, are no longer in the log and could not be "
