@@ -211,6 +211,7 @@ class Deaths(NexusTestCase):
             wait_until(lambda: writers.count() > before + 200, 30, "writes")  # noqa: B023
             pid = node.kill_child(kind)
             node.wait_replaced(kind, pid)
+            replica.wait_status(connected=True)
         writers.stop()
         replica.wait_offset(max(writers.acked.values()), 30)
         self.assertEqual(master.export(), replica.export())

@@ -132,10 +132,20 @@ START_TEST(the_offset_only_rises)
     nx_quorum_raise(shm, 10);
     nx_quorum_raise(shm, 5);
     ck_assert_uint_eq(nx_quorum_offset(shm), 10);
-    nx_quorum_hear(shm, NX_COMMIT_QUORUM, 1, 7);
+    nx_quorum_hear(shm, NX_COMMIT_QUORUM, 0, 7);
     ck_assert_uint_eq(nx_quorum_offset(shm), 10);
     nx_quorum_raise(shm, 11);
     ck_assert_uint_eq(nx_quorum_offset(shm), 11);
+}
+END_TEST
+
+START_TEST(another_epochs_offset_is_of_another_history)
+{
+    nx_quorum_hear(shm, NX_COMMIT_QUORUM, 1, 100);
+    nx_quorum_hear(shm, NX_COMMIT_QUORUM, 2, 96);
+    ck_assert_uint_eq(nx_quorum_offset(shm), 96);
+    nx_quorum_hear(shm, NX_COMMIT_QUORUM, 2, 95);
+    ck_assert_uint_eq(nx_quorum_offset(shm), 96);
 }
 END_TEST
 
@@ -193,6 +203,7 @@ int main(void)
     tcase_add_test(tcase, a_confirmation_is_as_old_as_the_oldest_answer_needed);
     tcase_add_test(tcase, all_places_can_be_taken);
     tcase_add_test(tcase, the_offset_only_rises);
+    tcase_add_test(tcase, another_epochs_offset_is_of_another_history);
     tcase_add_test(tcase, committed_is_what_the_mode_says);
     tcase_add_test(tcase, a_replica_starts_with_its_state_but_not_with_what_it_had_to_merge);
     tcase_add_test(tcase, a_sync_master_is_confirmed_when_the_quorum_has_what_it_found);
