@@ -123,6 +123,9 @@ int nx_epoch_compare(const struct nx_epoch *a, const struct nx_epoch *b)
     if (a->epoch != b->epoch) {
         return a->epoch < b->epoch ? -1 : 1;
     }
+    if (nx_epoch_same(a, b)) {
+        return 0;
+    }
     return memcmp(a->node_id, b->node_id, sizeof a->node_id);
 }
 

@@ -8,6 +8,7 @@
 #include "walreceiver/walreceiver.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static struct nx_epochs ours;   /* up to r->last */
@@ -27,8 +28,11 @@ void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_
     static const uint8_t nobody[NX_OP_NODE_ID];
 
     ret_id[0] = '\0';
-    if (nx_epochs_decode(welcome->epochs, &theirs) == 0 && theirs.count > 0 &&
-        theirs.list[0].epoch == 1 && memcmp(theirs.list[0].node_id, nobody, sizeof nobody) != 0) {
+    if (welcome->epochs.length == 0 && welcome->epoch == 1) { /* nothing is logged there yet */
+        (void)snprintf(ret_id, NX_UUID_TEXT, "%.36s", (const char *)welcome->master_id.data);
+    } else if (nx_epochs_decode(welcome->epochs, &theirs) == 0 && theirs.count > 0 &&
+               theirs.list[0].epoch == 1 &&
+               memcmp(theirs.list[0].node_id, nobody, sizeof nobody) != 0) {
         nx_uuid_print(theirs.list[0].node_id, ret_id);
     }
 }

@@ -44,17 +44,13 @@ bool nx_epoch_noted(const struct walwriter *w)
            nx_epochs_led_by(&w->epochs, w->shm->control.node_id);
 }
 
-/* Epoch 1 has no entry: who leads in it is this node, or the one that the cluster's id came with. */
+/* Epoch 1 has no entry: who leads in it came with the cluster's id. */
 static void note_first(struct walwriter *w, const struct nx_entry_header *header)
 {
-    bool replica =
-        atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) == NX_NODE_REPLICA;
-    const char *leader = replica || w->shm->control.first_node_id[0] != '\0'
-                             ? w->shm->control.first_node_id
-                             : w->shm->control.node_id;
     struct nx_epoch first = {.epoch = header->epoch, .first_offset = header->offset};
 
-    (void)nx_uuid_parse(leader, first.node_id); /* not known: zeros */
+    /* Not known: zeros. */
+    (void)nx_uuid_parse(w->shm->control.first_node_id, first.node_id);
     w->epochs_changed = nx_epochs_add(&w->epochs, &first, NULL) == 0 || w->epochs_changed;
 }
 

@@ -37,7 +37,6 @@ NOT_BUILT = {
     "replication.tls_cert_file": "/run/cert.pem",
     "replication.tls_key_file": "/run/key.pem",
     "replication.tls_ca_file": "/run/ca.pem",
-    "replication.peers": "a.example.com:15474",
 }
 
 # What a bad value's message must say, by kind of value.
