@@ -1,0 +1,131 @@
+/* A starting master looks whether another node leads by now: it asks all peers and the replicas that it has had, and
+ * has itself fenced before it serves anybody. Runs in the peers process. */
+#include "common/known_replicas.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/peer_list.h"
+#include "peers/http_ask.h"
+#include "peers/peers.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MOST_ASKED  (NX_MOST_PEERS + NX_MAX_REPLICAS)
+#define RECOVERY_MS 5 /* between looks whether the log is recovered */
+
+static struct nx_http_ask asks[MOST_ASKED];
+static char addrs[MOST_ASKED][NX_ADDR_TEXT];
+static unsigned asked;
+
+/* ---- whom ---- */
+
+static void add(const char *addr)
+{
+    for (unsigned i = 0; i < asked; i++) {
+        if (strcmp(addrs[i], addr) == 0) {
+            return;
+        }
+    }
+    if (addr[0] != '\0' && asked < MOST_ASKED) {
+        (void)snprintf(addrs[asked++], NX_ADDR_TEXT, "%s", addr);
+    }
+}
+
+static void choose(const struct nx_peers *peers)
+{
+    static struct nx_known_replica known[NX_MAX_REPLICAS];
+    const char *list = peers->process->config->replication.peers;
+    unsigned count = nx_known_replicas(peers->shm, known);
+    char addr[NX_ADDR_TEXT];
+
+    while (asked < NX_MOST_PEERS && nx_peer_list_next(&list, addr)) {
+        add(addr);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        nx_peers_copy_addr(known[i].http_addr, addr);
+        add(addr);
+    }
+}
+
+/* ---- what they say ---- */
+
+/* Our epoch is known once the walwriter has recovered the log. False: we shall stop. */
+static bool await_epoch(struct nx_peers *peers)
+{
+    const nx_atomic_u64 *epoch = &peers->shm->log.epoch;
+
+    while ((peers->self.epoch = atomic_load_explicit(epoch, memory_order_acquire)) == 0 &&
+           !nx_process_stopping(peers->process)) {
+        (void)nx_loop_sleep(&peers->loop, RECOVERY_MS);
+    }
+    return !nx_process_stopping(peers->process);
+}
+
+static unsigned gather(struct nx_peer_seen *ret_seen)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < asked; i++) {
+        struct nx_peer_seen *seen = &ret_seen[count];
+
+        if (asks[i].status == 200 &&
+            nx_status_parse(asks[i].reply, asks[i].length, addrs[i], &seen->status) == 0) {
+            seen->addr = addrs[i];
+            count++;
+        }
+    }
+    return count;
+}
+
+static void log_leaders(const struct nx_peers *peers,
+                        const struct nx_peer_seen *seen,
+                        unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct nx_peer_status *status = &seen[i].status;
+
+        if (nx_peer_leads_instead(status, &peers->self)) {
+            nx_warn("node %s at %s is %s in epoch %" PRIu64
+                    ", this node was master in epoch %" PRIu64 ": it leads no longer",
+                    status->node_id, seen[i].addr,
+                    status->role == NX_NODE_MASTER ? (status->fenced ? "a fenced master" : "master")
+                                                   : "no master, but",
+                    status->epoch, peers->self.epoch);
+        }
+    }
+}
+
+static void judge(struct nx_peers *peers)
+{
+    static struct nx_peer_seen seen[MOST_ASKED];
+    char text[2 * NX_ADDR_TEXT + 64];
+    unsigned count = gather(seen);
+
+    log_leaders(peers, seen, count);
+    nx_info("%u of %u other nodes have answered who leads", count, asked);
+    if (nx_leader_choose(seen, count, &peers->self, text, sizeof text)) {
+        (void)nx_peers_fence(peers, text);
+    }
+}
+
+void nx_peers_look(struct nx_peers *peers)
+{
+    choose(peers);
+    if (asked > 0) {
+        nx_process_title(peers->process, "asking %u nodes who leads", asked);
+    }
+    for (unsigned i = 0; i < asked; i++) {
+        asks[i].path = NX_STATUS_PATH;
+        nx_http_ask_begin(&peers->loop, &asks[i], addrs[i], NX_ASK_MS);
+    }
+    if (nx_loop_run(&peers->loop) && (asked == 0 || await_epoch(peers))) {
+        if (asked > 0) {
+            judge(peers);
+        }
+        (void)nx_peers_tell(peers, NX_CONTROL_LOOKED, 0, 0, NULL);
+    }
+    for (unsigned i = 0; i < asked; i++) {
+        nx_http_ask_end(&asks[i]);
+    }
+}

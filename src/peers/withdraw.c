@@ -1,0 +1,80 @@
+/* Promises for a promotion that is not to be are taken back: who has made one follows no master of a lower epoch
+ * until then. Runs in the peers process, as the end of a refused promotion. */
+#include "common/latch.h"
+#include "common/log.h"
+#include "common/peer_list.h"
+#include "peers/http_ask.h"
+#include "peers/peers.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define BACKOFF_FIRST 100
+#define BACKOFF_MOST  5000
+#define ENOUGH_MS     600000
+
+void nx_peers_promise_body(const struct nx_peers *peers, uint64_t epoch, char *text, size_t cap)
+{
+    (void)snprintf(text, cap, "{\"epoch\": %" PRIu64 ", \"node_id\": \"%s\"}", epoch,
+                   peers->self.node_id);
+}
+
+/* One round. How many haven't heard it; those that have are marked. */
+static unsigned tell_all(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)
+{
+    static struct nx_http_ask asks[NX_MOST_PEERS];
+    unsigned left = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (list[i].epoch != 0) {
+            asks[i].method = NX_ASK_DELETE;
+            asks[i].path = NX_PROMISE_PATH;
+            nx_peers_promise_body(peers, list[i].epoch, asks[i].body, sizeof asks[i].body);
+            nx_http_ask_begin(&peers->loop, &asks[i], list[i].addr, NX_ASK_MS);
+        }
+    }
+    (void)nx_loop_run(&peers->loop);
+    for (unsigned i = 0; i < count; i++) {
+        /* A node that refuses has no such promise, or none any more. */
+        if (asks[i].status >= 200 && asks[i].status < 500) {
+            list[i].epoch = 0;
+        }
+        left += list[i].epoch != 0 ? 1 : 0;
+        nx_http_ask_end(&asks[i]);
+    }
+    return left;
+}
+
+/* Sleeps whatever the postmaster says, but for a STOP. */
+static void pause_for(struct nx_peers *peers, uint64_t ms)
+{
+    uint64_t until = nx_now_ms() + ms;
+    uint64_t now;
+
+    while ((now = nx_now_ms()) < until && !nx_process_stopping(peers->process)) {
+        (void)nx_loop_sleep(&peers->loop, until - now);
+    }
+}
+
+void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)
+{
+    uint64_t until = nx_now_ms() + ENOUGH_MS;
+    uint64_t backoff = BACKOFF_FIRST;
+    unsigned left;
+
+    nx_process_title(peers->process, "withdrawing promises");
+    while ((left = tell_all(peers, list, count)) > 0 && nx_now_ms() < until &&
+           !nx_process_stopping(peers->process)) {
+        pause_for(peers, backoff);
+        backoff = backoff * 2 < BACKOFF_MOST ? backoff * 2 : BACKOFF_MOST;
+    }
+    for (unsigned i = 0; left > 0 && i < count; i++) {
+        if (list[i].epoch != 0) {
+            nx_warn(
+                "the promise of %s for epoch %" PRIu64 " could not be withdrawn: if it made one, "
+                "it follows no master of a lower epoch until a promotion, or until it is told to "
+                "(POST /replication/follow)",
+                list[i].addr, list[i].epoch);
+        }
+    }
+}
