@@ -78,6 +78,19 @@ static unsigned gather(struct nx_peer_seen *ret_seen)
     return count;
 }
 
+static const char *what_it_is(const struct nx_peer_status *status)
+{
+    switch (status->role) {
+    case NX_NODE_MASTER:
+        return status->fenced ? "fenced master" : "master";
+    case NX_NODE_REPLICA:
+        return "replica";
+    case NX_NODE_STANDALONE:
+        break;
+    }
+    return "standalone";
+}
+
 static void log_leaders(const struct nx_peers *peers,
                         const struct nx_peer_seen *seen,
                         unsigned count)
@@ -86,12 +99,10 @@ static void log_leaders(const struct nx_peers *peers,
         const struct nx_peer_status *status = &seen[i].status;
 
         if (nx_peer_leads_instead(status, &peers->self)) {
-            nx_warn("node %s at %s is %s in epoch %" PRIu64
-                    ", this node was master in epoch %" PRIu64 ": it leads no longer",
-                    status->node_id, seen[i].addr,
-                    status->role == NX_NODE_MASTER ? (status->fenced ? "a fenced master" : "master")
-                                                   : "no master, but",
-                    status->epoch, peers->self.epoch);
+            nx_warn("another node leads: %s %s at %s is in epoch %" PRIu64
+                    ", this node was master in epoch %" PRIu64,
+                    what_it_is(status), status->node_id, seen[i].addr, status->epoch,
+                    peers->self.epoch);
         }
     }
 }
