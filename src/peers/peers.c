@@ -74,11 +74,13 @@ static int await_done(struct nx_peers *peers)
 
 int nx_peers_fence(struct nx_peers *peers, const char *text)
 {
+    static struct nx_log_limit limit; /* a herald asks again and again */
     int rc = nx_peers_tell(peers, NX_CONTROL_FENCE, 0, 0, text) ? await_done(peers) : -ECANCELED;
 
     if (rc < 0 && rc != -ECANCELED && rc != -ESTALE) {
-        nx_error("the postmaster has not stored that another node leads (%s): %s", text,
-                 strerrordesc_np(-rc));
+        nx_log_limited(&limit, NX_LOG_ERROR,
+                       "the postmaster has not stored that another node leads (%s): %s", text,
+                       strerrordesc_np(-rc));
     }
     return rc;
 }
