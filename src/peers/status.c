@@ -185,7 +185,7 @@ int nx_promise_parse(const char *text, size_t length, struct nx_peer_promise *re
 {
     struct json_object *object = parse(text, length);
     struct json_object *success = NULL;
-    struct nx_peer_promise promise;
+    struct nx_peer_promise promise = {.node_id = ""};
     bool good;
 
     if (object == NULL) {

@@ -14,6 +14,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,9 +31,9 @@
 #define CLUSTER "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 #define OTHER   "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
 
-#define WAIT_MS     30000
-#define MOST_NODES  8
-#define MOST_ANSWER 4
+#define WAIT_MS      30000
+#define MOST_NODES   8
+#define MOST_ANSWERS 32 /* of all nodes together */
 
 static struct nx_config config;
 static struct nx_process process;
@@ -53,8 +54,8 @@ static unsigned node_count;
 
 /* ---- other nodes ---- */
 
-/* A place where nobody answers yet: connections to it wait. */
-static inline struct node *node_listen(void)
+/* A place where nothing listens yet. */
+static inline struct node *node_refusing(void)
 {
     struct node *node = &nodes[node_count++];
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -65,19 +66,17 @@ static inline struct node *node_listen(void)
     node->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     ck_assert_int_ge(node->listener, 0);
     ck_assert_int_eq(bind(node->listener, (struct sockaddr *)&addr, sizeof addr), 0);
-    ck_assert_int_eq(listen(node->listener, 64), 0);
     ck_assert_int_eq(getsockname(node->listener, (struct sockaddr *)&addr, &length), 0);
     (void)snprintf(node->addr, sizeof node->addr, "127.0.0.1:%u", (unsigned)ntohs(addr.sin_port));
     return node;
 }
 
-/* A place where nothing listens. */
-static inline struct node *node_refusing(void)
+/* A place where nobody answers yet: connections to it wait. */
+static inline struct node *node_listen(void)
 {
-    struct node *node = node_listen();
+    struct node *node = node_refusing();
 
-    close(node->listener);
-    node->listener = -1;
+    ck_assert_int_eq(listen(node->listener, 64), 0);
     return node;
 }
 
@@ -129,7 +128,7 @@ static inline bool node_fork(struct node *node, int *ret_pipe)
 {
     int pair[2];
 
-    ck_assert_int_eq(pipe(pair), 0);
+    ck_assert_int_eq(pipe2(pair, O_CLOEXEC), 0);
     node->pid = fork();
     ck_assert_int_ge(node->pid, 0);
     if (node->pid == 0) {
@@ -187,11 +186,11 @@ static inline void expect_asked(struct node *node, const char *line, unsigned ti
 /* A whole HTTP answer; static. */
 static inline const char *http_answer(int status, const char *body)
 {
-    static char texts[MOST_NODES * MOST_ANSWER][4096];
+    static char texts[MOST_ANSWERS][4096];
     static unsigned used;
     char *text = texts[used++];
 
-    ck_assert_uint_le(used, MOST_NODES * MOST_ANSWER);
+    ck_assert_uint_le(used, MOST_ANSWERS);
     (void)snprintf(
         text, sizeof texts[0],
         "HTTP/1.1 %d X\r\nContent-Length: %zu\r\nContent-Type: application/json\r\n\r\n%s", status,
@@ -358,6 +357,7 @@ static inline int run_suite(const char *name, void (*add)(TCase *tests), int arg
     int failed;
 
     nx_process_title_init(argc, argv);
+    (void)signal(SIGPIPE, SIG_IGN); /* as the postmaster's children have it */
     tcase_add_checked_fixture(tests, peers_setup, peers_teardown);
     add(tests);
     suite_add_tcase(suite, tests);

@@ -181,22 +181,13 @@ END_TEST
 START_TEST(a_former_master_that_comes_back)
 {
     struct node *master = node_refusing();
-    struct node *again = node_listen();
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    static const int on = 1;
 
     former(master);
     start_job(NX_PEERS_HERALD);
-    (void)poll(NULL, 0, 120); /* some rounds */
-    close(again->listener);
-    memcpy(again->addr, master->addr, sizeof again->addr);
-    addr.sin_port = htons((uint16_t)strtoul(strchr(master->addr, ':') + 1, NULL, 10));
-    again->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(setsockopt(again->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
-    ck_assert_int_eq(bind(again->listener, (struct sockaddr *)&addr, sizeof addr), 0);
-    ck_assert_int_eq(listen(again->listener, 64), 0);
-    serve_error(again, NX_WIRE_ERROR_FENCED);
-    expect_asked(again, hello_text(), 1);
+    (void)poll(NULL, 0, 120); /* some rounds, or none on a busy machine */
+    ck_assert_int_eq(listen(master->listener, 64), 0);
+    serve_error(master, NX_WIRE_ERROR_FENCED);
+    expect_asked(master, hello_text(), 1);
     expect_end();
 }
 END_TEST
