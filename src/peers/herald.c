@@ -158,7 +158,7 @@ static void prepare(struct nx_peers *peers)
     struct nx_position position = nx_peers_position(peers);
 
     peers->self.epoch = position.epoch;
-    nx_epochs_read(peers->shm, position.offset, &epochs);
+    (void)nx_epochs_read(peers->shm, position.offset, &epochs); /* without it: the next round */
     nx_advertised_own(config->http.advertised_addr, config->http.bind_addr, http_addr);
     nx_advertised_own(config->replication.advertised_addr, config->replication.bind_addr,
                       advertised_addr);

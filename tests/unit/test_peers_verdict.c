@@ -58,6 +58,7 @@ static int judged(void)
     nx_promotion_judge(&promotion, &verdict);
     ck_assert_uint_lt(strlen(verdict.text), NX_CONTROL_TEXT);
     if (verdict.status == 0) {
+        ck_assert_uint_le(strlen(verdict.text), 3900);
         (void)snprintf(whole, sizeof whole, "{%s}", verdict.text);
         answer = json_tokener_parse(whole);
         ck_assert_msg(answer != NULL, "no JSON: %s", whole);
