@@ -33,7 +33,8 @@ enum nx_control_type {
                           * address or ->": that node leads, and this one does no longer. Answered by DONE
                           * when it is stored: status 0, or -errno; -ESTALE: it leads in no higher epoch */
     NX_CONTROL_VERDICT, /* peers: of NX_PEERS_ASK: status 0: go on with epoch arg, text = members of the
-                          * answer (JSON); -ECANCELED: refused, as above */
+                          * answer (JSON); -ECANCELED: refused, as above. Answered by DONE when the epoch has
+                          * begun, or status < 0: it doesn't, and promises are to be withdrawn */
     NX_CONTROL_LOOKED, /* peers: NX_PEERS_LOOK is done */
     /* postmaster to child */
     NX_CONTROL_SETTLE, /* walwriter: commit all that was submitted; DONE, arg = the message's */

@@ -19,6 +19,7 @@
 #define MASTER_MS      250
 #define DEAD_MASTER_MS 10 /* of one that has been found dead already */
 #define ROUNDS         3
+#define COMMIT_MS      60000 /* for the epoch to begin, once nothing speaks against it */
 
 static struct nx_promotion promotion;
 static struct nx_promotion_verdict verdict;
@@ -363,7 +364,8 @@ void nx_peers_ask(struct nx_peers *peers)
     for (unsigned i = 0; i < promotion.count; i++) {
         nx_http_ask_end(&asks[i]);
     }
-    if (whole && verdict.status < 0 && !promotion.dry_run) {
+    if (whole && !promotion.dry_run && promotion.count > 0 &&
+        (verdict.status < 0 || nx_peers_await_done(peers, COMMIT_MS) < 0)) {
         nx_peers_withdraw(peers, withdrawals, promotion.count);
     }
 }

@@ -53,12 +53,12 @@ bool nx_peers_tell(struct nx_peers *peers,
     return rc == 0;
 }
 
-static int await_done(struct nx_peers *peers)
+int nx_peers_await_done(struct nx_peers *peers, uint64_t most_ms)
 {
     struct nx_process *process = peers->process;
     struct pollfd pollfd = {.fd = process->control.fd, .events = POLLIN};
     struct nx_control_message reply;
-    uint64_t until = nx_now_ms() + FENCE_MS;
+    uint64_t until = nx_now_ms() + most_ms;
     uint64_t now;
 
     while ((now = nx_now_ms()) < until && !nx_process_stopping(process)) {
@@ -75,7 +75,9 @@ static int await_done(struct nx_peers *peers)
 int nx_peers_fence(struct nx_peers *peers, const char *text)
 {
     static struct nx_log_limit limit; /* a herald asks again and again */
-    int rc = nx_peers_tell(peers, NX_CONTROL_FENCE, 0, 0, text) ? await_done(peers) : -ECANCELED;
+    int rc = nx_peers_tell(peers, NX_CONTROL_FENCE, 0, 0, text)
+                 ? nx_peers_await_done(peers, FENCE_MS)
+                 : -ECANCELED;
 
     if (rc < 0 && rc != -ECANCELED && rc != -ESTALE) {
         nx_log_limited(&limit, NX_LOG_ERROR,

@@ -47,6 +47,9 @@ bool nx_peers_tell(struct nx_peers *peers,
                    uint64_t arg,
                    const char *text);
 
+/* Waits for the postmaster's DONE. Its status; -ECANCELED: we shall stop; -ETIMEDOUT. */
+int nx_peers_await_done(struct nx_peers *peers, uint64_t most_ms);
+
 /* Has the postmaster fence this node: text as of NX_CONTROL_FENCE. Waits until that is stored. 0; -ECANCELED: we
  * shall stop; -ETIMEDOUT; or what the postmaster says (-ESTALE: that node leads in no higher epoch). */
 int nx_peers_fence(struct nx_peers *peers, const char *text);

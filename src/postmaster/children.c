@@ -424,7 +424,8 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
     if (kind == NX_KIND_PEERS && pm->life == NX_LIFE_STARTING && pm->role_decided) {
         serve(pm);
     }
-    if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0) {
+    if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0 &&
+        !dismissed) {
         pm->heralding = false; /* everybody has heard */
     }
     nx_role_child_gone(pm, kind);

@@ -30,10 +30,22 @@ static void answer_to(const struct nx_postmaster *pm,
     (void)nx_control_send(pm->children[slot].control_fd, NX_CONTROL_DONE, status, ticket, text);
 }
 
+/* Whoever gathered promises for a promotion hears what became of it. */
+static void tell_asker(const struct nx_postmaster *pm, int status)
+{
+    const struct nx_child *peers = &pm->children[nx_process_slot(NX_KIND_PEERS, 0)];
+
+    if (pm->change.kind == NX_ROLE_CHANGE_PROMOTE && peers->pid != 0) {
+        (void)nx_control_send(peers->control_fd, NX_CONTROL_DONE, status, 0, NULL);
+    }
+}
+
 /* Ends the change with its answer; what was sent away comes back. */
 static void answer(struct nx_postmaster *pm, int status, const char *text)
 {
     struct nx_role_change *change = &pm->change;
+
+    tell_asker(pm, status);
 
     if (change->pid != 0 && pm->children[change->slot].pid == change->pid) {
         answer_to(pm, change->slot, change->ticket, status, text);

@@ -20,7 +20,10 @@ void nx_history_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello)
 
     (void)nx_epochs_read(r->shm, r->last.offset, &ours);
     hello->epochs = nx_slice_of(bytes, nx_epochs_encode(&ours, bytes));
-    hello->claim = nx_slice_of(ours.claim, ours.claim_length);
+    /* That another node leads is told to whoever should know. That this one led is no claim any more: it follows. */
+    if (!nx_epochs_led_by(&ours, r->shm->control.node_id)) {
+        hello->claim = nx_slice_of(ours.claim, ours.claim_length);
+    }
 }
 
 void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_UUID_TEXT])
