@@ -158,6 +158,10 @@ void nx_config_defaults(struct nx_config *ret_config);
  * -ENOENT: no such key; -ENOSPC: cap is too small (NX_PATH_SIZE never is). */
 int nx_config_text(const struct nx_config *config, const char *name, char *text, size_t cap);
 
+/* Whether this is plainly the node's own replication address: the same host and port, or this machine by another
+ * name. */
+bool nx_config_is_own_address(const struct nx_config *config, const char *addr);
+
 /* The word of a role: "master". */
 const char *nx_role_name(enum nx_role role);
 const char *nx_mode_name(enum nx_mode mode);

@@ -27,17 +27,15 @@ static bool is_loopback_host(const char *host)
     return strcasecmp(host, "localhost") == 0;
 }
 
-/* Where it is plainly visible: the same host and port, or this machine by another name. */
-static bool is_own_address(const struct nx_config *config)
+bool nx_config_is_own_address(const struct nx_config *config, const char *addr)
 {
     struct nx_net_addr master;
     struct nx_net_addr own;
 
-    if (nx_net_parse(config->replication.master_addr, &master) < 0 ||
-        nx_net_parse(config->replication.bind_addr, &own) < 0) {
+    if (nx_net_parse(addr, &master) < 0 || nx_net_parse(config->replication.bind_addr, &own) < 0) {
         return false;
     }
-    if (strcasecmp(config->replication.master_addr, config->replication.advertised_addr) == 0) {
+    if (strcasecmp(addr, config->replication.advertised_addr) == 0) {
         return true;
     }
     return master.port == own.port && (strcasecmp(master.host, own.host) == 0 ||
@@ -69,7 +67,7 @@ static void check_role(const struct nx_config *config, struct nx_config_report *
                         "%sreplication.role = replica needs replication.master_addr: the master's "
                         "host:port, such as 10.0.0.1:15475",
                         where_set(report, "replication", "role"));
-    } else if (is_own_address(config)) {
+    } else if (nx_config_is_own_address(config, config->replication.master_addr)) {
         nx_config_error(
             report,
             "%sreplication.master_addr = %s is this node's own replication address; name "

@@ -2,7 +2,7 @@
 #include "common/error_codes.h"
 
 #include <assert.h>
-#include <stddef.h>
+#include <string.h>
 
 struct row {
     unsigned status;
@@ -36,6 +36,17 @@ const char *nx_error_name(enum nx_error error)
 const char *nx_error_title(enum nx_error error)
 {
     return row_of(error)->title;
+}
+
+bool nx_error_of_name(const char *name, size_t length, enum nx_error *ret_error)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strlen(rows[i].name) == length && memcmp(rows[i].name, name, length) == 0) {
+            *ret_error = (enum nx_error)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 bool nx_error_retryable(enum nx_error error)

@@ -205,5 +205,5 @@ void nx_handle_replica_forget(struct connection *connection)
         return;
     }
     nx_uuid_canonical(named, id);
-    (void)nx_control_ask_for(connection, NX_CONTROL_FORGET, id, respond);
+    (void)nx_control_ask_for(connection, NX_CONTROL_FORGET, 0, id, respond);
 }

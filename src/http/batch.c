@@ -3,6 +3,7 @@
 #include "common/json_out.h"
 #include "http/conditions.h"
 #include "http/connection.h"
+#include "http/history.h"
 #include "http/json_in.h"
 #include "http/node.h"
 #include "http/response.h"
@@ -26,7 +27,8 @@ struct batch {
     struct text ops;
     struct json_put item; /* the one being read */
     uint32_t op_count;
-    uint64_t highest_epoch; /* that a condition names */
+    const struct nx_http_history *history; /* once a condition names an epoch */
+    struct client_offset foreign; /* the first that may not be of this history; epoch 0: none */
     struct json_fault fault;
 };
 
@@ -143,6 +145,21 @@ static int read_ops(struct batch *batch, struct json_object *object)
 
 /* ---- conditions ---- */
 
+/* One look at the history serves all conditions. */
+static void judge_history(struct batch *batch, const struct client_offset *wanted)
+{
+    uint64_t fork;
+
+    if (wanted->epoch == 0 || batch->foreign.epoch > 0) {
+        return;
+    }
+    if ((batch->history == NULL &&
+         nx_http_history_now(batch->connection->worker->shm, &batch->history) < 0) ||
+        nx_http_history_judge(batch->history, wanted, &fork) != NX_HISTORY_HELD) {
+        batch->foreign = *wanted;
+    }
+}
+
 static int read_condition(struct batch *batch, struct json_object *condition, size_t index)
 {
     char place[PLACE_SIZE];
@@ -154,9 +171,7 @@ static int read_condition(struct batch *batch, struct json_object *condition, si
         nx_json_offset_of(condition, "offset", place, &list.tags[0], &batch->fault) < 0) {
         return -EINVAL;
     }
-    if (list.tags[0].epoch > batch->highest_epoch) {
-        batch->highest_epoch = list.tags[0].epoch;
-    }
+    judge_history(batch, &list.tags[0]);
     if (!nx_tags_condition(&batch->request->conditions, batch->item.key, &list, false)) {
         return short_of_memory(batch);
     }
@@ -343,17 +358,17 @@ static void batch_done(struct connection *connection,
     case NX_SUBMIT_OVERLOADED:
     case NX_SUBMIT_DISK_FULL:
     case NX_SUBMIT_MAP_FULL:
-    case NX_SUBMIT_FENCED:
     case NX_SUBMIT_READ_ONLY:
     case NX_SUBMIT_BAD_FRAME:
     case NX_SUBMIT_TOO_LARGE:
     case NX_SUBMIT_DAMAGED:
     case NX_SUBMIT_NO_QUORUM:
+    case NX_SUBMIT_FENCED:
     case NX_SUBMIT_UNCONFIRMED:
     case NX_SUBMIT_UNSETTLED:
     case NX_SUBMIT_STOPPED:
     case NX_SUBMIT_DRAINING:
-        nx_write_problem(completion, &problem);
+        nx_write_problem(connection->worker->shm, completion, &problem);
         nx_respond_problem(connection, &problem);
         break;
     }
@@ -402,7 +417,7 @@ void nx_handle_batch(struct connection *connection)
 
     if (read_batch(&batch) < 0) {
         nx_refuse(connection, batch.fault.code, "%s Nothing was written.", batch.fault.message);
-    } else if (nx_node_check_epoch(connection, batch.highest_epoch)) {
+    } else if (nx_http_history_check(connection, &batch.foreign, 1, false)) {
         if (batch.op_count == 0) {
             answer_without_ops(connection);
         } else {

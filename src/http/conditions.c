@@ -138,16 +138,6 @@ bool nx_tag_listed(struct nx_slice value, struct nx_slice tag, bool weak)
     return false;
 }
 
-uint64_t nx_tags_epoch(const struct tag_list *list)
-{
-    uint64_t epoch = 0;
-
-    for (uint32_t i = 0; i < list->count; i++) {
-        epoch = list->tags[i].epoch > epoch ? list->tags[i].epoch : epoch;
-    }
-    return epoch;
-}
-
 bool nx_tags_condition(struct text *out,
                        struct nx_slice key,
                        const struct tag_list *list,

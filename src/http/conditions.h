@@ -42,9 +42,6 @@ bool nx_tags_match(const struct tag_list *list, uint64_t version);
  * doesn't matter; else such a tag is never the same. For resources whose tags are no versions. */
 bool nx_tag_listed(struct nx_slice value, struct nx_slice tag, bool weak);
 
-/* Highest epoch that a tag names; 0 when none does. */
-uint64_t nx_tags_epoch(const struct tag_list *list);
-
 /* Appends the condition that `key` is (If-Match) or isn't (none_match: If-None-Match) of the list, as
  * the walwriter judges it. False when memory is short. */
 bool nx_tags_condition(struct text *out,

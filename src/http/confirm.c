@@ -2,6 +2,7 @@
  * their deadlines are seen. See submissions.h for their way, durability.h for what they wait for. */
 #include "http/confirm.h"
 
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "http/node.h"
@@ -134,6 +135,15 @@ bool nx_confirm_gate(struct http_worker *worker, struct submission *submission)
     return true;
 }
 
+/* With what those at the gate are refused at once; DONE: they may wait. */
+static enum nx_submit_status gate_closed(const struct http_worker *worker)
+{
+    if (nx_fenced(worker->shm)) {
+        return NX_SUBMIT_FENCED;
+    }
+    return nx_node_replication_stopped(worker->shm) ? NX_SUBMIT_STOPPED : NX_SUBMIT_DONE;
+}
+
 /* Refuses, or drops, the first at the gate. */
 static void refuse_gated(struct http_worker *worker, enum nx_submit_status status)
 {
@@ -149,12 +159,13 @@ static void refuse_gated(struct http_worker *worker, enum nx_submit_status statu
 static bool poll_gated(struct http_worker *worker)
 {
     struct submissions *submissions = &worker->submissions;
+    enum nx_submit_status closed = gate_closed(worker);
     struct submission *submission;
     bool any = false;
 
     while ((submission = STAILQ_FIRST(&submissions->gated)) != NULL) {
-        if (submission->owner == NULL || nx_node_replication_stopped(worker->shm)) {
-            refuse_gated(worker, NX_SUBMIT_STOPPED);
+        if (submission->owner == NULL || closed != NX_SUBMIT_DONE) {
+            refuse_gated(worker, closed);
             continue;
         }
         if (!nx_durability_possible(worker)) {
@@ -249,7 +260,8 @@ bool nx_confirm_due(struct http_worker *worker)
     struct submissions *submissions = &worker->submissions;
 
     return (!TAILQ_EMPTY(&submissions->confirming) && next_confirmed(worker) != NULL) ||
-           (!STAILQ_EMPTY(&submissions->gated) && nx_durability_possible(worker));
+           (!STAILQ_EMPTY(&submissions->gated) &&
+            (gate_closed(worker) != NX_SUBMIT_DONE || nx_durability_possible(worker)));
 }
 
 uint64_t nx_confirm_quorum_wanted(const struct http_worker *worker)

@@ -80,10 +80,11 @@ static const struct stream ask_stream = {
 
 bool nx_control_ask_for(struct connection *connection,
                         enum nx_control_type type,
+                        int32_t status,
                         const char *text,
                         nx_control_request_reply *reply)
 {
-    struct nx_control_message question = question_of(type, 0, text);
+    struct nx_control_message question = question_of(type, status, text);
     int rc = send_question(connection->worker, &question,
                            (struct nx_control_ask){.one = reply, .connection = connection});
 

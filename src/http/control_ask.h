@@ -1,7 +1,7 @@
 /* Questions of this worker to the postmaster, over the control channel: each has a ticket, and the
  * postmaster's DONE names it. A request that asks waits for its answer:
  *
- *     if (nx_control_ask_for(connection, NX_CONTROL_..., NULL, on_reply)) { return; } // else it is answered
+ *     if (nx_control_ask_for(connection, NX_CONTROL_..., 0, NULL, on_reply)) { return; } // else it is answered
  *
  * and what must be shared by many requests asks by nx_control_ask. */
 #ifndef NX_HTTP_CONTROL_ASK_H
@@ -46,6 +46,7 @@ int nx_control_ask(struct http_worker *worker,
 /* Asks for a request, which waits; its client may go meanwhile. False: it was answered, with 503. */
 bool nx_control_ask_for(struct connection *connection,
                         enum nx_control_type type,
+                        int32_t status,
                         const char *text,
                         nx_control_request_reply *reply);
 

@@ -2,9 +2,11 @@
  * worker's row. See durability.h. */
 #include "http/durability.h"
 
+#include "common/fence.h"
 #include "common/known_replicas.h"
 #include "common/latch.h"
 #include "http/connection.h"
+#include "http/fenced.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
@@ -226,7 +228,14 @@ bool nx_durability_leads(struct connection *connection)
     struct request *request = connection->request;
     nx_atomic_u64 *wanted = &nx_worker_row(worker)->confirm_wanted_us;
 
-    if (!request->linearizable || request->led || !nx_quorum_rules(worker->shm)) {
+    if (!request->linearizable) {
+        return true;
+    }
+    if (nx_fenced(worker->shm)) {
+        nx_fenced_refuse(connection, "A linearizable read is answered by that node only.");
+        return false;
+    }
+    if (request->led || !nx_quorum_rules(worker->shm)) {
         return true;
     }
     if (request->asked_us == 0 && nx_node_replication_stopped(worker->shm)) {

@@ -5,6 +5,7 @@
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/durability.h"
+#include "http/history.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
@@ -49,29 +50,47 @@ static const char *not_here(struct http_worker *worker, uint64_t epoch)
 
 /* Whether this node can know of that epoch at all. A later one than its own is another master's: only a replica,
  * which may still hear of it, has an answer. False: answered. */
-static bool check_epoch(struct connection *connection, uint64_t epoch)
+static bool check_epoch(struct connection *connection, const struct client_offset *wanted)
 {
-    return nx_node_role(connection->worker->shm) == NX_NODE_REPLICA ||
-           nx_node_check_epoch(connection, epoch);
+    struct nx_shm *shm = connection->worker->shm;
+
+    if (nx_node_role(shm) == NX_NODE_REPLICA || wanted->epoch <= nx_node_epoch(shm)) {
+        return true;
+    }
+    nx_http_history_refuse(connection, wanted, nx_node_durable(shm));
+    return false;
+}
+
+static bool of_another_history(struct http_worker *worker, const struct client_offset *wanted)
+{
+    const struct nx_http_history *history;
+    uint64_t fork;
+
+    return nx_http_history_now(worker->shm, &history) == 0 &&
+           nx_http_history_judge(history, wanted, &fork) == NX_HISTORY_CHANGED;
 }
 
 /* NULL: answered. */
-static const char *judge(struct connection *connection, uint64_t offset, uint64_t epoch)
+static const char *judge(struct connection *connection, const struct client_offset *wanted)
 {
     struct http_worker *worker = connection->worker;
     uint64_t found = 0;
     int rc;
 
-    if (!check_epoch(connection, epoch)) {
+    if (!check_epoch(connection, wanted)) {
         return NULL;
     }
-    if (offset > nx_node_durable(worker->shm) || epoch > nx_node_epoch(worker->shm)) {
-        return not_here(worker, epoch);
+    if (wanted->offset > nx_node_durable(worker->shm) ||
+        wanted->epoch > nx_node_epoch(worker->shm)) {
+        return not_here(worker, wanted->epoch);
     }
-    if (epoch == 0) {
-        return standing(worker, offset);
+    if (wanted->epoch == 0) {
+        return standing(worker, wanted->offset);
     }
-    rc = epoch_of(worker, offset, &found);
+    if (of_another_history(worker, wanted)) {
+        return "given_up"; /* also where the entry itself is no longer kept */
+    }
+    rc = epoch_of(worker, wanted->offset, &found);
     if (rc == -ENOENT) {
         return "history_gone";
     }
@@ -79,7 +98,7 @@ static const char *judge(struct connection *connection, uint64_t offset, uint64_
         nx_refuse_read(connection, rc);
         return NULL;
     }
-    return found == epoch ? standing(worker, offset) : "given_up";
+    return found == wanted->epoch ? standing(worker, wanted->offset) : "given_up";
 }
 
 /* ---- the endpoint ---- */
@@ -133,7 +152,8 @@ void nx_handle_entry_state(struct connection *connection)
     if (!nx_node_check_serving(connection, "answers no more")) {
         return;
     }
-    state = judge(connection, wanted.offset, epoch > 0 ? epoch : wanted.epoch);
+    wanted.epoch = epoch > 0 ? epoch : wanted.epoch;
+    state = judge(connection, &wanted);
     if (state != NULL) {
         respond(connection, state, wanted.offset);
     }

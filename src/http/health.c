@@ -1,5 +1,6 @@
 /* Runs in http workers. /health, /ready, /primary, /replica and the list of endpoints at /: open to
  * everybody, answered from shared memory alone. */
+#include "common/fence.h"
 #include "common/json_out.h"
 #include "common/synced.h"
 #include "http/connection.h"
@@ -77,6 +78,7 @@ static void judge_ready(struct nx_shm *shm, uint64_t max_lag, struct verdict *ve
     bool not_synced = nx_never_synced(shm);
 
     add_reason(verdict, nx_node_phase(shm) == NX_PHASE_STARTING, "starting");
+    add_reason(verdict, nx_fenced(shm), "fenced");
     add_reason(verdict, not_synced, "not_synced");
     add_reason(verdict, !not_synced && catching_up(shm), "catching_up");
     add_reason(verdict, nx_node_lag(shm) > max_lag, "lag");
@@ -124,6 +126,7 @@ void nx_handle_primary(struct connection *connection)
     add_reason(&verdict, nx_node_role(shm) == NX_NODE_REPLICA, "not_primary");
     add_reason(&verdict, nx_node_phase(shm) == NX_PHASE_STARTING, "starting");
     add_reason(&verdict, nx_node_phase(shm) == NX_PHASE_DRAINING, "draining");
+    add_reason(&verdict, nx_fenced(shm), "fenced");
     respond_verdict(connection, &verdict);
 }
 

@@ -187,7 +187,7 @@ static void entry_done(struct connection *connection,
     } else {
         struct problem problem = {.has_offset = false};
 
-        nx_write_problem(completion, &problem);
+        nx_write_problem(connection->worker->shm, completion, &problem);
         fail(import, entry->first_line, &problem);
     }
     count_settled(import);

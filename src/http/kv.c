@@ -3,6 +3,7 @@
 #include "common/latch.h"
 #include "http/conditions.h"
 #include "http/connection.h"
+#include "http/history.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
@@ -47,7 +48,18 @@ static bool read_condition(struct connection *connection,
                   name, NX_MAX_TAGS);
         return false;
     }
-    return nx_node_check_epoch(connection, nx_tags_epoch(ret_list));
+    return true;
+}
+
+/* Judged after the read: what it saw is then all within the history, so that a version of another one can't
+ * equal it. */
+static bool check_history(struct connection *connection, const struct read_conditions *conditions)
+{
+    return (!conditions->match_given || nx_http_history_check(connection, conditions->match.tags,
+                                                              conditions->match.count, true)) &&
+           (!conditions->none_match_given ||
+            nx_http_history_check(connection, conditions->none_match.tags,
+                                  conditions->none_match.count, true));
 }
 
 static void respond_absent(struct connection *connection, uint64_t read_offset)
@@ -173,12 +185,10 @@ void nx_handle_kv_get(struct connection *connection)
     }
     rc = nx_view_get(connection->worker->view, request->key.data, request->key.length,
                      request->parser.method == HTTP_GET, &item, &read_offset);
-    if (rc == 0) {
-        answer_read(connection, &conditions, &item, read_offset);
-    } else if (rc == -ENOENT) {
-        answer_read(connection, &conditions, NULL, read_offset);
-    } else {
+    if (rc < 0 && rc != -ENOENT) {
         nx_refuse_read(connection, rc);
+    } else if (check_history(connection, &conditions)) {
+        answer_read(connection, &conditions, rc == 0 ? &item : NULL, read_offset);
     }
 }
 
@@ -207,7 +217,7 @@ static void respond_refused(struct connection *connection, const struct nx_compl
         respond_mismatch(connection, completion->actual, completion->offset, completion->epoch);
         return;
     }
-    nx_write_problem(completion, &problem);
+    nx_write_problem(connection->worker->shm, completion, &problem);
     nx_respond_problem(connection, &problem);
 }
 

@@ -2,11 +2,13 @@
  * See node.h. */
 #include "http/node.h"
 
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "common/synced.h"
 #include "http/connection.h"
 #include "http/durability.h"
+#include "http/fenced.h"
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
@@ -69,6 +71,15 @@ bool nx_node_replication_stopped(const struct nx_shm *shm)
     return atomic_load_explicit(&shm->control.replication_stopped, memory_order_acquire) != 0;
 }
 
+void nx_node_cluster_id(const struct nx_shm *shm, char ret_id[NX_UUID_TEXT])
+{
+    ret_id[0] = '\0';
+    if (atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) != 0) {
+        memcpy(ret_id, shm->control.cluster_id, NX_UUID_TEXT);
+        ret_id[NX_UUID_TEXT - 1] = '\0';
+    }
+}
+
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
 {
     char address[NX_ADDR_TEXT];
@@ -111,14 +122,9 @@ bool nx_node_check_serving(struct connection *connection, const char *refuses)
 
 static void refuse_read_only(struct connection *connection, const char *why)
 {
-    char master[NX_ADDR_TEXT + 8];
-    bool known = nx_node_master_url(connection->worker->shm, master, sizeof master);
-    struct problem problem = {
-        .code = NX_ERROR_READ_ONLY_REPLICA,
-        .master = known ? master : NULL,
-    };
+    struct problem problem = {.code = NX_ERROR_READ_ONLY_REPLICA};
 
-    if (known) {
+    if (nx_node_master_url(connection->worker->shm, problem.master, sizeof problem.master)) {
         snprintf(problem.message, sizeof problem.message,
                  "%s Send it to the master, at the URL under 'master'.", why);
     } else {
@@ -204,8 +210,14 @@ bool nx_node_check_writable(struct connection *connection)
         refuse_read_only(connection, "This node is a replica and takes no writes.");
         return false;
     }
-    return nx_node_check_serving(connection, "takes no more writes") &&
-           nx_durability_take(connection);
+    if (!nx_node_check_serving(connection, "takes no more writes")) {
+        return false;
+    }
+    if (nx_fenced(connection->worker->shm)) {
+        nx_fenced_refuse(connection, NX_FENCED_WRITE);
+        return false;
+    }
+    return nx_durability_take(connection);
 }
 
 bool nx_node_check_role(struct connection *connection, enum nx_node_role wanted)
@@ -221,23 +233,13 @@ bool nx_node_check_role(struct connection *connection, enum nx_node_role wanted)
     return false;
 }
 
-bool nx_node_check_epoch(struct connection *connection, uint64_t epoch)
+bool nx_node_check_replicates(struct connection *connection)
 {
-    struct nx_shm *shm = connection->worker->shm;
-    struct problem problem = {
-        .code = NX_ERROR_HISTORY_CHANGED,
-        .has_offset = true,
-        .offset = nx_node_durable(shm),
-        .epoch = nx_node_epoch(shm),
-    };
-
-    if (epoch <= problem.epoch) {
+    if (nx_node_role(connection->worker->shm) != NX_NODE_STANDALONE) {
         return true;
     }
-    snprintf(problem.message, sizeof problem.message,
-             "The offset is of epoch %" PRIu64 ", which this node's history does not hold (its own "
-             "epoch is %" PRIu64 ").",
-             epoch, problem.epoch);
-    nx_respond_problem(connection, &problem);
+    nx_refuse(connection, NX_ERROR_WRONG_ROLE,
+              "This endpoint is for masters and replicas only; this node is standalone: set "
+              "replication.role and restart it to have it replicate.");
     return false;
 }

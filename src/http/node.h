@@ -31,6 +31,9 @@ bool nx_node_connected(struct nx_shm *shm);
 /* True when replication was stopped by POST /replication/stop. */
 bool nx_node_replication_stopped(const struct nx_shm *shm);
 
+/* The cluster that it belongs to; "" until it does. */
+void nx_node_cluster_id(const struct nx_shm *shm, char ret_id[NX_UUID_TEXT]);
+
 /* "http://host:port" of the master into text; false when it isn't known. */
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap);
 
@@ -41,7 +44,7 @@ bool nx_node_check_writable(struct connection *connection);
 bool nx_node_check_serving(struct connection *connection, const char *refuses);
 /* That the node has this role. */
 bool nx_node_check_role(struct connection *connection, enum nx_node_role wanted);
-/* The epoch of an offset that a client gave (0: none given). */
-bool nx_node_check_epoch(struct connection *connection, uint64_t epoch);
+/* That it is a master or a replica. */
+bool nx_node_check_replicates(struct connection *connection);
 
 #endif

@@ -1,6 +1,7 @@
 /* Runs in http workers. /replication/status, .../master/stats, .../replica/stats, .../replicas: each
  * figure is read from shared memory, where the process that counts it wrote it. */
 #include "common/advertised.h"
+#include "common/fence.h"
 #include "common/json_out.h"
 #include "common/latch.h"
 #include "common/quorum.h"
@@ -101,7 +102,7 @@ static bool connected(struct nx_shm *shm)
     }
     switch (nx_node_role(shm)) {
     case NX_NODE_MASTER:
-        return nx_node_phase(shm) != NX_PHASE_STARTING; /* it listens */
+        return nx_node_phase(shm) != NX_PHASE_STARTING && !nx_fenced(shm); /* it listens */
     case NX_NODE_REPLICA:
         return nx_node_connected(shm);
     case NX_NODE_STANDALONE:
@@ -114,6 +115,9 @@ static const char *state_name(struct nx_shm *shm)
 {
     if (nx_node_phase(shm) == NX_PHASE_STARTING) {
         return "starting";
+    }
+    if (nx_fenced(shm)) {
+        return "fenced";
     }
     if (!running(shm)) {
         return "stopped";
@@ -233,15 +237,13 @@ void nx_handle_replication_status(struct connection *connection)
     struct nx_shm *shm = worker->shm;
     struct text *text = &worker->json;
     struct json json = nx_json_of(text);
-    char cluster_id[NX_UUID_TEXT] = "";
+    char cluster_id[NX_UUID_TEXT];
     uint64_t offset;
     uint64_t epoch;
     uint32_t crc;
 
     nx_log_position(shm, &offset, &epoch, &crc);
-    if (atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) != 0) {
-        copy_string(cluster_id, shm->control.cluster_id, sizeof cluster_id);
-    }
+    nx_node_cluster_id(shm, cluster_id);
     nx_text_reset(text, SIZE_MAX);
     nx_json_open(&json, NULL, '{');
     put_guide_fields(&json, worker, offset);

@@ -1,5 +1,5 @@
-/* Runs in http workers. What changes replication: POST /replication/stop. The postmaster does it; the answer
- * is its word. */
+/* Runs in http workers. POST /replication/stop. The postmaster does it; the answer is its word. See promote.c,
+ * follow.c and promise.c for what changes the node's role. */
 #include "http/connection.h"
 #include "http/control_ask.h"
 #include "http/node.h"
@@ -18,10 +18,7 @@ static void on_stopped(struct connection *connection, const struct nx_control_me
 
 void nx_handle_replication_stop(struct connection *connection)
 {
-    if (nx_node_role(connection->worker->shm) == NX_NODE_STANDALONE) {
-        nx_refuse(connection, NX_ERROR_WRONG_ROLE,
-                  "This endpoint is for masters and replicas only; this node is standalone.");
-        return;
+    if (nx_node_check_replicates(connection)) {
+        (void)nx_control_ask_for(connection, NX_CONTROL_STOP_REPLICATION, 0, NULL, on_stopped);
     }
-    (void)nx_control_ask_for(connection, NX_CONTROL_STOP_REPLICATION, NULL, on_stopped);
 }

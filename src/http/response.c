@@ -237,6 +237,8 @@ static void put_problem(struct text *text, const struct problem *problem)
     nx_json_string(&json, "message", problem->message);
     if (problem->has_offset) {
         nx_json_u64(&json, "offset", problem->offset);
+    }
+    if (problem->has_offset || problem->has_epoch) {
         nx_json_u64(&json, "epoch", problem->epoch);
     }
     if (problem->has_progress) {
@@ -248,7 +250,7 @@ static void put_problem(struct text *text, const struct problem *problem)
     if (nx_error_retryable(problem->code)) {
         nx_json_bool(&json, "retryable", true);
     }
-    if (problem->master != NULL) {
+    if (problem->master[0] != '\0') {
         nx_json_string(&json, "master", problem->master);
     }
     if (problem->failed != NULL) {
@@ -306,6 +308,10 @@ void nx_refuse_too_large(struct connection *connection)
     if (request->route->body == ROUTE_BODY_VALUE) {
         nx_refuse(connection, NX_ERROR_VALUE_TOO_LARGE,
                   "The value is above http.max_value_size (%zu bytes).", request->body_most);
+    } else if (request->route->body == ROUTE_BODY_SMALL) {
+        nx_refuse(connection, NX_ERROR_VALUE_TOO_LARGE,
+                  "The body is above %zu bytes; this endpoint takes one small JSON object.",
+                  request->body_most);
     } else {
         nx_refuse(connection, NX_ERROR_BATCH_TOO_LARGE,
                   "The body is above %zu bytes; send the operations in several batches, or use "

@@ -48,13 +48,16 @@ void nx_respond_piece(struct connection *connection, struct nx_slice piece);
 /* The answer is complete. */
 void nx_respond_end(struct connection *connection);
 
+#define NX_MASTER_URL (NX_ADDR_TEXT + 8) /* "http://host:port", NUL included */
+
 /* A problem and what helps to solve it. Zero it, set code and message, then what applies. */
 struct problem {
     enum nx_error code;
     char message[NX_MESSAGE_SIZE];
     bool has_offset;
     uint64_t offset;
-    uint64_t seen; /* Nexus-Offset, where offset is a key's version; 0: offset is both */
+    uint64_t seen;  /* Nexus-Offset, where offset is another one; 0: offset is both */
+    bool has_epoch; /* where there is no offset: the epoch alone */
     uint64_t epoch;
     uint64_t
         check_offset; /* of an entry that may or may not stand: 'check' is where to ask; 0: none */
@@ -65,9 +68,9 @@ struct problem {
     uint64_t entries;
     unsigned retry_after; /* seconds; 0: one where the code is a retryable one, else none */
     const char *allow;
-    const char *headers;       /* as in struct response */
-    const char *master;        /* absolute URL, NULL: not known */
-    const struct text *failed; /* a JSON array, NULL: none */
+    const char *headers;        /* as in struct response */
+    char master[NX_MASTER_URL]; /* absolute; "": not known */
+    const struct text *failed;  /* a JSON array, NULL: none */
 };
 
 void nx_respond_problem(struct connection *connection, const struct problem *problem);

@@ -8,6 +8,7 @@
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/durability.h"
+#include "http/history.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/waits.h"
@@ -25,6 +26,7 @@
 #define ID_MARK          "{id}"
 #define SLASH_MARK       "[/]"
 #define BATCH_MOST_BYTES (64u << 20) /* of JSON; 16 MiB decoded is what counts */
+#define SMALL_MOST_BYTES (4u << 10)
 
 const struct route nx_routes[] = {
 #define NX_ROUTE(verb, path_text, name, body_use, access_class, query_names) \
@@ -274,6 +276,8 @@ static size_t most_bytes(const struct connection *connection)
         return (size_t)config->http.max_value_size;
     case ROUTE_BODY_BATCH:
         return BATCH_MOST_BYTES;
+    case ROUTE_BODY_SMALL:
+        return SMALL_MOST_BYTES;
     case ROUTE_BODY_NONE:
     case ROUTE_BODY_STREAM:
         break;
@@ -290,7 +294,8 @@ static bool check_body(struct connection *connection)
         request->body_use = BODY_DISCARD;
         return true;
     }
-    if (!request->has_body && nx_request_header(request, "Content-Length") == NULL) {
+    if (request->route->body != ROUTE_BODY_SMALL && !request->has_body &&
+        nx_request_header(request, "Content-Length") == NULL) {
         connection->keep_alive = false;
         nx_refuse(connection, NX_ERROR_LENGTH_REQUIRED,
                   "Send a body with Content-Length or Transfer-Encoding: chunked.");
@@ -335,6 +340,17 @@ static void invite_body(struct connection *connection)
 
 /* ---- state of the node ---- */
 
+/* Why an offset may not be reached: by the role, since only a replica has somebody behind whom it can be. */
+static const char *unreached(struct nx_shm *shm)
+{
+    if (nx_node_role(shm) == NX_NODE_REPLICA) {
+        return "ask again, or ask the master.";
+    }
+    return nx_quorum_rules(shm) ? "it was not written here, or the quorum has not confirmed it "
+                                  "(Nexus-Read: local doesn't wait for that)."
+                                : "nothing with that offset was written here.";
+}
+
 static void min_offset_expired(struct connection *connection)
 {
     struct problem problem = {
@@ -346,7 +362,8 @@ static void min_offset_expired(struct connection *connection)
 
     snprintf(problem.message, sizeof problem.message,
              "This node did not reach the offset of Nexus-Min-Offset within "
-             "http.request_timeout_ms; ask again, or ask the master.");
+             "http.request_timeout_ms: %s",
+             unreached(connection->worker->shm));
     nx_respond_problem(connection, &problem);
 }
 
@@ -366,7 +383,7 @@ static bool reached_min_offset(struct connection *connection)
                   "Nexus-Min-Offset must be an offset N, or N@E with its epoch, once.");
         return false;
     }
-    if (!nx_node_check_epoch(connection, wanted.epoch)) {
+    if (!nx_http_history_check(connection, &wanted, 1, true)) {
         return false;
     }
     if (wanted.offset <=

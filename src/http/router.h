@@ -12,6 +12,7 @@ enum route_body {
     ROUTE_BODY_NONE,
     ROUTE_BODY_VALUE,
     ROUTE_BODY_BATCH,
+    ROUTE_BODY_SMALL,
     ROUTE_BODY_STREAM
 };
 enum route_access {

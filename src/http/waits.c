@@ -2,6 +2,7 @@
  * committed offset has moved. See waits.h. */
 #include "http/waits.h"
 
+#include "common/fence.h"
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "http/connection.h"
@@ -49,13 +50,14 @@ void nx_wait_cancel(struct connection *connection)
     connection->wait_expired = NULL;
 }
 
+/* One that waits for the quorum's word is told at once when the node is fenced: that word won't come. */
 static bool ready(const struct connection *connection,
                   uint64_t durable,
                   uint64_t committed,
                   uint64_t confirmed_us)
 {
     if (connection->wait_asked_us != 0) {
-        return connection->wait_asked_us <= confirmed_us;
+        return connection->wait_asked_us <= confirmed_us || nx_fenced(connection->worker->shm);
     }
     return connection->wait_offset <= (connection->request->local ? durable : committed);
 }

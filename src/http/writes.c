@@ -4,7 +4,8 @@
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/durability.h"
-#include "http/node.h"
+#include "http/fenced.h"
+#include "http/history.h"
 #include "http/worker.h"
 
 #include <errno.h>
@@ -27,7 +28,7 @@ static int add_condition(struct connection *connection, const char *name, bool n
                   name, NX_MAX_TAGS);
         return -1;
     }
-    if (!nx_node_check_epoch(connection, nx_tags_epoch(&list))) {
+    if (!nx_http_history_check(connection, list.tags, list.count, false)) {
         return -1;
     }
     if (!nx_tags_condition(&request->conditions, request->key, &list, none_match)) {
@@ -112,12 +113,18 @@ static void describe_unconfirmed(const struct nx_completion *completion,
         completion->offset);
 }
 
-void nx_write_problem(const struct nx_completion *completion, struct problem *ret_problem)
+void nx_write_problem(struct nx_shm *shm,
+                      const struct nx_completion *completion,
+                      struct problem *ret_problem)
 {
     const struct refusal *refusal = &refusals[0];
 
     if (completion->status == NX_SUBMIT_UNCONFIRMED) {
         describe_unconfirmed(completion, ret_problem);
+        return;
+    }
+    if (completion->status == NX_SUBMIT_FENCED) {
+        nx_fenced_describe(shm, NX_FENCED_WRITE, ret_problem);
         return;
     }
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {

@@ -21,7 +21,9 @@ void nx_write_submit(struct connection *connection, const struct write_request *
 
 /* Fills code, message and what helps for a submission that was refused (any status but DONE, NOTHING
  * and CONDITION). */
-void nx_write_problem(const struct nx_completion *completion, struct problem *ret_problem);
+void nx_write_problem(struct nx_shm *shm,
+                      const struct nx_completion *completion,
+                      struct problem *ret_problem);
 
 /* 200 or 201 with the JSON in worker->json, whose last member is still open, at the entry's offset. */
 void nx_write_respond(struct connection *connection,

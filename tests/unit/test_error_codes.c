@@ -25,6 +25,22 @@ START_TEST(each_code_is_whole_and_stands_once)
 }
 END_TEST
 
+START_TEST(each_is_found_by_its_name)
+{
+    enum nx_error found;
+
+    for (enum nx_error error = 0; error < NX_ERROR_COUNT; error++) {
+        const char *name = nx_error_name(error);
+
+        ck_assert(nx_error_of_name(name, strlen(name), &found));
+        ck_assert_msg(found == error, "%s", name);
+        ck_assert(!nx_error_of_name(name, strlen(name) - 1, &found));
+    }
+    ck_assert(!nx_error_of_name("", 0, &found));
+    ck_assert(!nx_error_of_name("FENCED", 6, &found));
+}
+END_TEST
+
 START_TEST(what_clients_build_on)
 {
     static const struct {
@@ -83,6 +99,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tcase, each_code_is_whole_and_stands_once);
+    tcase_add_test(tcase, each_is_found_by_its_name);
     tcase_add_test(tcase, what_clients_build_on);
     tcase_add_test(tcase, retryable_codes_have_a_status_that_says_so);
     suite_add_tcase(suite, tcase);
