@@ -638,6 +638,8 @@ class Usage(CtlTestCase):
             "log": "logs",
             "snap": "snapshot",
             "forgot": "forget",
+            "promte": "promote",
+            "follwo": "follow",
             "x": None,
         }.items():
             with self.subTest(typed=typed):
@@ -657,6 +659,10 @@ class Usage(CtlTestCase):
             (["logs", "-n", ""], "-n needs a value"),
             (["stop", "-m", "slow"], "expected smart, fast or immediate"),
             (["stop", "--", "--http.workers=1"], "no options for the server"),
+            (["start", "--force"], "start takes no --force"),
+            (["stop", "--dry-run"], "stop takes no --dry-run"),
+            (["follow"], "follow: name the master's"),
+            (["follow", "x"], "'x' isn't an address"),
             (["start", "--", "-D", "data"], "-D before --"),
             (["start", "--", "--server.data_dir=x"], "-D before --"),
             (["start", "--", "-c", "x"], "-c before --"),
@@ -678,6 +684,8 @@ class Usage(CtlTestCase):
             "status",
             "snapshot",
             "restore",
+            "promote",
+            "follow",
             "forget",
             "logs",
             "config",
