@@ -188,7 +188,7 @@ class Endpoints(GuideCase):
         self.assertEqual((problem["status"], problem["code"]), (409, "wrong_role"))
 
     def test_09_every_other_command_is_known_here(self):
-        """What the guide asks for with curl is what these tests ask for, but for promote."""
+        """What the guide asks for with curl is what these tests ask for; promote is in test_promote.py."""
         asked = [
             command
             for heading, lines in guide.SECTIONS.items()
