@@ -27,11 +27,13 @@ static int string_of(struct json_object *object,
 
     if (!json_object_object_get_ex(object, name, &value) ||
         !json_object_is_type(value, json_type_string)) {
-        return nx_json_fault(fault, NX_ERROR_BAD_JSON, PLACE " must have \"%s\", a string.", name);
+        (void)nx_json_fault(fault, NX_ERROR_BAD_JSON, PLACE " must have \"%s\", a string.", name);
+        return -EINVAL;
     }
     text = nx_slice_of(json_object_get_string(value), (size_t)json_object_get_string_len(value));
     if (memchr(text.data, '\0', text.length) != NULL) {
-        return nx_json_fault(fault, NX_ERROR_BAD_PARAMETER, "\"%s\" holds a NUL.", name);
+        (void)nx_json_fault(fault, NX_ERROR_BAD_PARAMETER, "\"%s\" holds a NUL.", name);
+        return -EINVAL;
     }
     *ret_text = text;
     return 0;
