@@ -17,7 +17,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEAVE_MS 2000 /* for http workers to end in order */
+#define LEAVE_MS           2000 /* for http workers to end in order */
+#define PROMISE_MOST_AHEAD 1000 /* epochs */
 
 /* ---- answers ---- */
 
@@ -464,6 +465,14 @@ static bool may_promise(const struct nx_postmaster *pm,
                        "quorum_not_seen epoch=%" PRIu64 " Epoch %" PRIu64
                        " can't be promised: this node's log is in epoch %" PRIu64 " already.",
                        own, asked->epoch, own);
+        return false;
+    }
+    if (asked->epoch > own + PROMISE_MOST_AHEAD) {
+        (void)snprintf(text, cap,
+                       "bad_parameter epoch=%" PRIu64 " Epoch %" PRIu64
+                       " is more than %d above this node's (%" PRIu64
+                       "): no promotion asks for it.",
+                       own, asked->epoch, PROMISE_MOST_AHEAD, own);
         return false;
     }
     if (given->epoch >= asked->epoch && strcmp(given->node_id, asked->node_id) != 0) {

@@ -185,7 +185,11 @@ static void publish_decisions(struct nx_postmaster *pm)
 
 void nx_shared_publish_role(struct nx_postmaster *pm)
 {
-    atomic_store_explicit(&pm->shm->quorum.rule, commit_rule(&pm->config), memory_order_release);
+    /* A replica goes by its master's word, and until it hears of another by what it has heard. */
+    if (pm->config.replication.role == NX_ROLE_MASTER) {
+        atomic_store_explicit(&pm->shm->quorum.rule, commit_rule(&pm->config),
+                              memory_order_release);
+    }
     atomic_store_explicit(&pm->shm->control.role, node_role(&pm->config), memory_order_release);
     nx_shared_publish_stop(pm);
     nx_shared_publish_config(pm);

@@ -269,7 +269,6 @@ START_TEST(what_is_not_built_is_refused_and_named)
         "replication.tls_cert_file",
         "replication.tls_key_file",
         "replication.tls_ca_file",
-        "replication.peers",
     };
     char argument[128];
     char error[256];

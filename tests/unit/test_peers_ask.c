@@ -27,6 +27,9 @@ static const char *expect_verdict(int32_t status, uint64_t epoch)
     ck_assert_uint_eq(message->type, NX_CONTROL_VERDICT);
     ck_assert_msg(message->status == status, "status %d: %s", message->status, message->text);
     ck_assert_uint_eq(message->arg, epoch);
+    if (status == 0) { /* the epoch has begun */
+        ck_assert_int_eq(nx_control_send(channel, NX_CONTROL_DONE, 0, 0, NULL), 0);
+    }
     return message->text;
 }
 
