@@ -217,7 +217,14 @@ class Needed(FullSyncCase):
         other.role = "replica"
         other.settings["replication.master_addr"] = master.replication_addr
         other.start()
+        # Its own epoch is the higher one: it gives up nothing before it is told to.
+        other.wait_log("Error 11")
+        self.assertEqual(len(other.versions("other")), 10)
+        follow = {"master_addr": master.replication_addr, "force": True}
+        other.json("POST", "/replication/follow", json.dumps(follow))
         self.assert_level(master, other)
+        given_up = [entry["offset"] for entry in other.json("GET", "/replication/diverged")["entries"]]
+        self.assertEqual(given_up, list(range(51, 62)))
         self.assertEqual(other.versions("other"), {})
         self.assertEqual(len(other.versions("mine")), 20)
         self.assertEqual(master.stats()["snapshot_transfers"], 1)

@@ -1,10 +1,12 @@
 /* What a master answers to a Hello: one row a rule of protocol.md, each a change to a Hello that is
  * welcome. */
+#include "storage/data_dir.h"
 #include "walsender/handshake.h"
 
 #include <check.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MASTER  "550e8400-e29b-41d4-a716-446655440000"
 #define REPLICA "550e8400-e29b-41d4-a716-446655440001"
@@ -220,6 +222,203 @@ START_TEST(an_empty_master_never_replaces_data)
 }
 END_TEST
 
+/* ---- histories ---- */
+
+static struct nx_epochs ours;
+static struct nx_epochs theirs;
+
+static void begin(struct nx_epochs *epochs, uint64_t epoch, uint64_t first, const char *node_id)
+{
+    struct nx_epoch record = {.epoch = epoch, .first_offset = first, .crc = (uint32_t)first};
+
+    ck_assert_int_eq(nx_uuid_parse(node_id, record.node_id), 0);
+    ck_assert_int_eq(nx_epochs_add(epochs, &record, NULL), 0);
+}
+
+/* The replica's last epoch, with the entry that begins it; the Hello's claim. */
+static void claim(uint64_t epoch, uint64_t first, const char *node_id)
+{
+    static uint8_t frame[NX_CLAIM_SIZE];
+    uint8_t id[NX_OP_NODE_ID];
+    struct nx_op op = {.kind = NX_OP_EPOCH, .key = {id, sizeof id}};
+    struct nx_writer writer =
+        nx_writer_of(frame + NX_ENTRY_HEADER_SIZE, NX_OP_HEADER + NX_OP_NODE_ID);
+    struct nx_entry_header header = {
+        .offset = first,
+        .epoch = epoch,
+        .timestamp = 1,
+        .op_count = 1,
+        .ops_length = NX_OP_HEADER + NX_OP_NODE_ID,
+    };
+    struct nx_epoch record;
+
+    ck_assert_int_eq(nx_uuid_parse(node_id, id), 0);
+    ck_assert_int_eq(nx_op_encode(&writer, &op), 0);
+    (void)nx_entry_finish(frame, &header);
+    hello.claim = nx_slice_of(frame, sizeof frame);
+    ck_assert_int_eq(nx_claim_decode(hello.claim, &record), 0);
+    ck_assert_int_eq(nx_epochs_add(&theirs, &record, frame), 0);
+    hello.last_epoch = epoch;
+}
+
+/* Epoch 3 began here at 81; the replica has epoch 2, of the same history. */
+static void setup_histories(void)
+{
+    setup_welcome();
+    memset(&ours, 0, sizeof ours);
+    memset(&theirs, 0, sizeof theirs);
+    facts.epochs = &ours;
+    facts.theirs = &theirs;
+    begin(&ours, 1, 1, OTHER);
+    begin(&ours, 2, 31, REPLICA);
+    begin(&ours, 3, 81, MASTER);
+    begin(&theirs, 1, 1, OTHER);
+    begin(&theirs, 2, 31, REPLICA);
+}
+
+START_TEST(a_history_that_is_a_part_of_ours)
+{
+    ck_assert_uint_eq(judged(), 0);
+    ck_assert(!verdict.full_sync);
+    facts.frame_epoch = 3;
+    facts.frame_crc = 0x99;
+    begin(&theirs, 3, 81, MASTER);
+    hello.last_wal_offset = 90;
+    hello.last_epoch = 3;
+    hello.last_crc = 0x99;
+    ck_assert_uint_eq(judged(), 0);
+    ck_assert(!verdict.full_sync);
+}
+END_TEST
+
+START_TEST(a_fork_before_the_position)
+{
+    hello.last_wal_offset = 85; /* of epoch 2, which ended with 80 */
+    expect_full_sync("fork behind offset 80");
+    hello.last_wal_offset = 150;
+    expect_full_sync("fork behind offset 80");
+    hello.last_wal_offset = 81;
+    expect_full_sync("fork behind offset 80");
+}
+END_TEST
+
+START_TEST(merely_further_in_the_same_epoch)
+{
+    begin(&theirs, 3, 81, MASTER);
+    hello.last_wal_offset = 101;
+    hello.last_epoch = 3;
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "it keeps its data");
+}
+END_TEST
+
+START_TEST(a_proven_claim)
+{
+    begin(&theirs, 3, 81, MASTER);
+    claim(4, 95, REPLICA);
+    hello.last_wal_offset = 120;
+    expect(NX_WIRE_ERROR_FENCED, "node " REPLICA " leads in epoch 4");
+    ck_assert(verdict.claims);
+    ck_assert_uint_eq(verdict.claim.epoch, 4);
+    facts.draining = true; /* whatever this node is busy with */
+    expect(NX_WIRE_ERROR_FENCED, "leads in epoch 4");
+}
+END_TEST
+
+START_TEST(a_claim_of_an_epoch_beside_ours)
+{
+    claim(4, 90, REPLICA); /* promoted without having heard of our epoch 3 */
+    expect(NX_WIRE_ERROR_FENCED, "leads in epoch 4");
+    ck_assert(verdict.claims);
+}
+END_TEST
+
+START_TEST(of_two_equal_epochs_the_lower_id_gives_way)
+{
+    claim(3, 88, REPLICA); /* REPLICA is the higher id */
+    expect(NX_WIRE_ERROR_FENCED, "leads in epoch 3");
+    ck_assert(verdict.claims);
+    theirs.count--;
+    claim(3, 88, "00000000-e29b-41d4-a716-446655440001");
+    hello.last_wal_offset = 100;
+    expect_full_sync("fork behind offset 80");
+    ck_assert(!verdict.claims);
+}
+END_TEST
+
+static void expect_unproven(void)
+{
+    expect(NX_WIRE_ERROR_BEHIND_REPLICA, "doesn't prove");
+    ck_assert(!verdict.claims);
+}
+
+START_TEST(forged_claims)
+{
+    uint8_t broken[NX_CLAIM_SIZE];
+
+    begin(&theirs, 3, 81, MASTER);
+    claim(1004, 95, REPLICA); /* too far ahead */
+    expect_unproven();
+    theirs.count--;
+    claim(4, 95, REPLICA);
+    memcpy(broken, hello.claim.data, sizeof broken);
+    broken[NX_CLAIM_SIZE - 1] ^= 1;
+    hello.claim = nx_slice_of(broken, sizeof broken);
+    expect_unproven(); /* no sound entry */
+    hello.claim = nx_slice_text("");
+    expect_unproven(); /* none */
+    theirs.count--;
+    begin(&theirs, 4, 96, REPLICA);
+    theirs.count--;
+    claim(4, 95, REPLICA);
+    theirs.list[theirs.count - 1].first_offset = 96;
+    expect_unproven(); /* not the entry that its history tells of */
+    memset(&theirs, 0, sizeof theirs);
+    begin(&theirs, 1, 1, REPLICA);
+    claim(4, 95, REPLICA);
+    expect_unproven(); /* another history */
+    memset(&theirs, 0, sizeof theirs);
+    claim(4, 95, REPLICA);
+    expect_unproven(); /* no history */
+}
+END_TEST
+
+START_TEST(a_claim_of_another_cluster)
+{
+    begin(&theirs, 3, 81, MASTER);
+    claim(4, 95, REPLICA);
+    hello.cluster_id = nx_slice_text(OTHER);
+    expect(NX_WIRE_ERROR_OTHER_CLUSTER, "belongs to cluster");
+    ck_assert(!verdict.claims);
+    hello.last_wal_offset = 0;
+    (void)judged();
+    ck_assert(!verdict.claims);
+}
+END_TEST
+
+START_TEST(a_master_without_an_entry)
+{
+    memset(&ours, 0, sizeof ours);
+    memset(&theirs, 0, sizeof theirs);
+    facts.position = (struct nx_position){.offset = 0};
+    facts.epoch = 1;
+    claim(2, 1, REPLICA);
+    hello.last_wal_offset = 3;
+    expect(NX_WIRE_ERROR_FENCED, "leads in epoch 2");
+    ck_assert(verdict.claims);
+}
+END_TEST
+
+START_TEST(a_fenced_master_says_who_leads)
+{
+    static const struct nx_fence fence = {.epoch = 7, .node_id = REPLICA, .addr = "10.0.0.2:15475"};
+
+    facts.fence = &fence;
+    expect(NX_WIRE_ERROR_FENCED, "node " REPLICA " leads in epoch 7");
+    expect(NX_WIRE_ERROR_FENCED, "10.0.0.2:15475");
+    ck_assert(!verdict.claims);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("handshake");
@@ -244,6 +443,19 @@ int main(void)
     tcase_add_test(tcase, an_epoch_that_cannot_be_where_the_frame_is_gone);
     tcase_add_test(tcase, a_replica_beyond_the_master_keeps_its_data);
     tcase_add_test(tcase, an_empty_master_never_replaces_data);
+    suite_add_tcase(suite, tcase);
+    tcase = tcase_create("histories");
+    tcase_add_checked_fixture(tcase, setup_histories, NULL);
+    tcase_add_test(tcase, a_history_that_is_a_part_of_ours);
+    tcase_add_test(tcase, a_fork_before_the_position);
+    tcase_add_test(tcase, merely_further_in_the_same_epoch);
+    tcase_add_test(tcase, a_proven_claim);
+    tcase_add_test(tcase, a_claim_of_an_epoch_beside_ours);
+    tcase_add_test(tcase, of_two_equal_epochs_the_lower_id_gives_way);
+    tcase_add_test(tcase, forged_claims);
+    tcase_add_test(tcase, a_claim_of_another_cluster);
+    tcase_add_test(tcase, a_master_without_an_entry);
+    tcase_add_test(tcase, a_fenced_master_says_who_leads);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
