@@ -261,6 +261,11 @@ void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t ep
 /* "<epoch> <node id> <addr or -> <http addr or ->": that node leads. 0: this master is fenced, durably; -ESTALE:
  * it leads in no higher epoch, or this is no master; or -errno: fenced, but not stored. */
 int nx_role_fence(struct nx_postmaster *pm, const char *text);
+/* Reads "<epoch> <node id>"; what follows is *ret_rest. 0 or -EINVAL. */
+int nx_role_parse(const char *text,
+                  uint64_t *ret_epoch,
+                  char ret_node_id[NX_UUID_TEXT],
+                  const char **ret_rest);
 /* Starts the peers process that tells others of this master, when it is due; and when that is, monotonic ms. */
 void nx_role_run_due(struct nx_postmaster *pm);
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define HERALD_AGAIN_MS 1000 /* after a herald that has died */
@@ -192,14 +193,36 @@ void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t ep
 
 /* ---- who leads instead ---- */
 
-static int parse_fence(const char *text, struct nx_fence *ret_fence)
+int nx_role_parse(const char *text,
+                  uint64_t *ret_epoch,
+                  char ret_node_id[NX_UUID_TEXT],
+                  const char **ret_rest)
 {
     uint8_t node_id[16];
+    char *end;
+
+    errno = 0;
+    *ret_epoch = strtoull(text, &end, 10);
+    if (errno != 0 || *ret_epoch == 0 || *end != ' ' || strlen(end + 1) < NX_UUID_TEXT - 1) {
+        return -EINVAL;
+    }
+    memcpy(ret_node_id, end + 1, NX_UUID_TEXT - 1);
+    ret_node_id[NX_UUID_TEXT - 1] = '\0';
+    *ret_rest = end + NX_UUID_TEXT;
+    return nx_uuid_parse(ret_node_id, node_id);
+}
+
+static int parse_fence(const char *text, struct nx_fence *ret_fence)
+{
+    const char *rest;
+    int rc;
 
     *ret_fence = (struct nx_fence){.epoch = 0};
-    if (sscanf(text, "%" SCNu64 " %36s %255s %255s", &ret_fence->epoch, ret_fence->node_id,
-               ret_fence->addr, ret_fence->http_addr) != 4 ||
-        nx_uuid_parse(ret_fence->node_id, node_id) < 0) {
+    rc = nx_role_parse(text, &ret_fence->epoch, ret_fence->node_id, &rest);
+    if (rc < 0) {
+        return rc;
+    }
+    if (sscanf(rest, " %255s %255s", ret_fence->addr, ret_fence->http_addr) != 2) {
         return -EINVAL;
     }
     if (strcmp(ret_fence->addr, NO_ADDR) == 0) {

@@ -422,11 +422,11 @@ static void become_master(struct nx_postmaster *pm)
 
 static bool parse_promise(const char *text, struct nx_promise *ret_promise)
 {
-    uint8_t node_id[16];
+    const char *rest;
 
     *ret_promise = (struct nx_promise){.epoch = 0};
-    return sscanf(text, "%" SCNu64 " %36s", &ret_promise->epoch, ret_promise->node_id) == 2 &&
-           nx_uuid_parse(ret_promise->node_id, node_id) == 0;
+    return nx_role_parse(text, &ret_promise->epoch, ret_promise->node_id, &rest) == 0 &&
+           *rest == '\0';
 }
 
 static int store_promise(struct nx_postmaster *pm, const struct nx_promise *promise)

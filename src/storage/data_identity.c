@@ -51,19 +51,14 @@ static bool is_line(const char *text)
     return strchr(text, '\n') == NULL;
 }
 
-static int take_number(const char **text, const char *key, uint64_t most, uint64_t *ret_value)
-{
-    const struct nx_line_number number = {key, most, ret_value};
-
-    return nx_line_take_numbers(text, &number, 1);
-}
-
 static int take_fence(const char **text, struct nx_fence *fence)
 {
+    const struct nx_line_number epoch = {"fence_epoch", UINT64_MAX, &fence->epoch};
+
     if (!begins_with(*text, "fence_epoch")) {
         return 0;
     }
-    if (take_number(text, "fence_epoch", UINT64_MAX, &fence->epoch) < 0 ||
+    if (nx_line_take_numbers(text, &epoch, 1) < 0 ||
         nx_line_take(text, "fence_node_id", fence->node_id, sizeof fence->node_id) < 0 ||
         nx_line_take(text, "fence_addr", fence->addr, sizeof fence->addr) < 0 ||
         nx_line_take(text, "fence_http_addr", fence->http_addr, sizeof fence->http_addr) < 0) {
@@ -74,10 +69,12 @@ static int take_fence(const char **text, struct nx_fence *fence)
 
 static int take_promise(const char **text, struct nx_promise *promise)
 {
+    const struct nx_line_number epoch = {"promise_epoch", UINT64_MAX, &promise->epoch};
+
     if (!begins_with(*text, "promise_epoch")) {
         return 0;
     }
-    if (take_number(text, "promise_epoch", UINT64_MAX, &promise->epoch) < 0 ||
+    if (nx_line_take_numbers(text, &epoch, 1) < 0 ||
         nx_line_take(text, "promise_node_id", promise->node_id, sizeof promise->node_id) < 0) {
         return -EBADMSG;
     }
@@ -108,10 +105,12 @@ static int take_config(const char **text,
 
 static int take_note(const char **text, struct nx_role_note *note)
 {
+    const struct nx_line_number epoch = {"note_epoch", UINT64_MAX, &note->epoch};
+
     if (!begins_with(*text, "note_epoch")) {
         return 0;
     }
-    if (take_number(text, "note_epoch", UINT64_MAX, &note->epoch) < 0) {
+    if (nx_line_take_numbers(text, &epoch, 1) < 0) {
         return -EBADMSG;
     }
     return take_config(text, "note_role", "note_master_addr", &note->configured);
@@ -120,12 +119,13 @@ static int take_note(const char **text, struct nx_role_note *note)
 static int take_follow(const char **text, struct nx_follow *follow)
 {
     uint64_t force = 0;
+    const struct nx_line_number by_force = {"follow_force", 1, &force};
 
     if (!begins_with(*text, "follow_addr")) {
         return 0;
     }
     if (nx_line_take(text, "follow_addr", follow->addr, sizeof follow->addr) < 0 ||
-        take_number(text, "follow_force", 1, &force) < 0) {
+        nx_line_take_numbers(text, &by_force, 1) < 0) {
         return -EBADMSG;
     }
     follow->force = force == 1;

@@ -131,50 +131,17 @@ static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
     }
 }
 
-/* Handles one frame. False: it is an entry that finds no room yet. */
-static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
+/* A frame of a full sync; 0 or -EBADMSG. */
+static int take_snapshot(struct nx_walreceiver *r, const struct nx_frame *frame)
 {
     union {
-        struct nx_msg_welcome welcome;
-        struct nx_msg_ping ping;
-        struct nx_msg_pong pong;
         struct nx_msg_snapshot_meta meta;
         struct nx_msg_snapshot_chunk chunk;
         struct nx_msg_snapshot_complete complete;
-        struct nx_msg_error error;
     } message;
     int rc = -EBADMSG;
 
     switch (frame->type) {
-    case NX_MSG_WAL_ENTRY:
-        if (r->sync.phase == NX_INCOMING_IDLE) {
-            return nx_receive_entry(r, frame);
-        }
-        if (r->sync.phase == NX_INCOMING_EXPECTED && r->sync.asked) {
-            return true; /* on its way before the master heard that a full sync is wanted */
-        }
-        break;
-    case NX_MSG_WELCOME:
-        rc = nx_wire_decode_welcome(frame->payload, frame->payload_length, &message.welcome);
-        if (rc == 0) {
-            nx_welcome_take(r, &message.welcome);
-        }
-        break;
-    case NX_MSG_PING:
-        rc = nx_wire_decode_ping(frame->payload, frame->payload_length, &message.ping);
-        if (rc == 0) {
-            take_ping(r, &message.ping);
-        }
-        break;
-    case NX_MSG_PONG:
-        rc = nx_wire_decode_pong(frame->payload, frame->payload_length, &message.pong);
-        break;
-    case NX_MSG_ERROR:
-        rc = nx_wire_decode_error(frame->payload, frame->payload_length, &message.error);
-        if (rc == 0) {
-            take_error(r, &message.error);
-        }
-        break;
     case NX_MSG_SNAPSHOT_META:
         rc = nx_wire_decode_snapshot_meta(frame->payload, frame->payload_length, &message.meta);
         if (rc == 0) {
@@ -197,7 +164,58 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
     default: /* nx_frame_peek lets nothing else through */
         break;
     }
-    if (rc < 0) {
+    return rc;
+}
+
+/* A frame that is neither an entry nor of a full sync; 0 or -EBADMSG. */
+static int take_other(struct nx_walreceiver *r, const struct nx_frame *frame)
+{
+    union {
+        struct nx_msg_welcome welcome;
+        struct nx_msg_ping ping;
+        struct nx_msg_pong pong;
+        struct nx_msg_error error;
+    } message;
+    int rc;
+
+    switch (frame->type) {
+    case NX_MSG_WELCOME:
+        rc = nx_wire_decode_welcome(frame->payload, frame->payload_length, &message.welcome);
+        if (rc == 0) {
+            nx_welcome_take(r, &message.welcome);
+        }
+        return rc;
+    case NX_MSG_PING:
+        rc = nx_wire_decode_ping(frame->payload, frame->payload_length, &message.ping);
+        if (rc == 0) {
+            take_ping(r, &message.ping);
+        }
+        return rc;
+    case NX_MSG_PONG:
+        return nx_wire_decode_pong(frame->payload, frame->payload_length, &message.pong);
+    case NX_MSG_ERROR:
+        rc = nx_wire_decode_error(frame->payload, frame->payload_length, &message.error);
+        if (rc == 0) {
+            take_error(r, &message.error);
+        }
+        return rc;
+    default:
+        return take_snapshot(r, frame);
+    }
+}
+
+/* Handles one frame. False: it is an entry that finds no room yet. */
+static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
+{
+    bool entry = frame->type == NX_MSG_WAL_ENTRY;
+
+    if (entry && r->sync.phase == NX_INCOMING_IDLE) {
+        return nx_receive_entry(r, frame);
+    }
+    if (entry && r->sync.phase == NX_INCOMING_EXPECTED && r->sync.asked) {
+        return true; /* on its way before the master heard that a full sync is wanted */
+    }
+    if (entry || take_other(r, frame) < 0) {
         nx_receiver_refuse(
             r, NX_CAUSE_VIOLATION, NX_WIRE_ERROR_BAD_FRAME,
             "the master sent a %s of %zu bytes that was not asked for or can't be read",
