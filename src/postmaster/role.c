@@ -154,6 +154,10 @@ void nx_role_decide(struct nx_postmaster *pm)
     if (is_master(pm) && leads_instead(pm, &identity->fence)) {
         nx_fence_publish(pm->shm, &identity->fence, true);
         say_fenced(&identity->fence);
+    } else if (is_master(pm) && nx_peer_list_count(pm->config.replication.peers) > 0 &&
+               atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire) > 1) {
+        pm->heralding = true; /* by promotion or by configuration: whoever else leads shall know */
+        pm->herald_due_ms = 0;
     }
 }
 

@@ -119,11 +119,11 @@ static void ask_others(struct nx_postmaster *pm)
     }
 }
 
-static void follow_now(struct nx_postmaster *pm)
+/* Of the master that was followed: nothing of it is the next one's. The walreceiver is gone. */
+static void forget_master(const struct nx_postmaster *pm)
 {
     struct nx_receiver_state *receiver = &pm->shm->receiver;
 
-    /* Of the master that was followed: nothing of it is the new one's. The walreceiver is gone. */
     atomic_store_explicit(&receiver->master_known, 0, memory_order_release);
     atomic_store_explicit(&receiver->master_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->master_heard, 0, memory_order_relaxed);
@@ -132,6 +132,11 @@ static void follow_now(struct nx_postmaster *pm)
     atomic_store_explicit(&receiver->silent_us, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->last_frame_ms, nx_now_ms(), memory_order_relaxed);
     atomic_store_explicit(&pm->shm->transfer.number, 0, memory_order_release);
+}
+
+static void follow_now(struct nx_postmaster *pm)
+{
+    forget_master(pm);
     nx_role_apply(pm, NX_ROLE_REPLICA, pm->change.text);
     nx_info("this node follows %s now, as POST /replication/follow asked", pm->change.text);
     answer(pm, 0, NULL);
@@ -405,6 +410,7 @@ static void become_master(struct nx_postmaster *pm)
     pm->heralding = true;
     pm->herald_due_ms = 0;
     pm->replication_stopped = false;
+    forget_master(pm);
     /* The operator's word stands for the quorum's: what this log holds counts as acknowledged. */
     nx_role_reset_quorum(pm, offset, pm->change.epoch);
     nx_fence_publish(pm->shm, &nobody, false);
