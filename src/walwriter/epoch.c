@@ -68,7 +68,6 @@ void nx_epoch_note(struct walwriter *w, const struct nx_entry_header *header, co
     }
 }
 
-/* The rings may hold more that finds no room now: what the postmaster waits for is what was acknowledged. */
 static void answer(struct walwriter *w, int status)
 {
     (void)nx_control_send(w->process->control.fd, NX_CONTROL_DONE, status, w->order.arg,
@@ -81,7 +80,6 @@ static int begin_ordered(struct walwriter *w)
     uint64_t epoch = w->order.arg;
     int rc = 0;
 
-    nx_group_forget_frame(w);
     if (epoch <= w->epoch) {
         rc = -ESTALE;
     } else {
@@ -101,6 +99,9 @@ static int begin_ordered(struct walwriter *w)
 
 int nx_epoch_obey(struct walwriter *w)
 {
+    /* What found no room is not of the position that is told, nor may it be later on: who promises an epoch by that
+     * position must not be found further by the master of a lower one. */
+    nx_group_forget_frame(w);
     switch (w->order.type) {
     case NX_CONTROL_SETTLE:
         answer(w, 0);
