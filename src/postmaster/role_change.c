@@ -333,8 +333,8 @@ static void answer_promoted(struct nx_postmaster *pm,
     static char text[NX_CONTROL_TEXT];
 
     (void)snprintf(text, sizeof text,
-                   "\"old_epoch\": %" PRIu64 ", \"epoch\": %" PRIu64 ", \"offset\": %" PRIu64
-                   ", %.*s",
+                   "\"old_epoch\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"offset\":%" PRIu64
+                   ",%.*s",
                    old_epoch, epoch, offset, NX_VERDICT_TEXT, pm->change.text);
     answer(pm, 0, text);
 }

@@ -398,6 +398,15 @@ static bool parse_list(struct json_object *list, struct nx_epochs *epochs)
     return true;
 }
 
+static bool is_history_of(struct json_object *object,
+                          const struct nx_position *position,
+                          struct nx_epochs *epochs)
+{
+    const struct nx_epoch *last = nx_epochs_last(epochs);
+
+    return last != NULL && last->first_offset <= position->offset && parse_claim(object, epochs);
+}
+
 int nx_epochs_parse(const char *text,
                     size_t length,
                     const struct nx_position *position,
@@ -423,9 +432,7 @@ int nx_epochs_parse(const char *text,
                last != position->epoch) {
         *why = "its last epoch is not the manifest's";
         rc = -EBADMSG;
-    } else if (parse_list(list, ret_epochs) &&
-               (nx_epochs_last(ret_epochs)->first_offset > position->offset ||
-                !parse_claim(object, ret_epochs))) {
+    } else if (parse_list(list, ret_epochs) && !is_history_of(object, position, ret_epochs)) {
         *why = "its last epoch is not of this history";
         rc = -EBADMSG;
     }
