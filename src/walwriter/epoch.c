@@ -44,6 +44,23 @@ bool nx_epoch_noted(const struct walwriter *w)
            nx_epochs_led_by(&w->epochs, w->shm->control.node_id);
 }
 
+bool nx_epoch_fenced(const struct walwriter *w)
+{
+    struct nx_epoch ours = {.epoch = w->epoch};
+    struct nx_epoch theirs = {.epoch = 0};
+    struct nx_fence fence;
+
+    nx_fence_read(w->shm, &fence);
+    theirs.epoch = fence.epoch;
+    if (w->epochs.count > 0) {
+        ours = *nx_epochs_last(&w->epochs);
+    } else {
+        (void)nx_uuid_parse(w->shm->control.node_id, ours.node_id);
+    }
+    return fence.epoch != 0 && nx_uuid_parse(fence.node_id, theirs.node_id) == 0 &&
+           nx_epoch_compare(&theirs, &ours) > 0;
+}
+
 /* Epoch 1 has no entry: who leads in it came with the cluster's id. */
 static void note_first(struct walwriter *w, const struct nx_entry_header *header)
 {

@@ -177,11 +177,19 @@ static const char *reason_for_epoch(const struct walwriter *w, enum nx_boot_note
     return NULL;
 }
 
+/* A master that is fenced begins no epoch by itself: it would be above the leader's, and end the fence. */
+static bool is_fenced(const struct walwriter *w)
+{
+    return atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) !=
+               NX_NODE_STANDALONE &&
+           nx_epoch_fenced(w);
+}
+
 /* A replica need not begin an epoch: it asks its master again from what it has. The notes that ask for one stand
  * until that is done. */
 static int begin_run(struct walwriter *w, enum nx_boot_note note)
 {
-    const char *reason = is_replica(w) ? NULL : reason_for_epoch(w, note);
+    const char *reason = is_replica(w) || is_fenced(w) ? NULL : reason_for_epoch(w, note);
     uint64_t epoch = nx_epoch_floor(w) + 1;
     int rc = 0;
 

@@ -131,6 +131,8 @@ uint64_t nx_epoch_floor(const struct walwriter *w);
 int nx_epoch_begin(struct walwriter *w, uint64_t epoch);
 /* Whether a note of the last promotion makes this node a master (nx_control_block.note_epoch). */
 bool nx_epoch_noted(const struct walwriter *w);
+/* Whether the fence that this node starts with binds: another node leads in a higher epoch than its log's last. */
+bool nx_epoch_fenced(const struct walwriter *w);
 /* Notes the epoch that an appended entry begins; of a log that begins with it, epoch 1. */
 void nx_epoch_note(struct walwriter *w, const struct nx_entry_header *header, const uint8_t *frame);
 /* Does what the postmaster has ordered: all that was submitted is committed. 0 or an error: the process dies. */
