@@ -242,8 +242,9 @@ static bool still_recovering(const struct nx_walsender *ws)
 }
 
 /* Another node leads in a higher epoch: the postmaster fences this one, before it hears so. An address is known where it
- * says so itself; a replica of it proves the epoch as well. */
-static void accept_claim(struct nx_walsender *ws,
+ * says so itself; a replica of it proves the epoch as well. False: that is not stored, so that a restart may forget it
+ * (or this node's role is changing): whoever says so must say it again. */
+static bool accept_claim(struct nx_walsender *ws,
                          const struct nx_msg_hello *hello,
                          const struct nx_epoch *claim)
 {
@@ -267,7 +268,7 @@ static void accept_claim(struct nx_walsender *ws,
     (void)snprintf(text, sizeof text, "%llu %s %s %s", (unsigned long long)claim->epoch, node_id,
                    addr, http_addr);
     if (nx_control_send(ws->process->control.fd, NX_CONTROL_FENCE, 0, 0, text) < 0) {
-        return;
+        return false;
     }
     while (reply.type != NX_CONTROL_DONE && nx_now_ms() < until &&
            !nx_process_stopping(ws->process)) {
@@ -276,6 +277,7 @@ static void accept_claim(struct nx_walsender *ws,
             reply.type = 0;
         }
     }
+    return reply.type == NX_CONTROL_DONE && reply.status == 0;
 }
 
 /* Two nodes were promoted to the same epoch: the lower id gives way; a person should know. */
@@ -317,8 +319,11 @@ static void judge(struct nx_walsender *ws,
         rc = find_frame(ws, hello, facts);
         nx_handshake_judge(facts, hello, verdict);
     }
-    if (verdict->claims) {
-        accept_claim(ws, hello, &verdict->claim);
+    if (verdict->claims && !accept_claim(ws, hello, &verdict->claim)) {
+        verdict->code = NX_WIRE_ERROR_INTERNAL;
+        (void)snprintf(verdict->text, sizeof verdict->text,
+                       "that another node leads in epoch %llu is not stored here yet: say it again",
+                       (unsigned long long)verdict->claim.epoch);
     }
     say_twin(hello, facts);
     if (rc < 0) {
