@@ -333,8 +333,7 @@ static void answer_promoted(struct nx_postmaster *pm,
     static char text[NX_CONTROL_TEXT];
 
     (void)snprintf(text, sizeof text,
-                   "\"old_epoch\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"offset\":%" PRIu64
-                   ",%.*s",
+                   "\"old_epoch\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"offset\":%" PRIu64 ",%.*s",
                    old_epoch, epoch, offset, NX_VERDICT_TEXT, pm->change.text);
     answer(pm, 0, text);
 }
@@ -481,7 +480,9 @@ static bool may_promise(const struct nx_postmaster *pm,
                        own, asked->epoch, PROMISE_MOST_AHEAD, own);
         return false;
     }
-    if (given->epoch >= asked->epoch && strcmp(given->node_id, asked->node_id) != 0) {
+    /* Nor a lower one to the same node: a late message of its last attempt must not take back what it counts on. */
+    if (given->epoch > asked->epoch ||
+        (given->epoch == asked->epoch && strcmp(given->node_id, asked->node_id) != 0)) {
         (void)snprintf(text, cap,
                        "quorum_not_seen epoch=%" PRIu64 " Epoch %" PRIu64
                        " can't be promised: this node has promised epoch %" PRIu64 " to node %s.",
