@@ -19,7 +19,7 @@
 #define MASTER_MS      250
 #define DEAD_MASTER_MS 10 /* of one that has been found dead already */
 #define ROUNDS         3
-#define COMMIT_MS      60000 /* for the epoch to begin, once nothing speaks against it */
+#define COMMIT_MS      60000 /* between looks whether the epoch has begun */
 
 static struct nx_promotion promotion;
 static struct nx_promotion_verdict verdict;
@@ -348,6 +348,18 @@ static void tell_verdict(struct nx_peers *peers)
     (void)nx_peers_tell(peers, NX_CONTROL_VERDICT, verdict.status, promotion.epoch, verdict.text);
 }
 
+/* The epoch may begin, or not: promises are taken back only on the postmaster's word that it doesn't. However slow the
+ * disk is, or when we shall stop, they must hold. */
+static bool is_given_up(struct nx_peers *peers)
+{
+    int rc;
+
+    do {
+        rc = nx_peers_await_done(peers, COMMIT_MS);
+    } while (rc == -ETIMEDOUT);
+    return rc < 0 && !nx_process_stopping(peers->process);
+}
+
 void nx_peers_ask(struct nx_peers *peers)
 {
     bool whole;
@@ -365,7 +377,7 @@ void nx_peers_ask(struct nx_peers *peers)
         nx_http_ask_end(&asks[i]);
     }
     if (whole && !promotion.dry_run && promotion.count > 0 &&
-        (verdict.status < 0 || nx_peers_await_done(peers, COMMIT_MS) < 0)) {
+        (verdict.status < 0 || is_given_up(peers))) {
         nx_peers_withdraw(peers, withdrawals, promotion.count);
     }
 }
