@@ -316,13 +316,24 @@ static bool ask_once(struct nx_peers *peers, bool first)
     return true;
 }
 
+/* The epoch that begins is above the one that was promised: somebody else may be promised that one, so what was
+ * promised doesn't count. */
+static void count_no_promise(void)
+{
+    for (unsigned i = 0; i < promotion.count; i++) {
+        if (promotion.peers[i].answer == NX_PEER_PROMISES) {
+            answer(&promotion.peers[i], NX_PEER_REFUSES, "it has promised a lower epoch only");
+        }
+    }
+}
+
 /* An epoch that others have heard of is nobody's to begin: promises are asked for a higher one. */
 static bool ask_all(struct nx_peers *peers)
 {
-    for (unsigned round = 0; round < ROUNDS; round++) {
+    for (unsigned round = 1; round <= ROUNDS; round++) {
         uint64_t highest;
 
-        if (!ask_once(peers, round == 0)) {
+        if (!ask_once(peers, round == 1)) {
             return false;
         }
         highest = nx_promotion_highest_epoch(&promotion);
@@ -332,6 +343,9 @@ static bool ask_all(struct nx_peers *peers)
         promotion.epoch = highest + 1;
         if (promotion.dry_run || (nx_promotion_ahead(&promotion) != NULL && !promotion.force)) {
             break;
+        }
+        if (round == ROUNDS) {
+            count_no_promise();
         }
     }
     return true;
