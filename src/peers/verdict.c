@@ -110,14 +110,16 @@ uint64_t nx_promotion_highest_epoch(const struct nx_promotion *promotion)
     return highest;
 }
 
-/* A master that still leads is ahead as a rule: that is told as missing entries. */
+/* A master that still leads in our epoch is ahead as a rule: that is told as missing entries. One that leads in a later
+ * epoch than our log's is the outcome of another promotion: this one would undo it. */
 const struct nx_peer_fact *nx_promotion_ahead(const struct nx_promotion *promotion)
 {
     const struct nx_peer_fact *ahead = NULL;
 
     for (unsigned i = 0; i < promotion->count; i++) {
         const struct nx_peer_fact *peer = &promotion->peers[i];
-        bool counts = peer->placed && !peer->leads &&
+        bool ours = peer->leads && peer->position.epoch <= promotion->ours.epoch;
+        bool counts = peer->placed && !ours &&
                       (peer->answer == NX_PEER_PROMISES || peer->answer == NX_PEER_REFUSES);
 
         if (counts && nx_position_compare(&peer->position, &promotion->ours) > 0 &&
