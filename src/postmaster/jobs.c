@@ -240,8 +240,11 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
 void nx_jobs_clean(const struct nx_postmaster *pm)
 {
     int dir_fd = nx_snapshot_dir(pm->dir.path);
-    int rc = dir_fd < 0 ? dir_fd : nx_snapshot_clean(dir_fd);
+    int rc = dir_fd < 0 ? dir_fd : 0;
 
+    if (rc == 0 && !is_running(pm, NX_KIND_SNAPSHOT)) { /* its file is no leftover */
+        rc = nx_snapshot_clean(dir_fd);
+    }
     if (rc == 0 && pm->config.replication.role != NX_ROLE_REPLICA) {
         rc = nx_incoming_remove(dir_fd);
     }
