@@ -261,6 +261,8 @@ void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t ep
 /* "<epoch> <node id> <addr or -> <http addr or ->": that node leads. 0: this master is fenced, durably; -ESTALE:
  * it leads in no higher epoch, or this is no master; or -errno: fenced, but not stored. */
 int nx_role_fence(struct nx_postmaster *pm, const char *text);
+/* An epoch of this node has begun: it ends a fence of lower ones. One that was told of while it began stays. */
+void nx_role_unfence(struct nx_postmaster *pm);
 /* Reads "<epoch> <node id>"; what follows is *ret_rest. 0 or -EINVAL. */
 int nx_role_parse(const char *text,
                   uint64_t *ret_epoch,

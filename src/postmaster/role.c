@@ -283,6 +283,17 @@ int nx_role_fence(struct nx_postmaster *pm, const char *text)
     return rc;
 }
 
+void nx_role_unfence(struct nx_postmaster *pm)
+{
+    static const struct nx_fence nobody;
+    struct nx_fence fence;
+
+    nx_fence_read(pm->shm, &fence);
+    if (!leads_instead(pm, &fence)) {
+        nx_fence_publish(pm->shm, &nobody, false);
+    }
+}
+
 /* ---- telling others ---- */
 
 static bool herald_wanted(const struct nx_postmaster *pm)

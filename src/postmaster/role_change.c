@@ -360,6 +360,13 @@ static void take_verdict(struct nx_postmaster *pm, const struct nx_control_messa
         refuse(pm, message->text);
         return;
     }
+    if (pm->life != NX_LIFE_SERVING || pm->dir.identity.fence.epoch >= message->arg) {
+        refuse(
+            pm,
+            "role_change This node is stopping, or has heard meanwhile of another one that leads "
+            "in a higher epoch; nothing was changed.");
+        return;
+    }
     memcpy(change->text, message->text, sizeof change->text);
     change->epoch = message->arg;
     if (change->dry_run) {
@@ -400,7 +407,6 @@ static void take_up_known(struct nx_postmaster *pm, uint64_t fork)
 /* The epoch's entry is durable: this node is master. */
 static void become_master(struct nx_postmaster *pm)
 {
-    static const struct nx_fence nobody;
     uint64_t offset = atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire);
     const char *former = pm->config.replication.master_addr;
 
@@ -412,7 +418,7 @@ static void become_master(struct nx_postmaster *pm)
     forget_master(pm);
     /* The operator's word stands for the quorum's: what this log holds counts as acknowledged. */
     nx_role_reset_quorum(pm, offset, pm->change.epoch);
-    nx_fence_publish(pm->shm, &nobody, false);
+    nx_role_unfence(pm);
     nx_role_apply(pm, NX_ROLE_MASTER, "");
     take_up_known(pm, offset - 1);
     nx_latch_ring_quorum(pm->shm, offset);
