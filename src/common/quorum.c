@@ -172,8 +172,9 @@ void nx_quorum_hear(struct nx_shm *shm, enum nx_commit_rule rule, uint64_t epoch
 
     /* The offset first: who sees that the quorum rules sees how far, too. */
     if (atomic_load_explicit(&shm->quorum.epoch, memory_order_relaxed) != epoch) {
-        atomic_store_explicit(&shm->quorum.epoch, epoch, memory_order_relaxed);
-        atomic_store_explicit(&shm->quorum.offset, offset, memory_order_release);
+        /* In this order: who is killed in between leaves the old epoch, and the next word replaces both. */
+        atomic_store_explicit(&shm->quorum.offset, offset, memory_order_relaxed);
+        atomic_store_explicit(&shm->quorum.epoch, epoch, memory_order_release);
         nx_latch_ring_quorum(shm, offset);
     } else {
         nx_quorum_raise(shm, offset);
