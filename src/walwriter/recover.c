@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* Waits for the checkpointer to merge a generation: the log is larger than the memory it is replayed
@@ -160,6 +161,15 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
                           memory_order_release);
 }
 
+/* Whether the log is empty, and epoch 1 of its cluster another node's to write. */
+static bool begins_beside(const struct walwriter *w)
+{
+    const struct nx_control_block *control = &w->shm->control;
+
+    return w->last.offset == 0 && control->first_node_id[0] != '\0' &&
+           strcasecmp(control->first_node_id, control->node_id) != 0;
+}
+
 /* Why a node that isn't a replica must begin an epoch, or NULL. Its log's end may be one that others don't have, or
  * have otherwise: no other history shall be mistaken for its own. */
 static const char *reason_for_epoch(const struct walwriter *w, enum nx_boot_note note)
@@ -173,6 +183,9 @@ static const char *reason_for_epoch(const struct walwriter *w, enum nx_boot_note
     }
     if (w->epochs.count > 0 && !nx_epochs_led_by(&w->epochs, w->shm->control.node_id)) {
         return "this node's configuration makes it go on alone with a log that another node led";
+    }
+    if (begins_beside(w)) {
+        return "this node's configuration makes it begin a log in a cluster that another node began";
     }
     return NULL;
 }
