@@ -141,6 +141,7 @@ struct nx_postmaster {
     bool role_decided;              /* since recovery */
     bool looked;                    /* somebody else who leads was looked for */
     char former_addr[NX_ADDR_TEXT]; /* of the master that this node was promoted over; "": none */
+    bool fence_unstored;            /* the identity's fence isn't in its file yet */
     bool heralding;                 /* others are to be told that this node leads */
     uint64_t herald_due_ms;
     struct nx_peers_task peers_task; /* for the next peers process */

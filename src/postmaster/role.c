@@ -264,7 +264,7 @@ int nx_role_fence(struct nx_postmaster *pm, const char *text)
     if (!is_master(pm) || !leads_instead(pm, &fence)) {
         return -ESTALE;
     }
-    if (nx_fenced(pm->shm) && !is_news(&fence, &pm->dir.identity.fence)) {
+    if (nx_fenced(pm->shm) && !pm->fence_unstored && !is_news(&fence, &pm->dir.identity.fence)) {
         return 0;
     }
     /* At once, whatever the disk does: not a write more. */
@@ -276,7 +276,10 @@ int nx_role_fence(struct nx_postmaster *pm, const char *text)
     identity = pm->dir.identity;
     identity.fence = fence;
     rc = nx_identity_store(&pm->dir, &identity);
+    pm->fence_unstored = rc < 0;
     if (rc < 0) {
+        pm->dir.identity.fence =
+            fence; /* over a crash of the processes too, and into what is stored next */
         nx_error("the fence can't be stored in %s/identity: %s; it holds until this server ends",
                  pm->dir.root, strerrordesc_np(-rc));
     }
