@@ -21,6 +21,9 @@ struct nx_shm;
 /* A claim is the whole frame of an epoch entry. */
 #define NX_CLAIM_SIZE (NX_ENTRY_OVERHEAD + NX_OP_HEADER + NX_OP_NODE_ID)
 
+/* An epoch this far above our own is no honest one: no claim of it is believed, no promise of it made. */
+#define NX_MOST_EPOCHS_AHEAD 1000
+
 struct nx_epoch {
     uint64_t epoch;
     uint64_t first_offset;          /* of its epoch entry; of epoch 1: 1 */

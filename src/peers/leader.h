@@ -3,6 +3,7 @@
 #ifndef NX_PEERS_LEADER_H
 #define NX_PEERS_LEADER_H
 
+#include "common/epochs.h"
 #include "common/shm_layout.h"
 #include "peers/status.h"
 
@@ -11,9 +12,6 @@
 
 /* Stands where it isn't known who leads, only that somebody does. */
 #define NX_NODE_NOBODY "00000000-0000-0000-0000-000000000000"
-
-/* An epoch this far above our own is no honest one: a claim of it would be believed by nobody. */
-#define NX_MOST_EPOCHS_AHEAD 1000
 
 /* This node, as it compares itself with others. */
 struct nx_self {

@@ -11,8 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NAMED_MOST   4    /* peers of one kind named in a sentence; of the others the number */
-#define MEMBERS_MOST 3900 /* bytes of the answer: the postmaster puts a few members before it */
+#define NAMED_MOST 4 /* peers of one kind named in a sentence; of the others the number */
 
 /* ---- sentences ---- */
 
@@ -323,7 +322,7 @@ static void put_members(struct json_object *object,
     do {
         whole = json_object_to_json_string_length(
             object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &length);
-    } while (length - 2 > MEMBERS_MOST && (cut_last(unreached) || cut_last(warnings)));
+    } while (length - 2 > NX_VERDICT_TEXT && (cut_last(unreached) || cut_last(warnings)));
     (void)snprintf(text, NX_CONTROL_TEXT, "%.*s", (int)length - 2, whole + 1);
 }
 

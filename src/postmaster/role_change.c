@@ -2,6 +2,7 @@
  * nx_change_step), each answered to the http worker that asked. Runs in the postmaster, which waits for nobody: a
  * step ends with a child's end or message. When children crash meanwhile, the change is over without an answer,
  * and what is on disk says what became of it. */
+#include "common/epochs.h"
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
@@ -17,8 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEAVE_MS           2000 /* for http workers to end in order */
-#define PROMISE_MOST_AHEAD 1000 /* epochs */
+#define LEAVE_MS 2000 /* for http workers to end in order */
 
 /* ---- answers ---- */
 
@@ -478,12 +478,12 @@ static bool may_promise(const struct nx_postmaster *pm,
                        own, asked->epoch, own);
         return false;
     }
-    if (asked->epoch > own + PROMISE_MOST_AHEAD) {
+    if (asked->epoch > own + NX_MOST_EPOCHS_AHEAD) {
         (void)snprintf(text, cap,
                        "bad_parameter epoch=%" PRIu64 " Epoch %" PRIu64
                        " is more than %d above this node's (%" PRIu64
                        "): no promotion asks for it.",
-                       own, asked->epoch, PROMISE_MOST_AHEAD, own);
+                       own, asked->epoch, NX_MOST_EPOCHS_AHEAD, own);
         return false;
     }
     /* Nor a lower one to the same node: a late message of its last attempt must not take back what it counts on. */

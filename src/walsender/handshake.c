@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLAIM_MOST_AHEAD 1000 /* epochs */
-
 __attribute__((format(printf, 3, 4))) static bool refuse(struct nx_verdict *verdict,
                                                          enum nx_wire_error code,
                                                          const char *format,
@@ -99,7 +97,7 @@ static bool is_proven(const struct nx_hello_facts *facts,
 
     if (theirs == NULL || !nx_slice_equal(hello->cluster_id, nx_slice_text(facts->cluster_id)) ||
         nx_claim_decode(hello->claim, ret_claim) < 0 || !nx_epoch_same(ret_claim, theirs) ||
-        ret_claim->epoch > facts->epoch + CLAIM_MOST_AHEAD) {
+        ret_claim->epoch > facts->epoch + NX_MOST_EPOCHS_AHEAD) {
         return false;
     }
     if (ours == NULL) { /* a log that is empty is the beginning of any */
