@@ -35,7 +35,7 @@ void nx_postmaster_crash(struct nx_postmaster *pm, uint64_t delay_ms)
 {
     pm->life = NX_LIFE_CRASHED;
     pm->role_decided = false;
-    pm->change.kind = NX_ROLE_CHANGE_NONE;
+    nx_role_change_end(pm);
     pm->deadline_ms = delay_ms > 0 ? nx_now_ms() + delay_ms : 0;
     atomic_store_explicit(&pm->shm->control.phase, NX_PHASE_STARTING, memory_order_release);
     nx_children_signal(pm, SIGKILL);

@@ -283,6 +283,8 @@ void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind);
 /* Ends processes of a kind at once, as nothing to tell of. */
 void nx_role_dismiss(struct nx_postmaster *pm, enum nx_process_kind kind);
 
+/* Children are ended in the middle of a change: it is over without an answer. What is stored of it is in effect. */
+void nx_role_change_end(struct nx_postmaster *pm);
 /* ---- replication.c ---- */
 /* An http worker asks that replication be stopped; it is answered by DONE. */
 void nx_replication_stop(struct nx_postmaster *pm, unsigned slot, uint64_t ticket);

@@ -145,14 +145,24 @@ static void follow_now(struct nx_postmaster *pm)
 /* A fenced master becomes a replica by the crash path: nothing of its time as a master is left in memory. */
 static void leave_now(struct nx_postmaster *pm)
 {
-    pm->config.replication.role = NX_ROLE_REPLICA;
-    memcpy(pm->config.replication.master_addr, pm->change.text,
-           sizeof pm->config.replication.master_addr);
     nx_info("this node becomes a replica of %s, as POST /replication/follow asked",
             pm->change.text);
-    pm->change.kind = NX_ROLE_CHANGE_NONE;
     nx_postmaster_crash(pm, 0);
-    nx_known_load(pm);
+}
+
+void nx_role_change_end(struct nx_postmaster *pm)
+{
+    bool follow = pm->change.kind == NX_ROLE_CHANGE_FOLLOW;
+
+    pm->change.kind = NX_ROLE_CHANGE_NONE;
+    if (follow) { /* it is stored, and perhaps answered: in force, whoever has died */
+        pm->config.replication.role = NX_ROLE_REPLICA;
+        (void)snprintf(pm->config.replication.master_addr,
+                       sizeof pm->config.replication.master_addr, "%.*s", NX_ADDR_TEXT - 1,
+                       pm->change.text);
+        forget_master(pm);
+        nx_known_load(pm);
+    }
 }
 
 static void settle(struct nx_postmaster *pm)
