@@ -95,11 +95,19 @@ static bool take_flags(struct connection *connection, int32_t *ret_flags)
     return true;
 }
 
+static bool leads(struct nx_shm *shm)
+{
+    return nx_node_role(shm) == NX_NODE_MASTER && !nx_fenced(shm);
+}
+
 static void on_promoted(struct connection *connection, const struct nx_control_message *reply)
 {
     int32_t flags = 0;
 
-    if (reply->status < 0) {
+    if (reply->status < 0 && leads(connection->worker->shm)) {
+        respond_master_already(
+            connection); /* by a promotion that ended while this one was asked for */
+    } else if (reply->status < 0) {
         nx_control_refuse(connection, reply);
     } else if (take_flags(connection, &flags)) {
         respond_promoted(connection, (flags & NX_PROMOTE_DRY_RUN) != 0, reply->text);
@@ -110,13 +118,12 @@ static void on_promoted(struct connection *connection, const struct nx_control_m
 static bool check_candidate(struct connection *connection, int32_t flags)
 {
     struct nx_shm *shm = connection->worker->shm;
-    bool master = nx_node_role(shm) == NX_NODE_MASTER;
 
-    if (master && !nx_fenced(shm)) {
+    if (leads(shm)) {
         respond_master_already(connection);
         return false;
     }
-    if (master && (flags & NX_PROMOTE_FORCE) == 0) {
+    if (nx_node_role(shm) == NX_NODE_MASTER && (flags & NX_PROMOTE_FORCE) == 0) {
         nx_fenced_refuse(connection, "force=1 promotes this one all the same: what the other has "
                                      "taken since is then lost.");
         return false;
