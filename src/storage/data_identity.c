@@ -51,6 +51,14 @@ static bool is_line(const char *text)
     return strchr(text, '\n') == NULL;
 }
 
+/* Whether it can be who leads in this epoch: what doesn't say that would bind nobody. */
+static bool is_node(uint64_t epoch, const char *node_id)
+{
+    uint8_t uuid[16];
+
+    return epoch != 0 && nx_uuid_parse(node_id, uuid) == 0;
+}
+
 static int take_fence(const char **text, struct nx_fence *fence)
 {
     const struct nx_line_number epoch = {"fence_epoch", UINT64_MAX, &fence->epoch};
@@ -61,7 +69,8 @@ static int take_fence(const char **text, struct nx_fence *fence)
     if (nx_line_take_numbers(text, &epoch, 1) < 0 ||
         nx_line_take(text, "fence_node_id", fence->node_id, sizeof fence->node_id) < 0 ||
         nx_line_take(text, "fence_addr", fence->addr, sizeof fence->addr) < 0 ||
-        nx_line_take(text, "fence_http_addr", fence->http_addr, sizeof fence->http_addr) < 0) {
+        nx_line_take(text, "fence_http_addr", fence->http_addr, sizeof fence->http_addr) < 0 ||
+        !is_node(fence->epoch, fence->node_id)) {
         return -EBADMSG;
     }
     return 0;
@@ -75,7 +84,8 @@ static int take_promise(const char **text, struct nx_promise *promise)
         return 0;
     }
     if (nx_line_take_numbers(text, &epoch, 1) < 0 ||
-        nx_line_take(text, "promise_node_id", promise->node_id, sizeof promise->node_id) < 0) {
+        nx_line_take(text, "promise_node_id", promise->node_id, sizeof promise->node_id) < 0 ||
+        !is_node(promise->epoch, promise->node_id)) {
         return -EBADMSG;
     }
     return 0;
@@ -145,6 +155,7 @@ static int take_decisions(const char **text, struct nx_identity *identity)
     if (begins_with(*text, "first_node_id")) {
         rc = nx_line_take(text, "first_node_id", identity->first_node_id,
                           sizeof identity->first_node_id);
+        rc = rc == 0 && !uuid_or_nothing(identity->first_node_id) ? -EBADMSG : rc;
     }
     rc = rc < 0 ? rc : take_fence(text, &identity->fence);
     rc = rc < 0 ? rc : take_promise(text, &identity->promise);
@@ -166,12 +177,26 @@ __attribute__((format(printf, 3, 4))) static void put(char *text,
     va_end(args);
 }
 
+/* Whether they could be read again. */
+static bool are_lines(const struct nx_identity *identity)
+{
+    const struct nx_fence *fence = &identity->fence;
+    const struct nx_promise *promise = &identity->promise;
+
+    return uuid_or_nothing(identity->first_node_id) &&
+           (fence->epoch == 0 || is_node(fence->epoch, fence->node_id)) &&
+           (promise->epoch == 0 || is_node(promise->epoch, promise->node_id)) &&
+           is_line(fence->addr) && is_line(fence->http_addr) && is_line(identity->follow.addr) &&
+           is_line(identity->note.configured.master_addr) &&
+           is_line(identity->follow.configured.master_addr);
+}
+
 static int put_decisions(char *text, size_t cap, const struct nx_identity *identity)
 {
     const struct nx_fence *fence = &identity->fence;
     const struct nx_follow *follow = &identity->follow;
 
-    if (!is_line(fence->addr) || !is_line(fence->http_addr) || !is_line(follow->addr)) {
+    if (!are_lines(identity)) {
         return -EINVAL;
     }
     if (identity->first_node_id[0] != '\0') {
