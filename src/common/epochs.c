@@ -155,15 +155,27 @@ bool nx_epochs_fork(const struct nx_epochs *a,
     return false;
 }
 
-bool nx_epochs_led_by(const struct nx_epochs *epochs, const char *node_id)
+static bool is_led_by(const struct nx_epoch *epoch, const char *node_id)
 {
     char leader[NX_UUID_LENGTH + 1];
 
-    if (epochs->count == 0) {
-        return false;
-    }
-    nx_uuid_print(nx_epochs_last(epochs)->node_id, leader);
+    nx_uuid_print(epoch->node_id, leader);
     return strcasecmp(leader, node_id) == 0;
+}
+
+bool nx_epochs_led_by(const struct nx_epochs *epochs, const char *node_id)
+{
+    return epochs->count > 0 && is_led_by(nx_epochs_last(epochs), node_id);
+}
+
+bool nx_epochs_led_since(const struct nx_epochs *epochs, uint64_t epoch, const char *node_id)
+{
+    for (unsigned i = epochs->count; i-- > 0 && is_led_by(&epochs->list[i], node_id);) {
+        if (epochs->list[i].epoch == epoch) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- bytes ---- */

@@ -81,6 +81,9 @@ bool nx_epochs_fork(const struct nx_epochs *a,
 /* Whether this node (a UUID's text) leads in the newest epoch. */
 bool nx_epochs_led_by(const struct nx_epochs *epochs, const char *node_id);
 
+/* Whether it led in this epoch, which the history has, and in all that followed. */
+bool nx_epochs_led_since(const struct nx_epochs *epochs, uint64_t epoch, const char *node_id);
+
 /* To and from the bytes of Hello, Welcome and the state. buf has NX_EPOCHS_BYTES; returns the length. Decode:
  * 0, or -EBADMSG: not whole records, too many, not ascending, or epoch 0. The claim isn't among the bytes. */
 size_t nx_epochs_encode(const struct nx_epochs *epochs, uint8_t *buf);

@@ -253,6 +253,10 @@ void nx_jobs_clean(const struct nx_postmaster *pm);
 void nx_role_begin(struct nx_postmaster *pm);
 /* The log is recovered: what it says of the role is in effect. Once after each recovery. */
 void nx_role_decide(struct nx_postmaster *pm);
+/* Whether the log says that the promotion which is noted holds: this node led in its epoch and in all since. */
+bool nx_role_noted(const struct nx_postmaster *pm);
+/* True: this is a master, a node that leads in a higher epoch is known, and so this one is fenced. */
+bool nx_role_fence_if_led(struct nx_postmaster *pm);
 /* Whether others must be asked first whether one of them leads; then a peers process does that. */
 bool nx_role_must_look(struct nx_postmaster *pm);
 /* Puts role and master in effect; processes hear of it, and shared memory says so. */
@@ -262,8 +266,6 @@ void nx_role_reset_quorum(struct nx_postmaster *pm, uint64_t offset, uint64_t ep
 /* "<epoch> <node id> <addr or -> <http addr or ->": that node leads. 0: this master is fenced, durably; -ESTALE:
  * it leads in no higher epoch, or this is no master; or -errno: fenced, but not stored. */
 int nx_role_fence(struct nx_postmaster *pm, const char *text);
-/* An epoch of this node has begun: it ends a fence of lower ones. One that was told of while it began stays. */
-void nx_role_unfence(struct nx_postmaster *pm);
 /* Reads "<epoch> <node id>"; what follows is *ret_rest. 0 or -EINVAL. */
 int nx_role_parse(const char *text,
                   uint64_t *ret_epoch,
@@ -278,13 +280,13 @@ uint64_t nx_role_due_ms(const struct nx_postmaster *pm);
 void nx_role_message(struct nx_postmaster *pm,
                      unsigned slot,
                      const struct nx_control_message *message);
+/* Children are ended in the middle of a change: it is over without an answer. What is stored of it is in effect. */
+void nx_role_change_end(struct nx_postmaster *pm);
 /* A process of this kind has ended: a change may go on. */
 void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind);
 /* Ends processes of a kind at once, as nothing to tell of. */
 void nx_role_dismiss(struct nx_postmaster *pm, enum nx_process_kind kind);
 
-/* Children are ended in the middle of a change: it is over without an answer. What is stored of it is in effect. */
-void nx_role_change_end(struct nx_postmaster *pm);
 /* ---- replication.c ---- */
 /* An http worker asks that replication be stopped; it is answered by DONE. */
 void nx_replication_stop(struct nx_postmaster *pm, unsigned slot, uint64_t ticket);

@@ -61,8 +61,8 @@ void nx_role_begin(struct nx_postmaster *pm)
     }
 }
 
-/* What the log says of the last epoch; without a history, that this node has it. */
-static void own_epoch(const struct nx_postmaster *pm, struct nx_epoch *ret_epoch)
+/* The log's history; it stands until the next call. */
+static const struct nx_epochs *own_epochs(const struct nx_postmaster *pm)
 {
     static struct nx_epochs epochs;
     uint64_t offset;
@@ -71,10 +71,18 @@ static void own_epoch(const struct nx_postmaster *pm, struct nx_epoch *ret_epoch
 
     nx_log_position(pm->shm, &offset, &epoch, &crc);
     (void)nx_epochs_read(pm->shm, offset, &epochs);
+    return &epochs;
+}
+
+/* What the log says of the last epoch; without a history, that this node has it. */
+static void own_epoch(const struct nx_postmaster *pm, struct nx_epoch *ret_epoch)
+{
+    const struct nx_epochs *epochs = own_epochs(pm);
+
     *ret_epoch =
         (struct nx_epoch){.epoch = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire)};
-    if (epochs.count > 0) {
-        *ret_epoch = *nx_epochs_last(&epochs);
+    if (epochs->count > 0) {
+        *ret_epoch = *nx_epochs_last(epochs);
     } else {
         (void)nx_uuid_parse(pm->dir.node_id, ret_epoch->node_id);
     }
@@ -102,17 +110,33 @@ static void say_fenced(const struct nx_fence *fence)
         fence->http_addr[0] != '\0' ? fence->http_addr : "unknown");
 }
 
-/* The node's last promotion is the log's last epoch. */
-static bool is_noted(const struct nx_postmaster *pm)
+bool nx_role_noted(const struct nx_postmaster *pm)
 {
     const struct nx_role_note *note = &pm->dir.identity.note;
-    struct nx_epoch ours;
-    uint8_t node_id[16];
 
-    own_epoch(pm, &ours);
-    return note->epoch != 0 && note->epoch == ours.epoch &&
-           nx_uuid_parse(pm->dir.node_id, node_id) == 0 &&
-           memcmp(node_id, ours.node_id, sizeof node_id) == 0;
+    return note->epoch != 0 && nx_epochs_led_since(own_epochs(pm), note->epoch, pm->dir.node_id);
+}
+
+/* Epochs that were begun since, by force or at a start, are of the same promotion. The note follows them, as the
+ * history doesn't reach back for ever; without that the one that stands holds as well. */
+static void renew_note(struct nx_postmaster *pm)
+{
+    static struct nx_identity identity;
+    uint64_t epoch = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
+    int rc;
+
+    identity = pm->dir.identity;
+    if (identity.note.epoch == epoch) {
+        return;
+    }
+    identity.note.epoch = epoch;
+    rc = nx_identity_store(&pm->dir, &identity);
+    if (rc < 0) {
+        nx_warn("the note of the promotion can't be renewed in %s/identity: %s", pm->dir.root,
+                strerrordesc_np(-rc));
+    } else {
+        atomic_store_explicit(&pm->shm->control.note_epoch, epoch, memory_order_release);
+    }
 }
 
 /* True: the promotion makes it a master. */
@@ -120,7 +144,7 @@ static bool promotion_holds(struct nx_postmaster *pm)
 {
     const struct nx_role_note *note = &pm->dir.identity.note;
 
-    if (!is_noted(pm)) {
+    if (!nx_role_noted(pm)) {
         return false;
     }
     if (!still_configured(pm, &note->configured)) {
@@ -137,9 +161,20 @@ static bool promotion_holds(struct nx_postmaster *pm)
     return true;
 }
 
+bool nx_role_fence_if_led(struct nx_postmaster *pm)
+{
+    const struct nx_fence *fence = &pm->dir.identity.fence;
+
+    if (!is_master(pm) || !leads_instead(pm, fence)) {
+        return false;
+    }
+    nx_fence_publish(pm->shm, fence, true);
+    say_fenced(fence);
+    return true;
+}
+
 void nx_role_decide(struct nx_postmaster *pm)
 {
-    const struct nx_identity *identity = &pm->dir.identity;
     bool replica = pm->config.replication.role == NX_ROLE_REPLICA;
 
     pm->role_decided = true;
@@ -147,15 +182,16 @@ void nx_role_decide(struct nx_postmaster *pm)
         copy_addr(pm->former_addr, pm->config.replication.master_addr);
         pm->heralding = true;
         pm->herald_due_ms = 0;
+        renew_note(pm);
         nx_role_apply(pm, NX_ROLE_MASTER, "");
         nx_known_load(pm);
         nx_known_publish(pm);
     }
-    if (is_master(pm) && leads_instead(pm, &identity->fence)) {
-        nx_fence_publish(pm->shm, &identity->fence, true);
-        say_fenced(&identity->fence);
-    } else if (is_master(pm) && nx_peer_list_count(pm->config.replication.peers) > 0 &&
-               atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire) > 1) {
+    if (nx_role_fence_if_led(pm)) {
+        return;
+    }
+    if (is_master(pm) && nx_peer_list_count(pm->config.replication.peers) > 0 &&
+        atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire) > 1) {
         pm->heralding = true; /* by promotion or by configuration: whoever else leads shall know */
         pm->herald_due_ms = 0;
     }
@@ -284,17 +320,6 @@ int nx_role_fence(struct nx_postmaster *pm, const char *text)
                  pm->dir.root, strerrordesc_np(-rc));
     }
     return rc;
-}
-
-void nx_role_unfence(struct nx_postmaster *pm)
-{
-    static const struct nx_fence nobody;
-    struct nx_fence fence;
-
-    nx_fence_read(pm->shm, &fence);
-    if (!leads_instead(pm, &fence)) {
-        nx_fence_publish(pm->shm, &nobody, false);
-    }
 }
 
 /* ---- telling others ---- */

@@ -348,10 +348,16 @@ static void answer_promoted(struct nx_postmaster *pm,
     answer(pm, 0, text);
 }
 
+/* A note that holds will hold in the new epoch too: replaced before that has begun, it would hold no more, and the
+ * fenced master that dies now would be a replica again. */
 static int store_note(struct nx_postmaster *pm, uint64_t epoch)
 {
     static struct nx_identity identity;
 
+    if (pm->config.replication.role == NX_ROLE_MASTER && nx_role_noted(pm) &&
+        nx_role_config_same(&pm->dir.identity.note.configured, &pm->configured)) {
+        return 0;
+    }
     identity = pm->dir.identity;
     identity.note = (struct nx_role_note){.epoch = epoch, .configured = pm->configured};
     return nx_identity_store(&pm->dir, &identity);
@@ -417,6 +423,7 @@ static void take_up_known(struct nx_postmaster *pm, uint64_t fork)
 /* The epoch's entry is durable: this node is master. */
 static void become_master(struct nx_postmaster *pm)
 {
+    static const struct nx_fence nobody;
     uint64_t offset = atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire);
     const char *former = pm->config.replication.master_addr;
 
@@ -428,13 +435,15 @@ static void become_master(struct nx_postmaster *pm)
     forget_master(pm);
     /* The operator's word stands for the quorum's: what this log holds counts as acknowledged. */
     nx_role_reset_quorum(pm, offset, pm->change.epoch);
-    nx_role_unfence(pm);
     nx_role_apply(pm, NX_ROLE_MASTER, "");
     take_up_known(pm, offset - 1);
+    if (!nx_role_fence_if_led(pm)) { /* by one of whom it has heard only now */
+        nx_fence_publish(pm->shm, &nobody, false);
+        nx_info("this node is master in epoch %" PRIu64 ", from offset %" PRIu64
+                " on: writes are accepted, and replicas",
+                pm->change.epoch, offset);
+    }
     nx_latch_ring_quorum(pm->shm, offset);
-    nx_info("this node is master in epoch %" PRIu64 ", from offset %" PRIu64
-            " on: writes are accepted, and replicas",
-            pm->change.epoch, offset);
     answer_promoted(pm, pm->change.old_epoch, pm->change.epoch, offset);
     nx_jobs_clean(pm);
 }

@@ -43,8 +43,8 @@ struct nx_role_config {
 
 bool nx_role_config_same(const struct nx_role_config *a, const struct nx_role_config *b);
 
-/* A promotion: this node is master while its log's last epoch is this one, and its own. Written before that
- * begins, so it is inert until then. */
+/* A promotion: this node is master while its log has this epoch, and that one and all behind it are its own. Written
+ * before it begins, so it is inert until then. */
 struct nx_role_note {
     uint64_t epoch; /* 0: none */
     struct nx_role_config configured;

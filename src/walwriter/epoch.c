@@ -40,8 +40,7 @@ bool nx_epoch_noted(const struct walwriter *w)
 {
     uint64_t noted = atomic_load_explicit(&w->shm->control.note_epoch, memory_order_acquire);
 
-    return noted != 0 && w->epochs.count > 0 && nx_epochs_last(&w->epochs)->epoch == noted &&
-           nx_epochs_led_by(&w->epochs, w->shm->control.node_id);
+    return noted != 0 && nx_epochs_led_since(&w->epochs, noted, w->shm->control.node_id);
 }
 
 bool nx_epoch_fenced(const struct walwriter *w)

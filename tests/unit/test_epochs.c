@@ -33,6 +33,29 @@ static void add(struct nx_epochs *epochs, uint64_t number, uint64_t first, uint8
     ck_assert_int_eq(nx_epochs_add(epochs, &epoch, NULL), 0);
 }
 
+START_TEST(who_led_since_an_epoch)
+{
+    static const char ours[] = "07070707-0707-0707-0707-070707070707";
+
+    ck_assert(!nx_epochs_led_since(&a, 0, ours));
+    ck_assert(!nx_epochs_led_since(&a, 1, ours));
+    add(&a, 1, 1, 1);
+    add(&a, 2, 10, 7);
+    ck_assert(nx_epochs_led_since(&a, 2, ours));
+    ck_assert(!nx_epochs_led_since(&a, 1, ours)); /* another's */
+    ck_assert(!nx_epochs_led_since(&a, 3, ours)); /* not begun */
+    add(&a, 5, 20, 7);
+    ck_assert(nx_epochs_led_since(&a, 2, ours));
+    ck_assert(nx_epochs_led_since(&a, 5, ours));
+    ck_assert(!nx_epochs_led_since(&a, 4, ours));
+    add(&a, 6, 30, 2);
+    add(&a, 7, 40, 7);
+    ck_assert(!nx_epochs_led_since(&a, 5, ours)); /* another one led between */
+    ck_assert(nx_epochs_led_since(&a, 7, ours));
+    ck_assert(!nx_epochs_led_since(&a, 7, "08080808-0808-0808-0808-080808080808"));
+}
+END_TEST
+
 /* The frame of an epoch entry, as the walwriter makes it. */
 static struct nx_slice claim_of(uint64_t number, uint64_t offset, uint8_t node)
 {
@@ -238,6 +261,7 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tcase, setup, NULL);
+    tcase_add_test(tcase, who_led_since_an_epoch);
     tcase_add_test(tcase, one_log_that_is_shorter);
     tcase_add_test(tcase, two_promotions_from_one_history);
     tcase_add_test(tcase, a_fork_within_a_later_epoch);
