@@ -154,17 +154,6 @@ def points_of(named, records, begin, count, rng):
     return sorted([*points, *rng.choices(named, k=rest // 2)])
 
 
-def replayed(root, records, points):
-    """For each of the points, ascending: (its number, the point, the Disk there)."""
-    disk = power_cut.Disk(root)
-    fed = 0
-    for number, point in enumerate(points):
-        for record in records[fed:point]:
-            disk.feed(record)
-        fed = point
-        yield number, point, disk
-
-
 class FullSyncCase(NexusTestCase):
     def proxy(self, node, **options):
         proxy = Proxy(node.replication_port, **options)
@@ -291,7 +280,7 @@ class ReplicaPowerCut(FullSyncCase):
         named = power_cut.name_points(records, root, begin, lambda path: not boring.search(path))
         points = points_of(named, records, begin, count, rng)
         seen = collections.Counter()
-        for number, point, disk in replayed(root, records, points):
+        for number, point, disk in power_cut.replayed(root, records, points):
             image = self.scratch()
             style = disk.image(os.path.join(image, "data"), rng)
             replica = self.node("replica", directory=image, start=False, settings={
@@ -404,7 +393,7 @@ class MasterPowerCut(FullSyncCase):
         rng = random.Random(SEED)
         named = power_cut.name_points(records, root, begin, lambda path: "/snapshots" in path)
         points = points_of(named, records, begin, IMAGES // 2, rng)
-        for number, point, disk in replayed(root, records, points):
+        for number, point, disk in power_cut.replayed(root, records, points):
             image = self.scratch()
             style = disk.image(os.path.join(image, "data"), rng)
             stage = [ack for ack in disk.acks if ack[0] == "!"][-1][1:]

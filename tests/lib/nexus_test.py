@@ -420,6 +420,8 @@ class Node:
                 for path in self.preload
             ]
             env["LD_PRELOAD"] = ":".join(paths)
+            if SANITIZED:  # which wants to be the first of all libraries
+                env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
         # Leaks are the unit tests' business: where many servers' processes end at one moment, the tracer
         # of the leak check waits for ever now and then.
         env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":detect_leaks=0"

@@ -289,6 +289,14 @@ def build_welcome(master_id=None, current_wal_offset=0, requires_full_sync=False
     )
 
 
+def build_epochs(*epochs):
+    """The bytes of an epoch history: (epoch, first_offset, node_id, CRC of its first entry; epoch 1: 0) each."""
+    return b"".join(
+        struct.pack("<QQ16sI", epoch, first, uuid.UUID(node_id).bytes, crc)
+        for epoch, first, node_id, crc in epochs
+    )
+
+
 def build_ping(timestamp=None, **fields):
     return build(PING, timestamp=now_ms() if timestamp is None else timestamp, **fields)
 

@@ -177,9 +177,15 @@ class Disk:
         self.write_dir(self.top, target, style, rng)
         return style
 
+    def killed(self, target):
+        """Writes the tree that SIGKILL of all processes at this moment leaves: all that was written."""
+        self.write_dir(self.top, target, "all", None)
+        return "killed"
+
     def write_dir(self, node, place, style, rng):
+        """rng None: all names as the processes see them."""
         os.mkdir(place, 0o700)
-        for name, child in sorted(node.left(rng).items()):
+        for name, child in sorted((node.live if rng is None else node.left(rng)).items()):
             path = os.path.join(place, name)
             if isinstance(child, Dir):
                 self.write_dir(child, path, style, rng)
@@ -207,6 +213,17 @@ class Disk:
                     apply_change(content, ("write", start, data[start - at:end - at]))
                 start = end
         return content
+
+
+def replayed(root, records, points):
+    """For each of the points, ascending: (its number, the point, the Disk there)."""
+    disk = Disk(root)
+    fed = 0
+    for number, point in enumerate(points):
+        for record in records[fed:point]:
+            disk.feed(record)
+        fed = point
+        yield number, point, disk
 
 
 def crash_points(records, count, seed):
