@@ -21,9 +21,12 @@
 
 static unsigned http_workers(const struct nx_config *config)
 {
-    int cores = get_nprocs();
+    static int cores; /* asked for once: it is read from a file, and we are called for each slot */
     unsigned wanted = (unsigned)config->http.workers;
 
+    if (cores == 0) {
+        cores = get_nprocs();
+    }
     if (wanted == 0) {
         wanted = cores > 0 ? (unsigned)cores : 1;
     }

@@ -60,7 +60,7 @@ class FailoverRounds(NexusTestCase):
         self.account = self.callers.account
         self.histories = Histories()
         self.counts = dict.fromkeys(
-            ("kill", "partition", "lag", "not_most_advanced", "interrupted", "impatient"), 0
+            ("kill", "partition", "lag", "not_most_advanced", "interrupted", "power", "impatient"), 0
         )
         self.promotions = {"kill": [], "partition": []}  # milliseconds
 
@@ -126,9 +126,12 @@ class FailoverRounds(NexusTestCase):
             self.counts["not_most_advanced"] += 1
         return None
 
-    def interrupt(self, node):
-        """It is killed while it is promoted, and started again -> itself if it is the master then, or None"""
+    def interrupt(self, nodes):
+        """The most advanced one, or the other one, is killed in the middle of a promotion and started again
+        -> the new master if there is one now, or None"""
         self.counts["interrupted"] += 1
+        node = max(nodes, key=self.position)
+        victim = self.rng.choice(nodes)
         answers = []
 
         def promote():
@@ -140,9 +143,9 @@ class FailoverRounds(NexusTestCase):
         asking = threading.Thread(target=promote)
         asking.start()
         asking.join(self.rng.random() * MOST_INTERRUPTED)
-        node.kill_all()
+        victim.kill_all()
         asking.join()
-        node.start()
+        victim.start()
         is_master = node.status()["role"] == "master"
         self.assertTrue(is_master or 200 not in answers, node.describe("its promotion is forgotten"))
         return node if is_master else None
@@ -152,7 +155,7 @@ class FailoverRounds(NexusTestCase):
             for node in nodes:
                 node.wait_status(promotable=True)
         if self.rng.random() < 0.2:
-            promoted = self.interrupt(max(nodes, key=self.position))
+            promoted = self.interrupt(nodes)
             if promoted is not None:
                 return promoted
         return wait_until(
@@ -160,6 +163,17 @@ class FailoverRounds(NexusTestCase):
             PROMOTABLE,
             lambda: "\n".join(node.describe("can't be promoted") for node in nodes),
         )
+
+    def power_off(self, nodes):
+        """For all of them at once, and on again: who leads and who follows is on their disks."""
+        self.counts["power"] += 1
+        nodes = self.rng.sample(nodes, len(nodes))
+        for node in nodes:
+            node.kill_all()
+        for node in nodes:
+            node.launch()
+        for node in nodes:
+            node.wait_answer("/health")
 
     def follow(self, node, master):
         address = self.mesh.address(node, master)
@@ -200,10 +214,14 @@ class FailoverRounds(NexusTestCase):
         if early:
             self.back(what, old)
         self.follow(other, new)
+        if self.rng.random() < 0.2:
+            self.power_off([new, other])
         self.callers.wait_confirmed_by(new, self.rng.randrange(1, 20))
         if not early:
             self.back(what, old)
         self.follow(old, new)
+        if self.rng.random() < 0.1:
+            self.power_off(self.mesh.nodes)
         self.wait_follows(other, new)
         if patient:
             self.wait_follows(old, new)
