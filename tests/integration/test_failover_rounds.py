@@ -4,7 +4,8 @@
 replica is promoted, the others follow it, the former master too once it is back. What each client was answered is
 held against the logs of all nodes.
 
-NEXUS_FAILOVER_ROUNDS changes how many rounds there are. NEXUS_SEED repeats the choices of a run; a failure prints it."""
+NEXUS_FAILOVER_ROUNDS changes how many rounds there are. NEXUS_SEED repeats the choices of a run, and a failure
+prints it."""
 
 import json
 import os

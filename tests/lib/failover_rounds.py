@@ -282,10 +282,8 @@ class Callers:
     def __init__(self, mesh, clients, seed):
         self.account = Account()
         self.callers = [Caller(mesh, self.account, number, seed) for number in range(clients)]
-        self.started = False
 
     def start(self):
-        self.started = True
         for caller in self.callers:
             caller.thread.start()
         return self
