@@ -4,6 +4,7 @@ what each node must have afterwards, and networks that are cut between two of th
 import json
 import os
 import re
+import signal
 
 import wal_files
 from full_sync import versions
@@ -47,10 +48,21 @@ class FailoverCase(NexusTestCase):
         cluster = self.cluster(
             replicas, start=False, settings={**QUICK, **MODES[mode], **settings}
         )
+        for node in cluster.nodes:
+            self.configure(node, "")
         if peers:
             self.introduce(cluster.nodes)
         self.start_level(cluster)
         return cluster
+
+    def configure(self, node, text):
+        """Its configuration file; a node that runs reads it again."""
+        path = os.path.join(node.directory, "nexus.conf")
+        node.env["NEXUS_CONFIG"] = path
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        if node.is_running():
+            os.kill(node.pid, signal.SIGHUP)
 
     def introduce(self, nodes):
         for node in nodes:
