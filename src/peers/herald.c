@@ -27,7 +27,8 @@ enum said {
     SAID_SILENT = 1,
     SAID_REFUSED = 2,
     SAID_BEHIND = 4,
-    SAID_LEADS = 8
+    SAID_LEADS = 8,
+    SAID_TWIN = 16
 };
 
 struct target {
@@ -149,6 +150,18 @@ static void give_way(struct nx_peers *peers, struct target *target, const char *
     (void)nx_peers_fence(peers, text);
 }
 
+/* Two nodes were promoted to the same epoch: the lower id gives way; a person should know. */
+static void note_twin(const struct nx_peers *peers, struct target *target, const char *node_id)
+{
+    if (first_time(target, SAID_TWIN)) {
+        nx_error(
+            "two nodes were promoted to epoch %" PRIu64
+            ": %s (this one) and %s at %s. The lower id is fenced; what was written there since is "
+            "given up when it follows the other",
+            peers->self.epoch, peers->self.node_id, node_id, target->addr);
+    }
+}
+
 /* ---- the Hello ---- */
 
 /* What this node is at this moment. */
@@ -200,6 +213,9 @@ static void take_welcome(struct nx_peers *peers, struct target *target)
                 call->epoch - peers->self.epoch <= NX_MOST_EPOCHS_AHEAD)) {
         nx_leader_text(call->epoch, call->master_id, target->dialled, call->http_addr, text,
                        sizeof text);
+        if (call->epoch == peers->self.epoch) {
+            note_twin(peers, target, call->master_id);
+        }
         give_way(peers, target, text);
     } else if (first_time(target, SAID_REFUSED)) {
         nx_warn("%s %s takes this node for its replica (node %s, epoch %" PRIu64
@@ -213,7 +229,7 @@ static void take_error(struct target *target)
     const struct nx_dial *call = &target->dial;
 
     if (call->code == NX_WIRE_ERROR_FENCED) {
-        be_done(target, "is fenced: it leads no longer (%.128s)", call->text);
+        be_done(target, "is fenced: it leads no longer (%.192s)", call->text);
     } else if (call->code == NX_WIRE_ERROR_NOT_A_MASTER && target->former) {
         be_done(target, "is no master any more (%.128s)", call->text);
     } else if (first_time(target, SAID_REFUSED)) {
@@ -272,10 +288,20 @@ static void give_way_to(struct nx_peers *peers,
     }
 }
 
+/* A master of our own epoch, fenced already or not: only its own promotion can have made it that. */
+static bool is_twin(const struct nx_peers *peers, const struct nx_peer_status *status)
+{
+    return nx_peer_is_ours(status, &peers->self) && status->role == NX_NODE_MASTER &&
+           status->epoch == peers->self.epoch;
+}
+
 static void take_status(struct nx_peers *peers,
                         struct target *target,
                         const struct nx_peer_status *status)
 {
+    if (is_twin(peers, status)) {
+        note_twin(peers, target, status->node_id);
+    }
     if (strcmp(status->node_id, peers->self.node_id) == 0) {
         be_done(target, "is this node itself");
     } else if (strcmp(status->cluster_id, peers->self.cluster_id) != 0) {
@@ -286,12 +312,13 @@ static void take_status(struct nx_peers *peers,
         give_way_to(peers, target, status);
     } else if (is_connected(peers->shm, status->node_id)) {
         be_done(target, "follows this node");
+    } else if (status->role == NX_NODE_MASTER && status->replication_addr[0] != '\0') {
+        /* A fenced one too: it may know no more than that somebody leads. */
+        dial(peers, target, status->replication_addr);
     } else if (status->fenced) {
         be_done(target, "is fenced: it leads no longer");
     } else if (status->role == NX_NODE_MASTER) {
-        if (status->replication_addr[0] != '\0') { /* it is still starting, or has none yet */
-            dial(peers, target, status->replication_addr);
-        }
+        return; /* it is still starting, or has none yet */
     } else if (status->role == NX_NODE_STANDALONE) {
         be_done(target, "is a standalone node");
     } else if (status->epoch >= peers->self.epoch) {

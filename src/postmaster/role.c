@@ -346,6 +346,12 @@ void nx_role_run_due(struct nx_postmaster *pm)
     }
 }
 
+/* Only a promoted master has somebody to tell: the former one, whom all know that know each other. */
+void nx_role_peers_changed(struct nx_postmaster *pm)
+{
+    pm->heralding = pm->heralding || (is_master(pm) && is_noted(pm));
+}
+
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm)
 {
     return herald_wanted(pm) ? pm->herald_due_ms : 0;

@@ -328,6 +328,9 @@ void nx_shared_reload(struct nx_postmaster *pm)
                  report.error_count > 0 ? report.errors[0] : strerrordesc_np(-rc));
         return;
     }
+    if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
+        nx_role_peers_changed(pm);
+    }
     pm->config = fresh;
     (void)nx_log_configure(&pm->config);
     nx_shared_publish_config(pm);

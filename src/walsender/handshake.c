@@ -3,6 +3,7 @@
 #include "walsender/handshake.h"
 
 #include "common/uuid_text.h"
+#include "storage/data_dir.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -106,13 +107,25 @@ static bool is_proven(const struct nx_hello_facts *facts,
     return nx_epoch_compare(ret_claim, ours) > 0 && goes_on_from(facts->theirs, facts->epochs);
 }
 
+/* Whether this master has heard of a leader before that one: a twin's claim is proven too, and is not the highest. */
+static bool knows_better(const struct nx_hello_facts *facts, const struct nx_epoch *claim)
+{
+    struct nx_epoch known = {.epoch = 0};
+
+    if (facts->fence == NULL || nx_uuid_parse(facts->fence->node_id, known.node_id) < 0) {
+        return false;
+    }
+    known.epoch = facts->fence->epoch;
+    return nx_epoch_compare(&known, claim) > 0;
+}
+
 static bool refuse_as_fenced(const struct nx_hello_facts *facts,
                              const struct nx_msg_hello *hello,
                              struct nx_verdict *verdict)
 {
     char node_id[NX_UUID_TEXT];
 
-    if (is_proven(facts, hello, &verdict->claim)) {
+    if (is_proven(facts, hello, &verdict->claim) && !knows_better(facts, &verdict->claim)) {
         nx_uuid_print(verdict->claim.node_id, node_id);
         verdict->claims = true;
         return refuse(verdict, NX_WIRE_ERROR_FENCED,

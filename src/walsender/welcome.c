@@ -9,6 +9,7 @@
 #include "common/quorum.h"
 #include "common/shared_log.h"
 #include "common/uuid_text.h"
+#include "storage/data_dir.h"
 #include "walsender/handshake.h"
 #include "walsender/walsender.h"
 
@@ -280,24 +281,37 @@ static bool accept_claim(struct nx_walsender *ws,
     return reply.type == NX_CONTROL_DONE && reply.status == 0;
 }
 
-/* Two nodes were promoted to the same epoch: the lower id gives way; a person should know. */
+/* Two nodes were promoted to the same epoch: the lower id gives way; a person should know. One of them is this node, or
+ * both claim to lead instead of it. */
 static void say_twin(const struct nx_msg_hello *hello, const struct nx_hello_facts *facts)
 {
-    const struct nx_epoch *ours = nx_epochs_last(facts->epochs);
     const struct nx_epoch *theirs = nx_epochs_last(facts->theirs);
+    const struct nx_epoch *ours = nx_epochs_last(facts->epochs);
+    struct nx_epoch known = {.epoch = 0};
     char a[NX_UUID_TEXT];
     char b[NX_UUID_TEXT];
 
-    if (ours == NULL || theirs == NULL || hello->claim.length == 0 ||
-        ours->epoch != theirs->epoch || nx_epoch_same(ours, theirs)) {
+    if (theirs == NULL || hello->claim.length == 0) {
         return;
     }
-    nx_uuid_print(ours->node_id, a);
+    if (facts->fence != NULL && nx_uuid_parse(facts->fence->node_id, known.node_id) == 0) {
+        known.epoch = facts->fence->epoch;
+        known.first_offset = theirs->first_offset; /* it tells the node apart, nothing else */
+        known.crc = theirs->crc;
+    }
+    if (ours != NULL && ours->epoch >= known.epoch) {
+        known = *ours;
+    }
+    if (known.epoch != theirs->epoch || nx_epoch_same(&known, theirs)) {
+        return;
+    }
+    nx_uuid_print(known.node_id, a);
     nx_uuid_print(theirs->node_id, b);
     nx_error(
-        "two nodes were promoted to epoch %llu: %s (this one's) and %s. The lower id is fenced; "
-        "what was written there since is given up when it follows the other",
-        (unsigned long long)ours->epoch, a, b);
+        "two nodes were promoted to epoch %llu: %s and %s. The lower id is fenced as soon as it hears of "
+        "the other (replication.peers on it, and a reload); what was written there since is given up "
+        "when it follows that one",
+        (unsigned long long)theirs->epoch, a, b);
 }
 
 /* Judges a Hello. What needs files (a pin, our own entry at its position) is looked for only when all else is

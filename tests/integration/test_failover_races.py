@@ -8,7 +8,7 @@ import signal
 import threading
 import unittest
 
-from failover import PROMOTE, QUICK, SYNC, FailoverCase, answer_of, leads
+from failover import DIVERGED, PROMOTE, QUICK, SYNC, FailoverCase, answer_of, leads
 from full_sync import FullSyncCase, leftovers, put_many, random_pairs, running
 from nexus_test import wait_until
 from proxy import Proxy
@@ -60,9 +60,14 @@ class Twins(FailoverCase):
         lower.wait_offset(offset)
         self.assert_same(higher, lower, whole=False)
 
-    def assert_twins_are_told(self, *twins):
-        for node in twins:
+    def assert_twins_are_told(self, *nodes):
+        for node in nodes:
             node.wait_log(r"ERROR .*two nodes were promoted to epoch 2: ")
+
+    def know_each_other(self, *twins):
+        for node in twins:
+            others = [other.addr for other in twins if other is not node]
+            self.configure(node, f"[replication]\npeers = {','.join(others)}\n")
 
     def old_master_returns(self, old, higher):
         old.start()
@@ -77,11 +82,17 @@ class Twins(FailoverCase):
         cluster, twins = self.orphans(peers=False)
         self.promoted_twice(twins)
         lower, higher = by_rank(twins)
-        for node, other in ((lower, higher), (higher, lower)):
-            self.wait_write(node, f"own of {other.name}")
-            self.configure(node, f"[replication]\npeers = {other.addr}\n")
+        written = {node: self.write_many(node, node.name) for node in twins}
+        self.know_each_other(lower, higher)
         self.assert_twins_are_told(lower, higher)
+        last = lower.status()["wal_offset"]
         self.assert_one_leads(lower, higher)
+        self.assert_has(higher, written[higher])
+        self.assert_lacks(lower, written[lower])
+        # Its epoch began with an entry of its own, which is given up too.
+        given_up = lower.json("GET", DIVERGED)["entries"]
+        self.assertEqual([each["offset"] for each in given_up], list(range(2, last + 1)))
+        self.assertEqual({each["epoch"] for each in given_up}, {2})
         self.old_master_returns(cluster.master, higher)
         self.assertTrue(leads(higher))
 
@@ -97,8 +108,15 @@ class Twins(FailoverCase):
         self.promoted_twice(twins)
         lower, higher = by_rank(twins)
         self.old_master_returns(cluster.master, higher)
-        # It has heard of both: the lower one is told by it.
-        self.assert_twins_are_told(lower)
+        # Each has done its duty, and knows nothing of the other: whoever reads the old master's log does.
+        for node in twins:
+            node.wait_until(lambda: not node.pids("peers"), what="the end of its calls")  # noqa: B023
+            self.assertTrue(leads(node))
+        self.assertRegex(
+            cluster.master.log(), "two nodes were promoted to epoch 2|(.*another node leads.*\n){2}"
+        )
+        self.know_each_other(lower, higher)
+        self.assert_twins_are_told(lower, higher)
         self.assert_one_leads(lower, higher)
 
     def test_03_async_with_peers(self):
@@ -108,14 +126,12 @@ class Twins(FailoverCase):
         self.assertLessEqual(set(statuses), {200, 503})
         lower, higher = self.settled(twins)
         if statuses == [200, 200]:
-            same = lower.log().count("begins with entry") and self.epochs(lower) == self.epochs(higher)
-            if same:
+            if lower.status()["epoch"] == higher.status()["epoch"]:
                 self.assert_twins_are_told(lower, higher)
             self.assert_one_leads(lower, higher)
+        else:
+            self.follow(lower, higher)
         self.old_master_returns(cluster.master, higher)
-
-    def epochs(self, node):
-        return node.status()["epoch"]
 
     def settled(self, twins):
         """-> (the one that doesn't lead, the one that does), once there is exactly one"""
@@ -240,9 +256,9 @@ class FullSync(FullSyncCase, FailoverCase):
         pid = replica.wait_until(lambda: running(replica, "restore"), what="a restore process")[0]
         os.kill(pid, signal.SIGSTOP)
         self.addCleanup(self.resume, pid)
-        mark = self.the_master.log_mark()
+        mark = replica.log_mark()
         proxy.rate = None
-        self.the_master.wait_log("is sent", since=mark)
+        replica.wait_log("has come", since=mark)
         return pid
 
     @staticmethod
@@ -309,6 +325,7 @@ class FullSync(FullSyncCase, FailoverCase):
             return json.loads(body) if status == 200 else None
 
         answer = replica.wait_until(promoted, what="a promotion")
+        replica.drop_connections()
         switched = answer["offset"] == self.OLD + self.NEW + 1
         self.assertIn(answer["offset"], (self.OLD + 1, self.OLD + self.NEW + 1))
         self.assertEqual(answer["missing_entries"], 0 if switched else self.NEW)

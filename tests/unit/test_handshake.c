@@ -419,6 +419,22 @@ START_TEST(a_fenced_master_says_who_leads)
 }
 END_TEST
 
+/* Both were promoted over this master, to the same epoch. */
+START_TEST(a_twin_hears_of_the_higher_one)
+{
+    struct nx_fence fence = {.epoch = 4, .node_id = "650e8400-e29b-41d4-a716-446655440001"};
+
+    begin(&theirs, 3, 81, MASTER);
+    claim(4, 95, REPLICA);
+    facts.fence = &fence;
+    expect(NX_WIRE_ERROR_FENCED, "node 650e8400-e29b-41d4-a716-446655440001 leads in epoch 4");
+    ck_assert(!verdict.claims);
+    fence.node_id[0] = '4';
+    expect(NX_WIRE_ERROR_FENCED, "node " REPLICA " leads in epoch 4");
+    ck_assert(verdict.claims);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("handshake");
@@ -456,6 +472,7 @@ int main(void)
     tcase_add_test(tcase, a_claim_of_another_cluster);
     tcase_add_test(tcase, a_master_without_an_entry);
     tcase_add_test(tcase, a_fenced_master_says_who_leads);
+    tcase_add_test(tcase, a_twin_hears_of_the_higher_one);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
