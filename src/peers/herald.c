@@ -22,13 +22,14 @@
 #define LONGEST_ROUND_MS 5000
 #define LONGEST_DIAL_MS  1000
 
-/* What was said of a target in the log: each once. */
+/* What was said of a target in the log, each once, or seen of it. */
 enum said {
     SAID_SILENT = 1,
     SAID_REFUSED = 2,
     SAID_BEHIND = 4,
     SAID_LEADS = 8,
-    SAID_TWIN = 16
+    SAID_TWIN = 16,
+    SEEN_KNOWING = 32
 };
 
 struct target {
@@ -322,7 +323,10 @@ static void take_status(struct nx_peers *peers,
     } else if (status->role == NX_NODE_STANDALONE) {
         be_done(target, "is a standalone node");
     } else if (status->epoch >= peers->self.epoch) {
-        be_done(target, "is a replica in epoch %" PRIu64, status->epoch);
+        /* Twice: who is being promoted to this epoch itself is still a replica at the moment at which it begins. */
+        if (!first_time(target, SEEN_KNOWING)) {
+            be_done(target, "is a replica in epoch %" PRIu64, status->epoch);
+        }
     } else if (first_time(target, SAID_BEHIND)) {
         nx_info("peer %s is still a replica in epoch %" PRIu64 ", this node leads in %" PRIu64
                 ": have it follow this one (POST /replication/follow)",

@@ -112,7 +112,7 @@ class Procedure(GuideCase, FailoverCase):
             self.wait_follows(node, new)
         self.wait_write(new, "last", b"newest")
         for node in others:
-            node.wait_offset(new.status()["wal_offset"])
+            self.wait_reads(node, new.status()["wal_offset"])
             self.assertEqual(node.get("last"), b"newest")
 
     def test_01_async_a_clean_stop_and_restarts(self):
@@ -181,7 +181,7 @@ class Behind(FailoverCase):
         done = self.import_file(first, path)
         self.assertEqual(done["imported"], last - fork + 2)  # three of them are one batch
         for node in (second, master):
-            node.wait_offset(first.status()["wal_offset"])
+            self.wait_reads(node, first.status()["wal_offset"])
         for node in (first, second, master):
             self.assert_has(node, written)
         self.assert_same(first, second, master, whole=False)

@@ -154,7 +154,8 @@ class FailoverCase(NexusTestCase):
         body = {"master_addr": master.replication_addr}
         if force is not None:
             body["force"] = force
-        self.assertIs(node.json("POST", FOLLOW, body)["success"], True)
+        status, _, content = self.post(node, FOLLOW, json.dumps(body))
+        self.assertEqual((status, json.loads(content).get("success")), (200, True), content)
 
     def wait_promotable(self, *replicas):
         """Each has found its master dead."""
@@ -195,8 +196,8 @@ class FailoverCase(NexusTestCase):
         """All have the leader's keys, values, versions and log; whole: from the first entry on (a node that had a
         full sync has only what came after it)."""
         offset = leader.status()["wal_offset"]
-        for node in others:
-            node.wait_offset(offset, 60)
+        for node in (leader, *others):
+            self.wait_reads(node, offset)
             self.assertEqual(node.status()["wal_offset"], offset, node.name)
         export, found, log = leader.export(), versions(leader), frames(leader)
         self.assertEqual(list(log), list(range(1, offset + 1)))
@@ -207,6 +208,12 @@ class FailoverCase(NexusTestCase):
             if whole:
                 self.assertEqual(list(got), list(log), node.name)
             self.assertEqual(got, {number: log[number] for number in got}, node.name)
+
+    def wait_reads(self, node, offset):
+        """Until reads of that node see the entry: in sync mode, once it has heard that it is confirmed."""
+        node.wait_offset(offset, 60)
+        headers = {"Nexus-Min-Offset": str(offset)}
+        self.assertIn(node.request("GET", "/kv/first", None, headers, timeout=60)[0], (200, 404))
 
     def assert_diverged(self, node, first, last, written):
         """Exactly these offsets are listed as given up, with the keys; -> the one file."""

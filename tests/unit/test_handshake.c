@@ -422,7 +422,7 @@ END_TEST
 /* Both were promoted over this master, to the same epoch. */
 START_TEST(a_twin_hears_of_the_higher_one)
 {
-    struct nx_fence fence = {.epoch = 4, .node_id = "650e8400-e29b-41d4-a716-446655440001"};
+    static struct nx_fence fence = {.epoch = 4, .node_id = "650e8400-e29b-41d4-a716-446655440001"};
 
     begin(&theirs, 3, 81, MASTER);
     claim(4, 95, REPLICA);

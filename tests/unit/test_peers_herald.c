@@ -267,7 +267,23 @@ START_TEST(a_peer_that_is_no_master_any_more_is_asked_again)
     add_peer(http->addr);
     start_job(NX_PEERS_HERALD);
     expect_end();
-    expect_asked(http, "GET", 2);
+    expect_asked(http, "GET", 3);
+}
+END_TEST
+
+/* It begins the same epoch itself, and its role is a moment behind its log. */
+START_TEST(a_peer_that_is_just_being_promoted)
+{
+    struct node *http = node_listen();
+    struct node *wire = node_listen();
+
+    ANSWERS(http, status_answer("replica", "streaming", LOW, 3, 110, wire->addr),
+            status_answer("master", "streaming", LOW, 3, 110, wire->addr));
+    serve_error(wire, NX_WIRE_ERROR_FENCED);
+    add_peer(http->addr);
+    start_job(NX_PEERS_HERALD);
+    expect_asked(wire, hello_text(), 1);
+    expect_end();
 }
 END_TEST
 
@@ -309,7 +325,7 @@ START_TEST(other_peers_after_a_reload)
     struct node *b = node_listen();
 
     ANSWERS(a, status_answer("replica", "connecting", LOW, 2, 90, ""));
-    ANSWERS(b, status_answer("replica", "streaming", HIGH, 3, 100, ""));
+    ANSWERS(b, status_answer("master", "fenced", HIGH, 2, 100, ""));
     config.replication.heartbeat_ms = 3600000;
     add_peer(a->addr);
     start_job(NX_PEERS_HERALD);
@@ -351,6 +367,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, peers_that_know);
     tcase_add_test(tests, a_replica_that_comes_over);
     tcase_add_loop_test(tests, a_peer_that_is_a_master_too, 0, 2);
+    tcase_add_test(tests, a_peer_that_is_just_being_promoted);
     tcase_add_test(tests, a_peer_that_is_no_master_any_more_is_asked_again);
     tcase_add_loop_test(tests, a_peer_that_leads_before_us, 0, 2);
     tcase_add_test(tests, a_fence_that_could_not_be_stored_is_asked_for_again);
