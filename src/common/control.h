@@ -10,8 +10,10 @@
 
 enum nx_control_type {
     /* child to postmaster */
-    NX_CONTROL_READY = 1, /* serves; walwriter: recovery is done */
-    NX_CONTROL_FATAL,     /* text: why a person is needed; the server stops with status 1 */
+    NX_CONTROL_READY =
+        1, /* serves; walwriter: recovery is done; arg 1: an epoch should begin before this node
+                           * serves as a master, text = why */
+    NX_CONTROL_FATAL,         /* text: why a person is needed; the server stops with status 1 */
     NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt, and the node id of its epoch 1 or
                                * nothing; answered by DONE */
     NX_CONTROL_REPLICA_HERE, /* walsender: text = replica id; older senders of that id are ended */
@@ -27,8 +29,10 @@ enum nx_control_type {
      * "<code of error_codes.def> <sentence>". */
     NX_CONTROL_PROMOTE, /* status = enum nx_promote_flags; DONE: text = members of the answer (JSON) */
     NX_CONTROL_FOLLOW, /* text = "host:port", status 1: by force */
-    NX_CONTROL_PROMISE, /* text = "<epoch> <node id>"; DONE: text = "<epoch> <offset> <crc>", our position */
-    NX_CONTROL_WITHDRAW, /* text = "<epoch> <node id>" */
+    NX_CONTROL_FOLLOWING, /* walreceiver: the master's history goes on from ours: force isn't needed any more */
+    NX_CONTROL_PROMISE, /* text = "<epoch> <node id> <attempt or 0>"; DONE: text = "<epoch> <offset> <crc>",
+                         * our position */
+    NX_CONTROL_WITHDRAW, /* text as of PROMISE */
     NX_CONTROL_FENCE, /* walsender, peers: text = "<epoch> <node id> <replication address or -> <HTTP
                           * address or ->": that node leads, and this one does no longer. Answered by DONE
                           * when it is stored: status 0, or -errno; -ESTALE: it leads in no higher epoch */

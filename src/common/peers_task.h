@@ -19,7 +19,8 @@ struct nx_peers_task {
     /* ASK: */
     bool dry_run;
     bool force;
-    bool sync; /* the quorum rules: R - Q + 1 positions are needed */
+    bool sync;        /* the quorum rules: R - Q + 1 positions are needed */
+    uint64_t attempt; /* tells this one's promises from an earlier one's; 0: not told */
     /* ASK: the epoch to begin, higher than all that this node has seen. A forced one may begin a higher one. */
     uint64_t epoch;
     /* ASK, HERALD: the replication address of the master that is, or was, followed; "": none. */

@@ -105,12 +105,13 @@ static void ask(struct connection *connection,
                 nx_control_request_reply *reply)
 {
     struct promise_body body;
-    char text[NX_UUID_TEXT + 24];
+    char text[NX_UUID_TEXT + 48];
 
     if (nx_node_check_replicates(connection) && nx_promise_body_take(connection, &body) &&
         check_asker(connection, &body) &&
         nx_node_check_serving(connection, "promises nothing more")) {
-        snprintf(text, sizeof text, "%" PRIu64 " %s", body.epoch, body.node_id);
+        snprintf(text, sizeof text, "%" PRIu64 " %s %" PRIu64, body.epoch, body.node_id,
+                 body.attempt);
         (void)nx_control_ask_for(connection, type, 0, text, reply);
     }
 }

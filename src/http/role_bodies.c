@@ -100,6 +100,21 @@ static int epoch_of(struct json_object *object, uint64_t *ret_epoch, struct json
     return 0;
 }
 
+static int attempt_of(struct json_object *object, uint64_t *ret_attempt, struct json_fault *fault)
+{
+    struct json_object *value = NULL;
+
+    *ret_attempt = 0;
+    if (!json_object_object_get_ex(object, "attempt", &value)) {
+        return 0;
+    }
+    if (!json_object_is_type(value, json_type_int) || json_object_get_int64(value) < 0) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "\"attempt\" must be a number.");
+    }
+    *ret_attempt = json_object_get_uint64(value);
+    return 0;
+}
+
 static int node_id_of(struct json_object *object,
                       char ret_id[NX_UUID_TEXT],
                       struct json_fault *fault)
@@ -141,8 +156,9 @@ int nx_promise_body_of(struct json_object *object,
 {
     struct promise_body body;
 
-    if (nx_json_only(object, "epoch node_id", PLACE, fault) < 0 ||
-        epoch_of(object, &body.epoch, fault) < 0 || node_id_of(object, body.node_id, fault) < 0) {
+    if (nx_json_only(object, "epoch node_id attempt", PLACE, fault) < 0 ||
+        epoch_of(object, &body.epoch, fault) < 0 || node_id_of(object, body.node_id, fault) < 0 ||
+        attempt_of(object, &body.attempt, fault) < 0) {
         return -EINVAL;
     }
     *ret_body = body;

@@ -20,6 +20,7 @@ struct follow_body {
 struct promise_body {
     uint64_t epoch; /* 1 at least */
     char node_id[NX_UUID_TEXT];
+    uint64_t attempt; /* 0: not told */
 };
 
 /* Read the members of an object. 0, or -EINVAL and a fault. */

@@ -15,8 +15,14 @@
 
 void nx_peers_promise_body(const struct nx_peers *peers, uint64_t epoch, char *text, size_t cap)
 {
-    (void)snprintf(text, cap, "{\"epoch\": %" PRIu64 ", \"node_id\": \"%s\"}", epoch,
-                   peers->self.node_id);
+    uint64_t attempt = peers->process->peers.attempt;
+    char member[48] = "";
+
+    if (attempt != 0) {
+        (void)snprintf(member, sizeof member, ", \"attempt\": %" PRIu64, attempt);
+    }
+    (void)snprintf(text, cap, "{\"epoch\": %" PRIu64 ", \"node_id\": \"%s\"%s}", epoch,
+                   peers->self.node_id, member);
 }
 
 /* One round. How many haven't heard it; those that have are marked. */

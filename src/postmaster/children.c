@@ -157,8 +157,7 @@ void nx_children_signal(struct nx_postmaster *pm, int signal)
 
 /* ---- what they say ---- */
 
-/* The log is recovered, and nobody else is known to lead: the node serves. */
-static void serve(struct nx_postmaster *pm)
+void nx_children_serve(struct nx_postmaster *pm)
 {
     pm->life = NX_LIFE_SERVING;
     pm->scheduled_ms = pm->scheduled_ms == 0 ? nx_now_ms() : pm->scheduled_ms;
@@ -178,11 +177,14 @@ static void serve(struct nx_postmaster *pm)
 }
 
 /* The walwriter has recovered: what the log says of the role counts from here on. */
-static void recovered(struct nx_postmaster *pm)
+static void recovered(struct nx_postmaster *pm, const struct nx_control_message *message)
 {
+    (void)snprintf(pm->epoch_reason, sizeof pm->epoch_reason, "%.*s",
+                   (int)sizeof pm->epoch_reason - 1, message->arg == 1 ? message->text : "");
+    pm->start_epoch = 0;
     nx_role_decide(pm);
-    if (!nx_role_must_look(pm)) {
-        serve(pm);
+    if (!nx_role_must_look(pm) && !nx_role_must_begin(pm)) {
+        nx_children_serve(pm);
     }
 }
 
@@ -239,7 +241,7 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_READY:
         child->ready = true;
         if (kind == NX_KIND_WALWRITER && pm->life == NX_LIFE_STARTING) {
-            recovered(pm);
+            recovered(pm, message);
         }
         break;
     case NX_CONTROL_FATAL:
@@ -277,6 +279,7 @@ static void handle_message(struct nx_postmaster *pm,
     case NX_CONTROL_WITHDRAW:
     case NX_CONTROL_FENCE:
     case NX_CONTROL_VERDICT:
+    case NX_CONTROL_FOLLOWING:
     case NX_CONTROL_LOOKED:
     case NX_CONTROL_DONE:
         nx_role_message(pm, slot, message);
@@ -421,11 +424,14 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
 {
     unsigned instance;
     enum nx_process_kind kind = nx_process_slot_kind(slot, &instance);
-    bool dismissed = pm->children[slot].dismissed;
+    bool crashed =
+        nx_restart_is_crash(wait_status); /* before it was killed: what it wrote isn't trusted */
+    bool dismissed = pm->children[slot].dismissed && !crashed;
 
     pm->children[slot].dismissed = false;
-    if (kind == NX_KIND_PEERS && pm->life == NX_LIFE_STARTING && pm->role_decided) {
-        serve(pm);
+    if (kind == NX_KIND_PEERS && pm->life == NX_LIFE_STARTING && pm->role_decided && !crashed &&
+        pm->start_epoch == 0 && !nx_role_must_begin(pm)) {
+        nx_children_serve(pm);
     }
     if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0 &&
         !dismissed) {

@@ -139,6 +139,8 @@ struct nx_postmaster {
     struct nx_role_config configured; /* role and master_addr as they are configured */
     struct nx_role_change change;
     bool role_decided;              /* since recovery */
+    char epoch_reason[256];         /* why an epoch must begin before this node leads; "": none */
+    uint64_t start_epoch;           /* it is begun, as the node starts; 0: none */
     bool looked;                    /* somebody else who leads was looked for */
     char former_addr[NX_ADDR_TEXT]; /* of the master that this node was promoted over; "": none */
     bool fence_unstored;            /* the identity's fence isn't in its file yet */
@@ -219,6 +221,9 @@ void nx_children_name(const struct nx_postmaster *pm, unsigned stage, char *ret_
 void nx_children_tell(struct nx_postmaster *pm, int stage, enum nx_control_type type, uint64_t arg);
 void nx_children_signal(struct nx_postmaster *pm, int signal);
 
+/* The log is recovered, and nobody else is known to lead: the node serves. */
+void nx_children_serve(struct nx_postmaster *pm);
+
 /* ---- launch.c ---- */
 /* Forks the child of a slot; client_fd is given to it (and closed here) or -1. 0 or -errno. */
 int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd);
@@ -259,6 +264,12 @@ bool nx_role_noted(const struct nx_postmaster *pm);
 bool nx_role_fence_if_led(struct nx_postmaster *pm);
 /* Whether others must be asked first whether one of them leads; then a peers process does that. */
 bool nx_role_must_look(struct nx_postmaster *pm);
+/* Higher than all epochs that this node has heard of. */
+uint64_t nx_role_next_epoch(const struct nx_postmaster *pm);
+/* Whether an epoch must begin before this master, or standalone node, serves; then the walwriter is told to. */
+bool nx_role_must_begin(struct nx_postmaster *pm);
+/* The walwriter has answered that. */
+void nx_role_epoch_begun(struct nx_postmaster *pm, const struct nx_control_message *message);
 /* Puts role and master in effect; processes hear of it, and shared memory says so. */
 void nx_role_apply(struct nx_postmaster *pm, enum nx_role role, const char *master_addr);
 /* The reset of what is known of a quorum: of another master's history it would be wrong. */

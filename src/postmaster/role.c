@@ -213,6 +213,52 @@ bool nx_role_must_look(struct nx_postmaster *pm)
     return rc == 0;
 }
 
+static uint64_t higher(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+uint64_t nx_role_next_epoch(const struct nx_postmaster *pm)
+{
+    const struct nx_identity *identity = &pm->dir.identity;
+    uint64_t own = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
+
+    return higher(own, higher(identity->promise.epoch, identity->fence.epoch)) + 1;
+}
+
+bool nx_role_must_begin(struct nx_postmaster *pm)
+{
+    const struct nx_child *walwriter = &pm->children[nx_process_slot(NX_KIND_WALWRITER, 0)];
+
+    /* A fenced master begins none by itself: it would be above the leader's, and end the fence. */
+    if (pm->epoch_reason[0] == '\0' || pm->config.replication.role == NX_ROLE_REPLICA ||
+        nx_fenced(pm->shm)) {
+        return false;
+    }
+    pm->start_epoch = nx_role_next_epoch(pm);
+    nx_warn("%s; epoch %" PRIu64 " begins behind offset %" PRIu64, pm->epoch_reason,
+            pm->start_epoch,
+            atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire));
+    (void)nx_control_send(walwriter->control_fd, NX_CONTROL_BEGIN_EPOCH, 0, pm->start_epoch, NULL);
+    return true;
+}
+
+void nx_role_epoch_begun(struct nx_postmaster *pm, const struct nx_control_message *message)
+{
+    if (pm->life != NX_LIFE_STARTING || pm->start_epoch == 0 || message->arg != pm->start_epoch) {
+        return;
+    }
+    if (message->status < 0) {
+        nx_error("the server stops: the entry of epoch %" PRIu64 " can't be written: %s",
+                 pm->start_epoch, message->text);
+        nx_postmaster_kill(pm, NX_EXIT_PERSON);
+        return;
+    }
+    pm->start_epoch = 0;
+    pm->epoch_reason[0] = '\0';
+    nx_children_serve(pm);
+}
+
 /* ---- what is in effect ---- */
 
 void nx_role_apply(struct nx_postmaster *pm, enum nx_role role, const char *master_addr)
@@ -349,7 +395,7 @@ void nx_role_run_due(struct nx_postmaster *pm)
 /* Only a promoted master has somebody to tell: the former one, whom all know that know each other. */
 void nx_role_peers_changed(struct nx_postmaster *pm)
 {
-    pm->heralding = pm->heralding || (is_master(pm) && is_noted(pm));
+    pm->heralding = pm->heralding || (is_master(pm) && nx_role_noted(pm));
 }
 
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm)

@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LEAVE_MS 2000 /* for http workers to end in order */
@@ -110,6 +111,7 @@ static void ask_others(struct nx_postmaster *pm)
         .force = change->force,
         .sync = nx_quorum_rules(pm->shm),
         .epoch = change->epoch,
+        .attempt = nx_now_us(),
     };
     memcpy(pm->peers_task.master_addr, pm->config.replication.master_addr,
            sizeof pm->peers_task.master_addr);
@@ -269,20 +271,6 @@ static bool begin_change(struct nx_postmaster *pm,
     return true;
 }
 
-static uint64_t higher(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* Higher than all that this node has heard of. */
-static uint64_t next_epoch(const struct nx_postmaster *pm)
-{
-    const struct nx_identity *identity = &pm->dir.identity;
-    uint64_t own = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
-
-    return higher(own, higher(identity->promise.epoch, identity->fence.epoch)) + 1;
-}
-
 /* NULL: nothing. */
 static const char *why_not_promote(const struct nx_postmaster *pm, bool force)
 {
@@ -319,7 +307,7 @@ static void promote(struct nx_postmaster *pm,
     }
     pm->change.force = force;
     pm->change.dry_run = (message->status & NX_PROMOTE_DRY_RUN) != 0;
-    pm->change.epoch = next_epoch(pm);
+    pm->change.epoch = nx_role_next_epoch(pm);
     if (!pm->change.dry_run) {
         nx_info("promotion: epoch %" PRIu64 " is to begin%s", pm->change.epoch,
                 force ? ", by force" : "");
@@ -453,10 +441,15 @@ static void become_master(struct nx_postmaster *pm)
 static bool parse_promise(const char *text, struct nx_promise *ret_promise)
 {
     const char *rest;
+    char *end;
 
     *ret_promise = (struct nx_promise){.epoch = 0};
-    return nx_role_parse(text, &ret_promise->epoch, ret_promise->node_id, &rest) == 0 &&
-           *rest == '\0';
+    if (nx_role_parse(text, &ret_promise->epoch, ret_promise->node_id, &rest) < 0 || *rest != ' ') {
+        return false;
+    }
+    errno = 0;
+    ret_promise->attempt = strtoull(rest + 1, &end, 10);
+    return errno == 0 && *end == '\0';
 }
 
 static int store_promise(struct nx_postmaster *pm, const struct nx_promise *promise)
@@ -569,7 +562,8 @@ static void withdraw(struct nx_postmaster *pm,
 
     if (!parse_promise(message->text, &asked)) {
         turn_down(pm, slot, message, "bad_request A promise needs an epoch and a node id.");
-    } else if (given->epoch != asked.epoch || strcmp(given->node_id, asked.node_id) != 0) {
+    } else if (given->epoch != asked.epoch || strcmp(given->node_id, asked.node_id) != 0 ||
+               (asked.attempt != 0 && asked.attempt != given->attempt)) {
         answer_to(pm, slot, message->arg, 0, NULL); /* there is none like it: all is well */
     } else if (store_promise(pm, &none) < 0) {
         turn_down(pm, slot, message, "internal The promise can't be withdrawn on disk; try again.");
@@ -632,6 +626,26 @@ static void follow(struct nx_postmaster *pm,
     }
 }
 
+/* It was for one full sync: a master that is restored from an older state some day shall not profit by it. */
+static void end_force(struct nx_postmaster *pm)
+{
+    static struct nx_identity identity;
+    int rc;
+
+    if (!pm->dir.identity.follow.force || pm->change.kind != NX_ROLE_CHANGE_NONE) {
+        return;
+    }
+    identity = pm->dir.identity;
+    identity.follow.force = false;
+    rc = nx_identity_store(&pm->dir, &identity);
+    if (rc < 0) {
+        nx_warn("that force is over can't be stored in %s/identity: %s", pm->dir.root,
+                strerrordesc_np(-rc));
+        return;
+    }
+    atomic_store_explicit(&pm->shm->control.follow_forced, 0, memory_order_release);
+}
+
 /* ---- messages ---- */
 
 static void hear_walwriter(struct nx_postmaster *pm, const struct nx_control_message *message)
@@ -639,6 +653,7 @@ static void hear_walwriter(struct nx_postmaster *pm, const struct nx_control_mes
     struct nx_role_change *change = &pm->change;
 
     if (change->kind == NX_ROLE_CHANGE_NONE) {
+        nx_role_epoch_begun(pm, message);
         return;
     }
     if (change->step == NX_STEP_SETTLING && message->arg == change->ticket) {
@@ -685,6 +700,9 @@ void nx_role_message(struct nx_postmaster *pm,
         break;
     case NX_CONTROL_VERDICT:
         take_verdict(pm, message);
+        break;
+    case NX_CONTROL_FOLLOWING:
+        end_force(pm);
         break;
     case NX_CONTROL_DONE:
         if (nx_process_slot_kind(slot, &instance) == NX_KIND_WALWRITER) {

@@ -278,10 +278,15 @@ int nx_shared_adopt_cluster(struct nx_postmaster *pm,
     }
     memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
     (void)snprintf(identity.first_node_id, sizeof identity.first_node_id, "%s", first_node_id);
-    identity.replica_count = 0; /* they were of the other cluster */
+    /* They were of the other cluster. */
+    identity.replica_count = 0;
+    identity.fence.epoch = 0;
+    identity.promise.epoch = 0;
+    identity.note.epoch = 0;
     int rc = nx_identity_store(&pm->dir, &identity);
 
     if (rc == 0 && pm->shm != NULL) {
+        atomic_store_explicit(&pm->shm->control.promised_epoch, 0, memory_order_release);
         publish_cluster(pm);
     }
     return rc;

@@ -33,6 +33,8 @@
 struct nx_promise {
     uint64_t epoch; /* 0: none */
     char node_id[NX_UUID_TEXT];
+    uint64_t
+        attempt; /* of that node at a promotion: who takes back an earlier one's means not this one; 0: any */
 };
 
 /* The configuration in force when something was decided that holds against it, until it is another one. */

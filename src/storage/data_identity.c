@@ -79,6 +79,7 @@ static int take_fence(const char **text, struct nx_fence *fence)
 static int take_promise(const char **text, struct nx_promise *promise)
 {
     const struct nx_line_number epoch = {"promise_epoch", UINT64_MAX, &promise->epoch};
+    const struct nx_line_number attempt = {"promise_attempt", UINT64_MAX, &promise->attempt};
 
     if (!begins_with(*text, "promise_epoch")) {
         return 0;
@@ -88,7 +89,7 @@ static int take_promise(const char **text, struct nx_promise *promise)
         !is_node(promise->epoch, promise->node_id)) {
         return -EBADMSG;
     }
-    return 0;
+    return begins_with(*text, "promise_attempt") ? nx_line_take_numbers(text, &attempt, 1) : 0;
 }
 
 /* Roles as words, so that a person can read the file. */
@@ -211,6 +212,9 @@ static int put_decisions(char *text, size_t cap, const struct nx_identity *ident
     if (identity->promise.epoch != 0) {
         put(text, cap, "promise_epoch = %" PRIu64 "\npromise_node_id = %s\n",
             identity->promise.epoch, identity->promise.node_id);
+    }
+    if (identity->promise.epoch != 0 && identity->promise.attempt != 0) {
+        put(text, cap, "promise_attempt = %" PRIu64 "\n", identity->promise.attempt);
     }
     if (identity->note.epoch != 0) {
         put(text, cap, "note_epoch = %" PRIu64 "\nnote_role = %s\nnote_master_addr = %s\n",

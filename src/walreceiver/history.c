@@ -40,7 +40,7 @@ void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_
     }
 }
 
-static bool forced(const struct nx_walreceiver *r)
+bool nx_history_forced(const struct nx_walreceiver *r)
 {
     return atomic_load_explicit(&r->shm->control.follow_forced, memory_order_acquire) != 0;
 }
@@ -96,7 +96,7 @@ void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *wel
     order = compare(r, welcome);
     if (r->last.offset > 0 && (order < 0 || (behind && !(welcome->requires_full_sync && order > 0 &&
                                                          welcome->current_wal_offset > 0)))) {
-        r->giving_up = forced(r);
+        r->giving_up = nx_history_forced(r);
         refuse_older(r, welcome);
         r->cause.slow = !r->giving_up;
     }

@@ -148,6 +148,9 @@ void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *wel
  * (storage/diverged.h). Ends the attempt where that can't be done. */
 void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
 
+/* Whether this node was told to follow whatever that costs. */
+bool nx_history_forced(const struct nx_walreceiver *r);
+
 /* Who leads in epoch 1, as the master says; "": not known. */
 void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_UUID_TEXT]);
 

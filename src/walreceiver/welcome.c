@@ -173,6 +173,9 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
         nx_history_save(r, welcome);
         nx_receive_snapshot_expect(r, !welcome->requires_full_sync);
     } else {
+        if (nx_history_forced(r)) {
+            (void)nx_control_send(r->process->control.fd, NX_CONTROL_FOLLOWING, 0, 0, NULL);
+        }
         nx_receive_snapshot_forget(r);
     }
 }

@@ -79,12 +79,13 @@ static const struct nx_epoch *last_of(const struct nx_epochs *epochs)
     return epochs == NULL ? NULL : nx_epochs_last(epochs);
 }
 
-/* Whether their history goes on from ours: it has our last epoch, or, where ours began beside one of theirs, the one
- * before that. */
+/* Whether their history goes on from ours, from our last epoch, or from an earlier one where ours went on without
+ * them: it has an epoch of ours. */
 static bool goes_on_from(const struct nx_epochs *theirs, const struct nx_epochs *ours)
 {
-    return nx_epochs_have(theirs, nx_epochs_last(ours)) ||
-           (ours->count > 1 && nx_epochs_have(theirs, &ours->list[ours->count - 2]));
+    uint64_t fork;
+
+    return nx_epochs_fork(ours, UINT64_MAX, theirs, UINT64_MAX, &fork);
 }
 
 /* A claim to lead in a higher epoch is believed when it is proven: the entry that begins it, whole, is the last of a

@@ -1,26 +1,11 @@
 /* Epochs: the history of the log, and the entry that begins a new one. Runs in the walwriter, which alone publishes
  * the history, each epoch together with the offset of its entry. */
-#include "common/fence.h"
 #include "common/log.h"
 #include "storage/data_dir.h"
 #include "walwriter/walwriter.h"
 
 #include <errno.h>
 #include <string.h>
-
-static uint64_t higher(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-uint64_t nx_epoch_floor(const struct walwriter *w)
-{
-    uint64_t promised = atomic_load_explicit(&w->shm->control.promised_epoch, memory_order_acquire);
-    struct nx_fence fence;
-
-    nx_fence_read(w->shm, &fence);
-    return higher(w->epoch, higher(promised, fence.epoch));
-}
 
 int nx_epoch_begin(struct walwriter *w, uint64_t epoch)
 {
@@ -41,23 +26,6 @@ bool nx_epoch_noted(const struct walwriter *w)
     uint64_t noted = atomic_load_explicit(&w->shm->control.note_epoch, memory_order_acquire);
 
     return noted != 0 && nx_epochs_led_since(&w->epochs, noted, w->shm->control.node_id);
-}
-
-bool nx_epoch_fenced(const struct walwriter *w)
-{
-    struct nx_epoch ours = {.epoch = w->epoch};
-    struct nx_epoch theirs = {.epoch = 0};
-    struct nx_fence fence;
-
-    nx_fence_read(w->shm, &fence);
-    theirs.epoch = fence.epoch;
-    if (w->epochs.count > 0) {
-        ours = *nx_epochs_last(&w->epochs);
-    } else {
-        (void)nx_uuid_parse(w->shm->control.node_id, ours.node_id);
-    }
-    return fence.epoch != 0 && nx_uuid_parse(fence.node_id, theirs.node_id) == 0 &&
-           nx_epoch_compare(&theirs, &ours) > 0;
 }
 
 /* Epoch 1 has no entry: who leads in it came with the cluster's id. */
@@ -100,6 +68,10 @@ static int begin_ordered(struct walwriter *w)
         rc = -ESTALE;
     } else {
         rc = nx_epoch_begin(w, epoch);
+    }
+    if (rc == 0) {
+        rc = nx_walwriter_settle_notes(w);
+        rc = rc == -ENOSPC ? -EIO : rc; /* the epoch has begun */
     }
     if (rc < 0 && rc != -ESTALE && rc != -ENOSPC) {
         return rc;

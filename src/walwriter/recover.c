@@ -190,27 +190,14 @@ static const char *reason_for_epoch(const struct walwriter *w, enum nx_boot_note
     return NULL;
 }
 
-/* A master that is fenced begins no epoch by itself: it would be above the leader's, and end the fence. */
-static bool is_fenced(const struct walwriter *w)
+/* What the boot id says counts from here on, and what asked for an epoch is done. */
+int nx_walwriter_settle_notes(struct walwriter *w)
 {
-    return atomic_load_explicit(&w->shm->control.role, memory_order_relaxed) !=
-               NX_NODE_STANDALONE &&
-           nx_epoch_fenced(w);
-}
-
-/* A replica need not begin an epoch: it asks its master again from what it has. The notes that ask for one stand
- * until that is done. */
-static int begin_run(struct walwriter *w, enum nx_boot_note note)
-{
-    const char *reason = is_replica(w) || is_fenced(w) ? NULL : reason_for_epoch(w, note);
-    uint64_t epoch = nx_epoch_floor(w) + 1;
     int rc = 0;
 
-    if (reason != NULL) {
-        nx_warn("%s; epoch %llu begins behind offset %llu", reason, (unsigned long long)epoch,
-                (unsigned long long)w->last.offset);
-        rc = nx_epoch_begin(w, epoch);
-        rc = rc < 0 ? rc : nx_wal_note_remove(w->file.dir_fd, NX_NOTE_RESTORED);
+    w->epoch_reason = NULL;
+    if (nx_wal_note_stands(w->file.dir_fd, NX_NOTE_RESTORED)) {
+        rc = nx_wal_note_remove(w->file.dir_fd, NX_NOTE_RESTORED);
     }
     if (rc == 0 && w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
         rc = nx_boot_begin(w->file.dir_fd);
@@ -218,6 +205,21 @@ static int begin_run(struct walwriter *w, enum nx_boot_note note)
         nx_boot_end(w->file.dir_fd);
     }
     return rc;
+}
+
+/* A replica need not begin an epoch: it asks its master again from what it has, and its note of a restore stands. For
+ * any other node the postmaster decides, once it knows whether somebody else leads. */
+static int begin_run(struct walwriter *w, enum nx_boot_note note)
+{
+    if (is_replica(w)) {
+        if (w->process->config->wal.fsync != NX_FSYNC_ALWAYS) {
+            return nx_boot_begin(w->file.dir_fd);
+        }
+        nx_boot_end(w->file.dir_fd);
+        return 0;
+    }
+    w->epoch_reason = reason_for_epoch(w, note);
+    return w->epoch_reason != NULL ? 0 : nx_walwriter_settle_notes(w);
 }
 
 int nx_walwriter_recover(struct walwriter *w)

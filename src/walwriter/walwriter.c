@@ -258,7 +258,8 @@ int nx_walwriter_main(struct nx_process *process)
     nx_process_title(process, "recovering");
     rc = nx_walwriter_recover(&w);
     if (rc == 0) {
-        nx_process_ready(process);
+        (void)nx_control_send(process->control.fd, NX_CONTROL_READY, 0, w.epoch_reason != NULL,
+                              w.epoch_reason);
         nx_process_title(process, "epoch %llu", (unsigned long long)w.epoch);
         rc = run(&w);
         rc = rc < 0 ? rc : finish(&w);

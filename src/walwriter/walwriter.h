@@ -60,8 +60,10 @@ struct walwriter {
     struct nx_consumer consumers[NX_PRODUCERS];
     struct wal_file file;
 
-    struct nx_epochs epochs;         /* history of all that is appended */
-    bool epochs_changed;             /* not published yet */
+    struct nx_epochs epochs; /* history of all that is appended */
+    bool epochs_changed;     /* not published yet */
+    const char
+        *epoch_reason; /* why one should begin before this node serves as a master; NULL: none */
     struct nx_control_message order; /* of the postmaster, not done yet; type 0: none */
 
     struct nx_position last; /* newest entry appended */
@@ -124,15 +126,11 @@ void nx_group_forget_frame(struct walwriter *w);
 
 /* ---- epoch.c ---- */
 
-/* The highest epoch that this node has heard of: of its log, of its promise, of a node that leads instead. */
-uint64_t nx_epoch_floor(const struct walwriter *w);
 /* Begins an epoch, durably: whatever wal.fsync says, its number must not be given twice. The group is empty. 0;
  * -ENOSPC: nothing has changed; or another error: the process must die. */
 int nx_epoch_begin(struct walwriter *w, uint64_t epoch);
 /* Whether a note of the last promotion makes this node a master (nx_control_block.note_epoch). */
 bool nx_epoch_noted(const struct walwriter *w);
-/* Whether the fence that this node starts with binds: another node leads in a higher epoch than its log's last. */
-bool nx_epoch_fenced(const struct walwriter *w);
 /* Notes the epoch that an appended entry begins; of a log that begins with it, epoch 1. */
 void nx_epoch_note(struct walwriter *w, const struct nx_entry_header *header, const uint8_t *frame);
 /* Does what the postmaster has ordered: all that was submitted is committed. 0 or an error: the process dies. */
@@ -191,6 +189,8 @@ int nx_group_commit(struct walwriter *w);
 /* Recovery: fills log, first generations and file from disk. Ends the process (nx_process_fatal) when
  * a person must mend something. 0 or a negative error. */
 int nx_walwriter_recover(struct walwriter *w);
+/* An epoch has begun, or none need begin: the notes that ask for one are removed. 0 or a negative error. */
+int nx_walwriter_settle_notes(struct walwriter *w);
 
 /* ---- boot.c (wal.fsync other than always) ---- */
 

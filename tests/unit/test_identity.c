@@ -442,6 +442,7 @@ int main(void)
     SRunner *runner = srunner_create(suite);
     int failed;
 
+    tcase_set_timeout(tcase, 60); /* each file is synced */
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, what_was_decided_is_read_again, 0, ALL + 1);
     tcase_add_test(tcase, what_may_be_empty_is_read_again);

@@ -193,7 +193,8 @@ START_TEST(a_refusing_replica_may_be_further_too)
     promotion.sync = false;
     ck_assert_int_eq(judged(), 0);
     ck_assert_str_eq(member("missing_entries"), "1");
-    promotion.peers[2].position.epoch++; /* promoted meanwhile: this promotion would undo that one */
+    promotion.peers[2]
+        .position.epoch++; /* promoted meanwhile: this promotion would undo that one */
     expect_refused("not_most_advanced ", "10.0.0.3:15474");
 }
 END_TEST
