@@ -17,7 +17,8 @@
 #include <string.h>
 
 #define MASTER_MS      250
-#define DEAD_MASTER_MS 10 /* of one that has been found dead already */
+#define DEAD_MASTER_MS 10  /* of one that has been found dead already */
+#define DEAD_PEER_MS   100 /* the same; it may be back, and has something to store for a promise */
 #define ROUNDS         3
 #define COMMIT_MS      60000 /* between looks whether the epoch has begun */
 
@@ -67,16 +68,28 @@ static void begin(struct nx_peers *peers)
 
 /* ---- the master ---- */
 
-static void ask_master(struct nx_peers *peers)
+static bool is_dead(const struct nx_peers *peers)
+{
+    return atomic_load_explicit(&peers->shm->receiver.master_dead, memory_order_acquire) != 0;
+}
+
+/* Where the master is asked, as it said itself; "": it hasn't. */
+static void master_http(const struct nx_peers *peers, char ret_addr[NX_ADDR_TEXT])
 {
     const struct nx_receiver_state *receiver = &peers->shm->receiver;
-    bool dead = atomic_load_explicit(&receiver->master_dead, memory_order_acquire) != 0;
-    unsigned limit = dead ? DEAD_MASTER_MS : MASTER_MS;
-    char http_addr[NX_ADDR_TEXT] = "";
 
+    ret_addr[0] = '\0';
     if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
-        nx_peers_copy_addr(receiver->master_http, http_addr);
+        nx_peers_copy_addr(receiver->master_http, ret_addr);
     }
+}
+
+static void ask_master(struct nx_peers *peers)
+{
+    unsigned limit = is_dead(peers) ? DEAD_MASTER_MS : MASTER_MS;
+    char http_addr[NX_ADDR_TEXT];
+
+    master_http(peers, http_addr);
     if (http_addr[0] != '\0') {
         master_ask.path = NX_STATUS_PATH;
         nx_http_ask_begin(&peers->loop, &master_ask, http_addr, limit);
@@ -248,6 +261,18 @@ static bool refusing(const struct nx_peer_fact *peer)
     return peer->answer == NX_PEER_REFUSES;
 }
 
+/* How long a peer may take. All wait for the slowest, and the master's machine may be off: then nobody says so. */
+static unsigned patience(const struct nx_peers *peers, const char *addr)
+{
+    char master[NX_ADDR_TEXT];
+
+    master_http(peers, master);
+    if (strcmp(addr, master) != 0) {
+        return NX_ASK_MS;
+    }
+    return is_dead(peers) ? DEAD_PEER_MS : MASTER_MS;
+}
+
 static void begin_peers(struct nx_peers *peers, enum nx_ask_method method, wanted *whom)
 {
     for (unsigned i = 0; i < promotion.count; i++) {
@@ -260,7 +285,8 @@ static void begin_peers(struct nx_peers *peers, enum nx_ask_method method, wante
         if (method == NX_ASK_POST) {
             nx_peers_promise_body(peers, promotion.epoch, asks[i].body, sizeof asks[i].body);
         }
-        nx_http_ask_begin(&peers->loop, &asks[i], promotion.peers[i].addr, NX_ASK_MS);
+        nx_http_ask_begin(&peers->loop, &asks[i], promotion.peers[i].addr,
+                          patience(peers, promotion.peers[i].addr));
     }
 }
 

@@ -256,6 +256,9 @@ void nx_role_epoch_begun(struct nx_postmaster *pm, const struct nx_control_messa
     }
     pm->start_epoch = 0;
     pm->epoch_reason[0] = '\0';
+    if (nx_role_noted(pm)) {
+        renew_note(pm);
+    }
     nx_children_serve(pm);
 }
 

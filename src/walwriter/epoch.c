@@ -16,8 +16,10 @@ int nx_epoch_begin(struct walwriter *w, uint64_t epoch)
         return rc;
     }
     rc = nx_group_commit(w);
-    rc = rc < 0 ? rc : nx_wal_file_sync(w);
-    rc = rc < 0 ? rc : nx_wal_file_mark(w);
+    if (rc == 0 && w->file.unsynced) { /* wal.fsync other than always */
+        rc = nx_wal_file_sync(w);
+        rc = rc < 0 ? rc : nx_wal_file_mark(w);
+    }
     return rc == -ENOSPC ? -EIO : rc;
 }
 
