@@ -24,7 +24,7 @@ from nexus_test import HOST, NexusTestCase, Node, free_port, is_alive, wait_unti
 
 CUTS = int(os.environ.get("NEXUS_POWER_CUTS", "60"))
 SEED = int(os.environ.get("NEXUS_SEED", "1"))
-CUTS_EACH = max(CUTS // 30, 1)  # at each point of a promotion
+CUTS_EACH = max(CUTS // 40, 1)  # at each point of a promotion
 SAMPLE = max(CUTS // 5, 4)  # points of what is no promotion
 ROUNDS = max(CUTS // 10, 2)  # kills of each kind of process
 AT_ONCE = 3  # images that are looked at
