@@ -615,10 +615,10 @@ class ChangeCase(ImageCase):
         pid = node.kill_child(kind, signal.SIGSTOP)
         return lambda: is_alive(pid) and os.kill(pid, signal.SIGCONT)
 
-    def fence(self, node, epoch):
+    def fence(self, node, epoch, code=wire.ERROR_FENCED):
         with wire.RawPeer(node.replication_port) as peer:
             peer.send(claim_of(node, epoch))
-            peer.recv_error(wire.ERROR_FENCED)
+            peer.recv_error(code)
 
     def in_background(self, node, *request):
         """Sends a request; -> (thread, list that gets the answer, or what went wrong)"""
@@ -809,12 +809,21 @@ class Crashes(ChangeCase):
         node = self.recorded_replica(**{"replication.peers": peer.addr}).node
         first, answers = self.in_background(node, "POST", PROMOTE)
         wait_until(lambda: peer.asked, what="a question to the peer")
-        go_on = self.stop_child(node, "walwriter")
+        walwriter = node.kill_child("walwriter", signal.SIGSTOP)
         peer.pause.set()
         wait_until(lambda: "note_epoch" in identity_of(node), what="the note")
-        os.kill(node.pid, signal.SIGSTOP)
-        go_on()
-        wait_until(lambda: begun(node), what="the epoch's entry")
+
+        def commits():
+            """Only the walwriter goes on, which may not have been told to."""
+            os.kill(node.pid, signal.SIGSTOP)
+            os.kill(walwriter, signal.SIGCONT)
+            with contextlib.suppress(AssertionError):
+                return wait_until(lambda: begun(node), 0.5)
+            os.kill(walwriter, signal.SIGSTOP)
+            os.kill(node.pid, signal.SIGCONT)
+            return None
+
+        wait_until(commits, what="the epoch's entry", poll=0.05)
         second, again = self.in_background(node, "POST", PROMOTE)
         threading.Event().wait(0.2)  # for both to wait for the postmaster
         os.kill(node.pid, signal.SIGCONT)
@@ -830,7 +839,7 @@ class Crashes(ChangeCase):
         node.put("k", "k")
         temporary = os.path.join(node.data_dir, "current", "identity.tmp")
         os.mkdir(temporary)
-        self.fence(node, 2)
+        self.fence(node, 2, wire.ERROR_INTERNAL)
         node.wait_log("the fence can't be stored")
         self.assertNotIn("fence_epoch", identity_of(node))
         os.kill(self.walwriter(node), signal.SIGKILL)

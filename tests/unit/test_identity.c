@@ -215,9 +215,14 @@ static const char *const whole[] = {
 #define NO_LINE    LINES
 #define FIRST_LINE 1u
 
+/* Not synced: there are many. */
 static void write_raw(const char *text, size_t length)
 {
-    ck_assert_int_eq(nx_file_replace_at(root_fd, "identity", text, length, 0600), 0);
+    int fd = openat(root_fd, "identity", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, text, length), (ssize_t)length);
+    close(fd);
 }
 
 static void write_sealed(char text[TEXT_SIZE])
