@@ -9,7 +9,7 @@
  *     jobs.c         snapshots and restores, started when they are asked for
  *     replication.c  POST /replication/stop
  *     role.c         which role this node has, and who else leads
- *     role_change.c  promotions, promises, following another master
+ *     role_change.c  changes of the role, one at a time: promotion.c, promise.c, follow.c
  *     command.c      failover_command
  *     known.c        the replicas that this master has had
  *     shared.c       shared memory made afresh, roles and cluster id in it

@@ -1,0 +1,152 @@
+/* A promise to another node that is to be promoted: this one acknowledges nothing of a lower epoch from here on. It is
+ * stored before the session with the master ends, and answered with where the log ends then. Runs in the postmaster. */
+#include "common/fence.h"
+#include "common/log.h"
+#include "common/shared_log.h"
+#include "postmaster/role_change.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool parse_promise(const char *text, struct nx_promise *ret_promise)
+{
+    const char *rest;
+    char *end;
+
+    *ret_promise = (struct nx_promise){.epoch = 0};
+    if (nx_role_parse(text, &ret_promise->epoch, ret_promise->node_id, &rest) < 0 || *rest != ' ') {
+        return false;
+    }
+    errno = 0;
+    ret_promise->attempt = strtoull(rest + 1, &end, 10);
+    return errno == 0 && *end == '\0';
+}
+
+static int store_promise(struct nx_postmaster *pm, const struct nx_promise *promise)
+{
+    static struct nx_identity identity;
+    int rc;
+
+    identity = pm->dir.identity;
+    identity.promise = *promise;
+    rc = nx_identity_store(&pm->dir, &identity);
+    if (rc == 0) {
+        atomic_store_explicit(&pm->shm->control.promised_epoch, promise->epoch,
+                              memory_order_release);
+    }
+    return rc;
+}
+
+/* False: text says why not. */
+static bool may_promise(const struct nx_postmaster *pm,
+                        const struct nx_promise *asked,
+                        char *text,
+                        size_t cap)
+{
+    const struct nx_promise *given = &pm->dir.identity.promise;
+    uint64_t own = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
+
+    if (pm->config.replication.role == NX_ROLE_STANDALONE ||
+        (pm->config.replication.role == NX_ROLE_MASTER && !nx_fenced(pm->shm))) {
+        (void)snprintf(
+            text, cap, "wrong_role epoch=%" PRIu64 " This node is %s, in epoch %" PRIu64 ".", own,
+            pm->config.replication.role == NX_ROLE_MASTER ? "a master" : "standalone", own);
+        return false;
+    }
+    if (asked->epoch <= own) {
+        (void)snprintf(text, cap,
+                       "quorum_not_seen epoch=%" PRIu64 " Epoch %" PRIu64
+                       " can't be promised: this node's log is in epoch %" PRIu64 " already.",
+                       own, asked->epoch, own);
+        return false;
+    }
+    if (asked->epoch > own + NX_MOST_EPOCHS_AHEAD) {
+        (void)snprintf(text, cap,
+                       "bad_parameter epoch=%" PRIu64 " Epoch %" PRIu64
+                       " is more than %d above this node's (%" PRIu64
+                       "): no promotion asks for it.",
+                       own, asked->epoch, NX_MOST_EPOCHS_AHEAD, own);
+        return false;
+    }
+    /* Nor a lower one to the same node: a late message of its last attempt must not take back what it counts on. */
+    if (given->epoch > asked->epoch ||
+        (given->epoch == asked->epoch && strcmp(given->node_id, asked->node_id) != 0)) {
+        (void)snprintf(text, cap,
+                       "quorum_not_seen epoch=%" PRIu64 " Epoch %" PRIu64
+                       " can't be promised: this node has promised epoch %" PRIu64 " to node %s.",
+                       given->epoch, asked->epoch, given->epoch, given->node_id);
+        return false;
+    }
+    return true;
+}
+
+void nx_promise_begin(struct nx_postmaster *pm,
+                      unsigned slot,
+                      const struct nx_control_message *message)
+{
+    struct nx_promise asked;
+    char text[512];
+
+    if (!parse_promise(message->text, &asked)) {
+        nx_change_turn_down(pm, slot, message,
+                            "bad_request A promise needs an epoch and a node id.");
+        return;
+    }
+    if (!may_promise(pm, &asked, text, sizeof text)) {
+        nx_change_turn_down(pm, slot, message, text);
+        return;
+    }
+    if (!nx_change_begin(pm, NX_ROLE_CHANGE_PROMISE, slot, message)) {
+        return;
+    }
+    pm->change.epoch = asked.epoch;
+    if (store_promise(pm, &asked) < 0) {
+        nx_change_refuse(pm, "internal The promise can't be stored; this node's log says why.");
+        return;
+    }
+    nx_info("epoch %" PRIu64
+            " is promised to node %s: until it begins, or the promise is withdrawn, this "
+            "node acknowledges nothing of a lower epoch",
+            asked.epoch, asked.node_id);
+    nx_change_begin_ending(pm);
+}
+
+void nx_promise_answer(struct nx_postmaster *pm)
+{
+    uint64_t offset;
+    uint64_t epoch;
+    uint32_t crc;
+    char text[96];
+
+    nx_log_position(pm->shm, &offset, &epoch, &crc);
+    (void)snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 " %" PRIu32, epoch, offset, crc);
+    nx_change_answer(pm, 0, text);
+}
+
+void nx_promise_withdraw(struct nx_postmaster *pm,
+                         unsigned slot,
+                         const struct nx_control_message *message)
+{
+    static const struct nx_promise none;
+    const struct nx_promise *given = &pm->dir.identity.promise;
+    struct nx_promise asked;
+
+    if (!parse_promise(message->text, &asked)) {
+        nx_change_turn_down(pm, slot, message,
+                            "bad_request A promise needs an epoch and a node id.");
+    } else if (given->epoch != asked.epoch || strcmp(given->node_id, asked.node_id) != 0 ||
+               (asked.attempt != 0 && asked.attempt != given->attempt)) {
+        nx_change_answer_to(pm, slot, message->arg, 0,
+                            NULL); /* there is none like it: all is well */
+    } else if (store_promise(pm, &none) < 0) {
+        nx_change_turn_down(pm, slot, message,
+                            "internal The promise can't be withdrawn on disk; try again.");
+    } else {
+        nx_info("the promise of epoch %" PRIu64 " to node %s is withdrawn", asked.epoch,
+                asked.node_id);
+        nx_change_answer_to(pm, slot, message->arg, 0, NULL);
+    }
+}
