@@ -25,6 +25,7 @@ struct nx_peers_task {
     uint64_t epoch;
     /* ASK, HERALD: the replication address of the master that is, or was, followed; "": none. */
     char master_addr[NX_ADDR_TEXT];
+    char master_http[NX_ADDR_TEXT]; /* HERALD: its HTTP address; "": not known */
 };
 
 #endif

@@ -7,6 +7,7 @@
 #include "common/quorum.h"
 #include "common/shared_log.h"
 #include "common/synced.h"
+#include "common/uuid_text.h"
 #include "http/absent.h"
 #include "http/connection.h"
 #include "http/node.h"
@@ -20,6 +21,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/wait.h>
 
 static uint64_t load(const nx_atomic_u64 *field)
@@ -231,6 +233,48 @@ static void put_guide_fields(struct json *json, struct http_worker *worker, uint
     nx_json_u64(json, "lag", nx_node_lag(shm));
 }
 
+/* Who leads, as a replica's log says it; where that is, if it is the master that it follows. */
+static bool leader_of_log(struct http_worker *worker, uint64_t offset, struct nx_fence *ret_leader)
+{
+    static struct nx_epochs epochs;
+    const struct nx_shm *shm = worker->shm;
+    const struct nx_epoch *last;
+
+    (void)nx_epochs_read(shm, offset, &epochs);
+    last = nx_epochs_last(&epochs);
+    if (last == NULL) {
+        return false;
+    }
+    *ret_leader = (struct nx_fence){.epoch = last->epoch};
+    nx_uuid_print(last->node_id, ret_leader->node_id);
+    if (atomic_load_explicit(&shm->receiver.master_known, memory_order_acquire) != 0 &&
+        strncasecmp(shm->receiver.master_id, ret_leader->node_id, NX_UUID_LENGTH) == 0) {
+        copy_string(ret_leader->addr, worker->process->config->replication.master_addr,
+                    sizeof ret_leader->addr);
+        copy_string(ret_leader->http_addr, shm->receiver.master_http, sizeof ret_leader->http_addr);
+    }
+    return true;
+}
+
+/* Of a node that doesn't lead itself: who does, as far as it knows. */
+static void put_leader(struct json *json, struct http_worker *worker, uint64_t offset)
+{
+    struct nx_fence leader;
+
+    if (nx_fenced(worker->shm)) {
+        nx_fence_read(worker->shm, &leader);
+    } else if (nx_node_role(worker->shm) != NX_NODE_REPLICA ||
+               !leader_of_log(worker, offset, &leader)) {
+        return;
+    }
+    nx_json_open(json, "leader", '{');
+    nx_json_u64(json, "epoch", leader.epoch);
+    nx_json_string(json, "node_id", leader.node_id);
+    nx_json_string(json, "replication_addr", leader.addr);
+    nx_json_string(json, "http_addr", leader.http_addr);
+    nx_json_close(json, '}');
+}
+
 void nx_handle_replication_status(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
@@ -255,6 +299,7 @@ void nx_handle_replication_status(struct connection *connection)
     nx_json_u64(&json, "quorum_offset", nx_quorum_offset(shm));
     nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
     nx_json_u64(&json, "last_crc", crc);
+    put_leader(&json, worker, offset);
     put_replication_addr(&json, connection);
     nx_json_bool(&json, "master_alive", master_alive(shm));
     nx_json_bool(&json, "promotable", promotable(worker));

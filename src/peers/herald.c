@@ -33,7 +33,9 @@ enum said {
 };
 
 struct target {
-    bool former; /* the former master's replication address; else a peer's HTTP address */
+    bool former; /* a master's replication address, the former one's; else a peer's HTTP address */
+    bool
+        twin; /* the same, of one that was promoted beside this node: the former master has told of it */
     bool done;
     unsigned said; /* enum said */
     char addr[NX_ADDR_TEXT];
@@ -42,7 +44,9 @@ struct target {
     struct nx_dial dial;
 };
 
-static struct target targets[NX_MOST_PEERS + 1]; /* the first is the former master */
+#define MOST_TARGETS (NX_MOST_PEERS + 2)
+
+static struct target targets[MOST_TARGETS];
 static unsigned count;
 static char built_from[NX_PATH_SIZE]; /* replication.peers, as they were built */
 static uint8_t history[NX_EPOCHS_BYTES];
@@ -64,7 +68,7 @@ static void add_target(const char *addr, bool former)
 /* Those of the list as it is now; what is known of one that was there before stays. */
 static void build(const struct nx_peers *peers)
 {
-    static struct target before[NX_MOST_PEERS + 1];
+    static struct target before[MOST_TARGETS];
     unsigned before_count = count;
     const char *list = peers->process->config->replication.peers;
     char addr[NX_ADDR_TEXT];
@@ -77,6 +81,11 @@ static void build(const struct nx_peers *peers)
     }
     for (unsigned i = 0; i < NX_MOST_PEERS && nx_peer_list_next(&list, addr); i++) {
         add_target(addr, false);
+    }
+    for (unsigned j = 0; j < before_count; j++) {
+        if (before[j].twin) {
+            targets[count++] = before[j];
+        }
     }
     for (unsigned i = 0; i < count; i++) {
         for (unsigned j = 0; j < before_count; j++) {
@@ -112,6 +121,9 @@ static bool first_time(struct target *target, enum said what)
 
 static const char *who(const struct target *target)
 {
+    if (target->twin) {
+        return "the other node that was promoted, at";
+    }
     return target->former ? "the former master at" : "peer";
 }
 
@@ -259,6 +271,16 @@ static void take_dial(struct nx_peers *peers, struct target *target)
 
 /* ---- a peer's status ---- */
 
+static bool has_twin(void)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (targets[i].twin) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_connected(const struct nx_shm *shm, const char *id)
 {
     for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
@@ -289,6 +311,33 @@ static void give_way_to(struct nx_peers *peers,
     }
 }
 
+/* Who doesn't lead itself knows who does: before this node, or beside it, and then that one is called. */
+static void take_leader(struct nx_peers *peers,
+                        struct target *target,
+                        const struct nx_peer_status *status)
+{
+    const struct nx_fence *leader = &status->leader;
+    char text[2 * NX_ADDR_TEXT + 64];
+    bool ours = nx_peer_is_ours(status, &peers->self) && leader->epoch != 0 &&
+                strcmp(leader->node_id, peers->self.node_id) != 0 &&
+                leader->epoch <= peers->self.epoch + NX_MOST_EPOCHS_AHEAD;
+
+    if (!ours || leader->addr[0] == '\0') {
+        return;
+    }
+    if (leader->epoch == peers->self.epoch) {
+        note_twin(peers, target, leader->node_id);
+    }
+    if (nx_leads_before(leader->epoch, leader->node_id, &peers->self) > 0) {
+        nx_leader_text(leader->epoch, leader->node_id, leader->addr, leader->http_addr, text,
+                       sizeof text);
+        give_way(peers, target, text);
+    } else if (count < MOST_TARGETS && !has_twin()) {
+        add_target(leader->addr, true); /* called from the next round on */
+        targets[count - 1].twin = true;
+    }
+}
+
 /* A master of our own epoch, fenced already or not: only its own promotion can have made it that. */
 static bool is_twin(const struct nx_peers *peers, const struct nx_peer_status *status)
 {
@@ -303,6 +352,7 @@ static void take_status(struct nx_peers *peers,
     if (is_twin(peers, status)) {
         note_twin(peers, target, status->node_id);
     }
+    take_leader(peers, target, status);
     if (strcmp(status->node_id, peers->self.node_id) == 0) {
         be_done(target, "is this node itself");
     } else if (strcmp(status->cluster_id, peers->self.cluster_id) != 0) {
@@ -328,9 +378,25 @@ static void take_status(struct nx_peers *peers,
             be_done(target, "is a replica in epoch %" PRIu64, status->epoch);
         }
     } else if (first_time(target, SAID_BEHIND)) {
-        nx_info("peer %s is still a replica in epoch %" PRIu64 ", this node leads in %" PRIu64
+        nx_info("%s %s is still a replica in epoch %" PRIu64 ", this node leads in %" PRIu64
                 ": have it follow this one (POST /replication/follow)",
-                target->addr, status->epoch, peers->self.epoch);
+                who(target), target->addr, status->epoch, peers->self.epoch);
+    }
+}
+
+/* Where its HTTP interface says nothing, or another node has its place, its replication port has the say. */
+static void take_former(struct nx_peers *peers, struct target *target)
+{
+    struct nx_peer_status status;
+
+    if (target->ask.status == 200 &&
+        nx_status_parse(target->ask.reply, target->ask.length, target->ask.reach.addr, &status) ==
+            0 &&
+        strcmp(status.cluster_id, peers->self.cluster_id) == 0 &&
+        status.role != NX_NODE_STANDALONE) {
+        take_status(peers, target, &status);
+    } else {
+        dial(peers, target, target->addr);
     }
 }
 
@@ -360,26 +426,40 @@ static void end_all(void)
     }
 }
 
-/* First whom to call is asked of the peers, while the former master is called; then those are called that are
- * masters too. False: we shall stop. */
+/* Where it is asked for its status; "": nowhere. */
+static const char *asked_at(const struct nx_peers *peers, const struct target *target)
+{
+    if (!target->former) {
+        return target->addr;
+    }
+    return target->twin ? "" : peers->process->peers.master_http;
+}
+
+/* First all are asked how they stand whose HTTP address is known, while the others are called; then those are called
+ * that are, or may be, masters too. False: we shall stop. */
 static bool ask_all(struct nx_peers *peers)
 {
     for (unsigned i = 0; i < count; i++) {
         struct target *target = &targets[i];
 
         target->dialled[0] = '\0';
-        if (!target->done && target->former) {
+        if (!target->done && asked_at(peers, target)[0] == '\0') {
             dial(peers, target, target->addr);
         } else if (!target->done) {
             target->ask.path = NX_STATUS_PATH;
-            nx_http_ask_begin(&peers->loop, &target->ask, target->addr, NX_ASK_MS);
+            nx_http_ask_begin(&peers->loop, &target->ask, asked_at(peers, target), NX_ASK_MS);
         }
     }
     if (!nx_loop_run(&peers->loop)) {
         return false;
     }
     for (unsigned i = 0; i < count; i++) {
-        if (!targets[i].done && !targets[i].former) {
+        if (targets[i].done || asked_at(peers, &targets[i])[0] == '\0') {
+            continue;
+        }
+        if (targets[i].former) {
+            take_former(peers, &targets[i]);
+        } else {
             take_answer(peers, &targets[i]);
         }
     }

@@ -140,15 +140,32 @@ static bool is_word(const char *text)
 }
 
 static void address_of(const struct json_object *object,
+                       const char *name,
                        const char *asked,
                        char ret_addr[NX_ADDR_TEXT])
 {
-    const char *text = text_of(object, "replication_addr");
+    const char *text = text_of(object, name);
 
     if (text == NULL || !is_word(text) ||
         nx_advertised_resolve(nx_slice_text(text), asked, ret_addr) < 0) {
         ret_addr[0] = '\0';
     }
+}
+
+static void leader_of(const struct json_object *object, const char *asked, struct nx_fence *leader)
+{
+    struct json_object *member = NULL;
+
+    *leader = (struct nx_fence){.epoch = 0};
+    if (!json_object_object_get_ex(object, "leader", &member) ||
+        !json_object_is_type(member, json_type_object) ||
+        !id_of(member, "node_id", false, leader->node_id) ||
+        !number_of(member, "epoch", &leader->epoch)) {
+        leader->epoch = 0;
+        return;
+    }
+    address_of(member, "replication_addr", asked, leader->addr);
+    address_of(member, "http_addr", asked, leader->http_addr);
 }
 
 int nx_status_parse(const char *text,
@@ -172,7 +189,8 @@ int nx_status_parse(const char *text,
            position_of(object, "durable_offset", "last_crc", &status.position);
     if (good) {
         status.fenced = strcmp(state, "fenced") == 0;
-        address_of(object, addr, status.replication_addr);
+        address_of(object, "replication_addr", addr, status.replication_addr);
+        leader_of(object, addr, &status.leader);
         *ret_status = status;
     }
     json_object_put(object);

@@ -22,6 +22,7 @@ struct nx_peer_status {
     uint64_t epoch;                      /* that its new entries would get */
     struct nx_position position;         /* durable there */
     char replication_addr[NX_ADDR_TEXT]; /* "": none that could be dialled */
+    struct nx_fence leader;              /* who leads, as it knows; epoch 0: it doesn't say */
 };
 
 struct nx_peer_promise {

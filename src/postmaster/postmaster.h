@@ -143,6 +143,7 @@ struct nx_postmaster {
     uint64_t start_epoch;           /* it is begun, as the node starts; 0: none */
     bool looked;                    /* somebody else who leads was looked for */
     char former_addr[NX_ADDR_TEXT]; /* of the master that this node was promoted over; "": none */
+    char former_http[NX_ADDR_TEXT]; /* its HTTP address; "": not known */
     bool fence_unstored;            /* the identity's fence isn't in its file yet */
     bool heralding;                 /* others are to be told that this node leads */
     uint64_t herald_due_ms;

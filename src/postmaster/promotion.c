@@ -183,6 +183,11 @@ void nx_promotion_finish(struct nx_postmaster *pm)
 
     (void)snprintf(pm->former_addr, sizeof pm->former_addr, "%s",
                    former[0] != '\0' ? former : pm->dir.identity.fence.addr);
+    memcpy(pm->former_http, pm->shm->receiver.master_http, sizeof pm->former_http);
+    pm->former_http[sizeof pm->former_http - 1] = '\0';
+    if (former[0] == '\0') {
+        memcpy(pm->former_http, pm->dir.identity.fence.http_addr, sizeof pm->former_http);
+    }
     pm->heralding = true;
     pm->herald_due_ms = 0;
     pm->replication_stopped = false;

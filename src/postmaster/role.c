@@ -180,6 +180,7 @@ void nx_role_decide(struct nx_postmaster *pm)
     pm->role_decided = true;
     if (replica && promotion_holds(pm)) {
         copy_addr(pm->former_addr, pm->config.replication.master_addr);
+        pm->former_http[0] = '\0';
         pm->heralding = true;
         pm->herald_due_ms = 0;
         renew_note(pm);
@@ -388,6 +389,7 @@ void nx_role_run_due(struct nx_postmaster *pm)
     pm->herald_due_ms = nx_now_ms() + HERALD_AGAIN_MS;
     pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_HERALD};
     copy_addr(pm->peers_task.master_addr, pm->former_addr);
+    copy_addr(pm->peers_task.master_http, pm->former_http);
     int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
 
     if (rc < 0) {
