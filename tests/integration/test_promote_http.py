@@ -356,21 +356,22 @@ class Ctl(NexusTestCase):
             "warnings": [],
         }
         frame = {"success": True, "message": MESSAGE, "detail": "d"}
-        bound = "promoted: epoch 1 -> 2, at offset 123; at most"
-        heard = "the former master was last heard 16 s ago\n"
+        begun = "promoted: epoch 1 -> 2, at offset 123;"
+        none = f"{begun} no entry of the former master is known to be missing here\n"
+        heard = "the former master was last heard 16 s ago; what it wrote after that is not known\n"
         rows = (
-            ({}, f"{bound} 0 entries of the former master are missing here\n{heard}", ""),
+            ({}, none + heard, ""),
             (
                 {"missing_entries": 1, "master_seconds_ago": None},
-                f"{bound} 1 entry of the former master is missing here\n",
+                f"{begun} 1 entry of the former master is missing here\n"
+                "the former master was not heard since this node's start; what it had is not known\n",
                 "",
             ),
             (
                 {"missing_entries": 42, "master_answers": True, "sync_loss_possible": True},
-                f"{bound} 42 entries of the former master are missing here\n"
-                "the former master still answers\n"
-                "writes that the former master confirmed to its clients may be among the missing "
-                "ones\n",
+                f"{begun} 42 entries of the former master are missing here\n"
+                "the former master still answers: what it writes until it is fenced is missing here too\n"
+                "writes that the former master confirmed to its clients may be missing here\n",
                 "",
             ),
             (
@@ -378,7 +379,7 @@ class Ctl(NexusTestCase):
                     "unreached_peers": ["10.0.0.7:15474", "[fd00::1]:15474"],
                     "warnings": ['one "quoted" [a], \\ b', "another: \"epoch\": 9"],
                 },
-                f"{bound} 0 entries of the former master are missing here\n{heard}"
+                none + heard +
                 "not reached: 10.0.0.7:15474\nnot reached: [fd00::1]:15474\n",
                 'nexus-ctl: warning: one "quoted" [a], \\ b\n'
                 'nexus-ctl: warning: another: "epoch": 9\n',
@@ -394,8 +395,7 @@ class Ctl(NexusTestCase):
         done = self.ctl(node, "promote", "--dry-run")
         self.assertEqual(
             done.stdout,
-            "would be " + bound + " 0 entries of the former master are missing here\n" + heard
-            + "nothing was changed\n",
+            "would be " + none + heard + "nothing was changed\n",
         )
         server.answer = (409, '{"status":409,"code":"quorum_not_seen","message":"Only \\"1\\"."}')
         done = self.ctl(node, "promote", "--force")
