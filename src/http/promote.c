@@ -124,8 +124,9 @@ static bool check_candidate(struct connection *connection, int32_t flags)
         return false;
     }
     if (nx_node_role(shm) == NX_NODE_MASTER && (flags & NX_PROMOTE_FORCE) == 0) {
-        nx_fenced_refuse(connection, "force=1 promotes this one all the same: what the other has "
-                                     "taken since is then lost.");
+        nx_fenced_refuse(connection,
+                         "Force (?force=1, nexus-ctl promote --force) promotes this one "
+                         "all the same: what the other has taken since is then lost.");
         return false;
     }
     if (nx_never_synced(shm)) {

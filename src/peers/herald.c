@@ -378,9 +378,11 @@ static void take_status(struct nx_peers *peers,
             be_done(target, "is a replica in epoch %" PRIu64, status->epoch);
         }
     } else if (first_time(target, SAID_BEHIND)) {
-        nx_info("%s %s is still a replica in epoch %" PRIu64 ", this node leads in %" PRIu64
-                ": have it follow this one (POST /replication/follow)",
-                who(target), target->addr, status->epoch, peers->self.epoch);
+        nx_info(
+            "%s %s is still a replica in epoch %" PRIu64 ", this node leads in %" PRIu64
+            ": have it follow this one (nexus-ctl follow %s%s there, or POST /replication/follow)",
+            who(target), target->addr, status->epoch, peers->self.epoch,
+            advertised_addr[0] == ':' ? "HOST" : "", advertised_addr);
     }
 }
 

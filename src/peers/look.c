@@ -99,7 +99,7 @@ static void log_leaders(const struct nx_peers *peers,
         const struct nx_peer_status *status = &seen[i].status;
 
         if (nx_peer_leads_instead(status, &peers->self)) {
-            nx_warn("another node leads: %s %s at %s is in epoch %" PRIu64
+            nx_warn("another node leads, as the %s %s at %s says: it is in epoch %" PRIu64
                     ", this node was master in epoch %" PRIu64,
                     what_it_is(status), status->node_id, seen[i].addr, status->epoch,
                     peers->self.epoch);

@@ -176,7 +176,7 @@ static void say_quorum(struct sentence *sentence, const struct nx_promotion *pro
 {
     say(sentence,
         "In sync mode %u positions of %u replicas must be known, this node's own included "
-        "(sync_quorum %u); %u %s.",
+        "(sync_quorum %u), and only %u %s.",
         needed(promotion), replicas(promotion), promotion->quorum, seen(promotion),
         seen(promotion) == 1 ? "is" : "are");
     if (count_answers(promotion, NX_PEER_UNREACHED) > 0) {
@@ -200,15 +200,16 @@ static const char *find_broken(const struct nx_promotion *promotion,
 
     if (ahead != NULL) {
         say_ahead(sentence, promotion, ahead);
-        *ret_advice = "Promote that one; or this one with ?force=1, and what only the other has is "
-                      "lost.";
+        *ret_advice =
+            "Promote that one; or this one by force (?force=1, nexus-ctl promote --force), and "
+            "what only the other has is lost.";
         return "not_most_advanced";
     }
     if (promotion->sync && replicas(promotion) > 0 && seen(promotion) < needed(promotion)) {
         say_quorum(sentence, promotion);
         *ret_advice =
-            "Have more of them answer; or promote with ?force=1, and confirmed writes may "
-            "be lost.";
+            "Have more of them answer; or promote by force (?force=1, nexus-ctl promote --force), "
+            "and confirmed writes may be lost.";
         return "quorum_not_seen";
     }
     return NULL;
@@ -240,12 +241,12 @@ static void warn_of_peers(struct json_object *warnings, const struct nx_promotio
     }
     if (count_answers(promotion, NX_PEER_UNREACHED) > 0) {
         say_peers(&sentence, promotion, NX_PEER_UNREACHED);
-        warn(warnings, "Not reached: %s; what they have isn't known.", names);
+        warn(warnings, "Not reached: %s. Nothing is known of what is there.", names);
     }
     sentence = sentence_in(names, sizeof names);
     if (count_answers(promotion, NX_PEER_REFUSES) > 0) {
         say_peers(&sentence, promotion, NX_PEER_REFUSES);
-        warn(warnings, "Not promised: %s; they may go on with another master.", names);
+        warn(warnings, "Not promised: %s. Another master may still be followed there.", names);
     }
 }
 
@@ -264,9 +265,10 @@ static struct json_object *warnings_of(const struct nx_promotion *promotion, con
     }
     if (missing(promotion) > 0) {
         warn(warnings,
-             "%" PRIu64 " entries are missing here: offset %" PRIu64
+             "%" PRIu64 " %s missing here: offset %" PRIu64
              " is known of another node, this one has %" PRIu64 ".",
-             missing(promotion), highest_offset(promotion), promotion->ours.offset);
+             missing(promotion), missing(promotion) == 1 ? "entry is" : "entries are",
+             highest_offset(promotion), promotion->ours.offset);
     }
     if (promotion->becomes_async) {
         warn(warnings,

@@ -47,7 +47,8 @@ static const char *why_not_promote(const struct nx_postmaster *pm, bool force)
     }
     if (pm->config.replication.role == NX_ROLE_MASTER && !force) {
         return "fenced Another node leads in a higher epoch. Let this one follow it (POST "
-               "/replication/follow), or add force=1 if that one is lost for good.";
+               "/replication/follow), or promote it by force (?force=1, nexus-ctl promote --force) if "
+               "that one is lost for good.";
     }
     if (nx_never_synced(pm->shm)) {
         return "wrong_role This replica was never synced with its master, so it has nothing to go on "

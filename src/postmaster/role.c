@@ -51,9 +51,12 @@ void nx_role_begin(struct nx_postmaster *pm)
                sizeof pm->config.replication.master_addr);
         nx_info(
             "role: POST /replication/follow has made this node a replica of %s; that holds while "
-            "replication.role (%s) and master_addr (%s) stay as they are configured",
+            "replication.role (%s) and master_addr (%s) stay as they are configured%s",
             follow->addr, nx_role_name(pm->configured.role),
-            pm->configured.master_addr[0] != '\0' ? pm->configured.master_addr : "none");
+            pm->configured.master_addr[0] != '\0' ? pm->configured.master_addr : "none",
+            pm->dir.identity.note.epoch == 0
+                ? ""
+                : ", unless the log that is read next says that it was promoted since");
     } else {
         nx_info("role: the configuration has changed since POST /replication/follow named %s: the "
                 "configuration holds",
@@ -148,9 +151,12 @@ static bool promotion_holds(struct nx_postmaster *pm)
         return false;
     }
     if (!still_configured(pm, &note->configured)) {
-        nx_info("role: this node was promoted to master in epoch %" PRIu64
-                ", and its configuration has changed since: the configuration (role %s) holds",
-                note->epoch, nx_role_name(pm->configured.role));
+        nx_warn("role: this node was promoted to master in epoch %" PRIu64
+                ", and its configuration has changed since: the configuration (role %s) holds. "
+                "Where that isn't meant: start it with replication.role = %s and master_addr = %s "
+                "as then, or promote it again",
+                note->epoch, nx_role_name(pm->configured.role), nx_role_name(note->configured.role),
+                note->configured.master_addr[0] != '\0' ? note->configured.master_addr : "(none)");
         return false;
     }
     nx_info(

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 /* ---- answers ---- */
 
@@ -43,11 +44,14 @@ void nx_change_answer(struct nx_postmaster *pm, int status, const char *text)
     change->kind = NX_ROLE_CHANGE_NONE;
 }
 
+/* The text begins with the code of the error, as the answer does. */
 void nx_change_refuse(struct nx_postmaster *pm, const char *text)
 {
-    nx_warn("%s is refused: %s",
+    size_t code = strcspn(text, " ");
+
+    nx_warn("%s is refused (%.*s):%s",
             pm->change.kind == NX_ROLE_CHANGE_PROMOTE ? "the promotion" : "the change of role",
-            text);
+            (int)code, text, text + code);
     nx_change_answer(pm, -ECANCELED, text);
 }
 

@@ -96,8 +96,8 @@ static void say_dead(const struct nx_walreceiver *r, uint64_t silent_ms)
         "raise heartbeat_ms or missed_heartbeats_threshold (\"Master Appears Dead (False "
         "Positive)\" in the guide); if it isn't, promote a replica (POST /replication/promote)",
         config->replication.master_addr, (unsigned long long)silent_ms,
-        heard ? "" : ", since this node's start", (unsigned long long)limit,
-        (unsigned long long)(limit / threshold),
+        heard ? "" : ", since this node's start or since it was told to follow it",
+        (unsigned long long)limit, (unsigned long long)(limit / threshold),
         limit / threshold > own ? "the master's, longer than this node's own" : "this node's own",
         (unsigned long long)threshold);
 }

@@ -409,7 +409,7 @@ static void remove_pin(struct nx_walsender *ws)
     }
     sync->pinned = false;
     nx_info("full sync of replica %s is over: it has offset %" PRIu64
-            ", what it lacks is kept without a pin",
+            ", and the log is no longer held back for it",
             ws->replica_id, ws->acked_offset);
 }
 

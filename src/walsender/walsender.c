@@ -77,9 +77,11 @@ static void check_stop(struct nx_walsender *ws)
         return;
     }
     if (!ws->welcomed || reason == NULL || nx_full_sync_runs(&ws->sync) || ws->sync.restoring) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN,
-                         "this connection is given up: %s",
-                         reason == NULL ? "the node stops, or the replica has come again" : reason);
+        nx_walsender_end(
+            ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_SHUTTING_DOWN, "this connection is given up: %s",
+            reason == NULL ? "the node ends, by a crash or a change of its role, or the "
+                             "replica has come again on another connection"
+                           : reason);
         return;
     }
     if (ws->drain_until_ms == 0) {
