@@ -109,7 +109,7 @@ START_TEST(one_position_too_few)
 {
     promotion.peers[2].answer = NX_PEER_UNREACHED;
     expect_refused("quorum_not_seen ", "3 positions of 4 replicas");
-    expect_refused("quorum_not_seen ", "; 2 are.");
+    expect_refused("quorum_not_seen ", "only 2 are.");
     expect_refused("quorum_not_seen ", "10.0.0.4:15474 (no connection)");
     promotion.force = true;
     expect_warned("By force although");
