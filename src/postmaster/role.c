@@ -107,10 +107,11 @@ static void say_fenced(const struct nx_fence *fence)
     nx_error(
         "this master is fenced: node %s leads in epoch %" PRIu64
         " (replication %s, HTTP %s). Writes are "
-        "refused here. To rejoin, let this node follow it: nexus-ctl follow HOST:PORT, or POST "
+        "refused here. To rejoin, let this node follow it: nexus-ctl follow %s, or POST "
         "/replication/follow; what only this node has is then kept in DATA_DIR/diverged",
         fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
-        fence->http_addr[0] != '\0' ? fence->http_addr : "unknown");
+        fence->http_addr[0] != '\0' ? fence->http_addr : "unknown",
+        fence->addr[0] != '\0' ? fence->addr : "HOST:PORT");
 }
 
 bool nx_role_noted(const struct nx_postmaster *pm)
