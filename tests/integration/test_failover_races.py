@@ -343,7 +343,7 @@ class Quorum(FailoverCase):
         for query in ("", "?dry_run=1"):
             problem = self.not_promoted(first, "quorum_not_seen", query)
             self.assertIn("2 positions of 2 replicas", problem["message"])
-            self.assertIn("(sync_quorum 1); 1 is", problem["message"])
+            self.assertIn("(sync_quorum 1), and only 1 is", problem["message"])
             for addr in (master.addr, second.addr):
                 self.assertIn(addr, problem["message"])
             self.assertIn("force=1", problem["message"])
@@ -367,7 +367,7 @@ class Quorum(FailoverCase):
         self.wait_promotable(first, second)
         problem = self.not_promoted(first, "quorum_not_seen")
         self.assertIn("3 positions of 3 replicas", problem["message"])
-        self.assertIn("(sync_quorum 1); 2 are", problem["message"])
+        self.assertIn("(sync_quorum 1), and only 2 are", problem["message"])
         second.wait_log(r"the promise of epoch 2 to node .* is withdrawn")
         master.start()
         for replica in (first, second):
