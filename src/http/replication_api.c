@@ -155,13 +155,20 @@ static bool master_alive(struct nx_shm *shm)
            !master_dead(shm);
 }
 
+/* Another node is being promoted, or was: this one is no candidate beside it. */
+static bool has_promised(struct nx_shm *shm)
+{
+    return load(&shm->control.promised_epoch) > nx_node_epoch(shm);
+}
+
 static bool promotable(struct http_worker *worker)
 {
     struct nx_shm *shm = worker->shm;
 
     return nx_node_role(shm) == NX_NODE_REPLICA && running(shm) &&
            worker->process->config->replication.auto_failover &&
-           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_never_synced(shm) && master_dead(shm);
+           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_never_synced(shm) && master_dead(shm) &&
+           !has_promised(shm);
 }
 
 /* How a process ended last: "", "exit 1", "signal 9". */

@@ -176,6 +176,14 @@ void nx_children_serve(struct nx_postmaster *pm)
     }
 }
 
+/* It is known who leads: what is left to do before this node serves. */
+static void decided(struct nx_postmaster *pm)
+{
+    if (!nx_role_step_back(pm) && !nx_role_must_begin(pm)) {
+        nx_children_serve(pm);
+    }
+}
+
 /* The walwriter has recovered: what the log says of the role counts from here on. */
 static void recovered(struct nx_postmaster *pm, const struct nx_control_message *message)
 {
@@ -183,8 +191,8 @@ static void recovered(struct nx_postmaster *pm, const struct nx_control_message 
                    (int)sizeof pm->epoch_reason - 1, message->arg == 1 ? message->text : "");
     pm->start_epoch = 0;
     nx_role_decide(pm);
-    if (!nx_role_must_look(pm) && !nx_role_must_begin(pm)) {
-        nx_children_serve(pm);
+    if (!nx_role_must_look(pm)) {
+        decided(pm);
     }
 }
 
@@ -430,8 +438,8 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
 
     pm->children[slot].dismissed = false;
     if (kind == NX_KIND_PEERS && pm->life == NX_LIFE_STARTING && pm->role_decided && !crashed &&
-        pm->start_epoch == 0 && !nx_role_must_begin(pm)) {
-        nx_children_serve(pm);
+        pm->start_epoch == 0) {
+        decided(pm);
     }
     if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0 &&
         !dismissed) {

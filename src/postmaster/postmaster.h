@@ -263,6 +263,9 @@ void nx_role_decide(struct nx_postmaster *pm);
 bool nx_role_noted(const struct nx_postmaster *pm);
 /* True: this is a master, a node that leads in a higher epoch is known, and so this one is fenced. */
 bool nx_role_fence_if_led(struct nx_postmaster *pm);
+/* A starting node whose promotion was overtaken by the very master that its configuration names is that one's replica:
+ * true, and all begins anew as such. */
+bool nx_role_step_back(struct nx_postmaster *pm);
 /* Whether others must be asked first whether one of them leads; then a peers process does that. */
 bool nx_role_must_look(struct nx_postmaster *pm);
 /* Higher than all epochs that this node has heard of. */

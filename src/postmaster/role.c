@@ -104,14 +104,13 @@ static bool leads_instead(const struct nx_postmaster *pm, const struct nx_fence 
 
 static void say_fenced(const struct nx_fence *fence)
 {
-    nx_error(
-        "this master is fenced: node %s leads in epoch %" PRIu64
-        " (replication %s, HTTP %s). Writes are "
-        "refused here. To rejoin, let this node follow it: nexus-ctl follow %s, or POST "
-        "/replication/follow; what only this node has is then kept in DATA_DIR/diverged",
-        fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
-        fence->http_addr[0] != '\0' ? fence->http_addr : "unknown",
-        fence->addr[0] != '\0' ? fence->addr : "HOST:PORT");
+    nx_error("this master is fenced: node %s leads in epoch %" PRIu64
+             " (replication %s, HTTP %s). Writes are "
+             "refused here. To rejoin, let this node follow it: nexus-ctl follow %s, or POST "
+             "/replication/follow; what only this node has is then kept in DATA_DIR/diverged",
+             fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
+             fence->http_addr[0] != '\0' ? fence->http_addr : "unknown",
+             fence->addr[0] != '\0' ? fence->addr : "HOST:PORT");
 }
 
 bool nx_role_noted(const struct nx_postmaster *pm)
@@ -203,6 +202,37 @@ void nx_role_decide(struct nx_postmaster *pm)
         pm->heralding = true; /* by promotion or by configuration: whoever else leads shall know */
         pm->herald_due_ms = 0;
     }
+}
+
+bool nx_role_step_back(struct nx_postmaster *pm)
+{
+    static struct nx_identity identity;
+    const char *configured = pm->configured.master_addr;
+    int rc;
+
+    if (pm->configured.role != NX_ROLE_REPLICA || !nx_fenced(pm->shm) ||
+        strcmp(pm->dir.identity.fence.addr, configured) != 0) {
+        return false;
+    }
+    identity = pm->dir.identity;
+    identity.note.epoch = 0;
+    identity.fence.epoch = 0;
+    identity.follow.addr[0] = '\0';
+    rc = nx_identity_store(&pm->dir, &identity);
+    if (rc < 0) {
+        nx_error("%s/identity can't be written: %s", pm->dir.root, strerrordesc_np(-rc));
+        return false;
+    }
+    nx_info(
+        "role: the promotion of this node is over, since the master that its configuration names, "
+        "%s, leads in a higher epoch: it follows that one",
+        configured);
+    pm->config.replication.role = NX_ROLE_REPLICA;
+    memcpy(pm->config.replication.master_addr, configured,
+           sizeof pm->config.replication.master_addr);
+    nx_postmaster_crash(pm, 0);
+    nx_known_load(pm);
+    return true;
 }
 
 bool nx_role_must_look(struct nx_postmaster *pm)

@@ -446,6 +446,28 @@ class Following(PromoteCase):
         second.start()
         self.wait_follows(second, first)
 
+    def test_06_the_way_back_by_its_own_configuration(self):
+        """It led meanwhile; the master that its configuration names leads again."""
+        cluster = self.level_cluster()
+        first, second = cluster.master, cluster.replica
+        first.kill9()
+        self.promote(second)
+        first.start()
+        first.wait_status(state="fenced")
+        self.follow(first, second)
+        self.wait_follows(first, second)
+        second.kill9()
+        self.promote(first)
+        offset = first.put("k0", b"again")
+        second.start()
+        second.wait_log("the promotion of this node is over")
+        self.wait_follows(second, first)
+        second.wait_offset(offset)
+        self.assertEqual(second.get("k0"), b"again")
+        second.stop()
+        second.start()
+        self.wait_follows(second, first)
+
     def test_02_a_changed_configuration_wins(self):
         cluster = self.level_cluster(2)
         first, second = cluster.replicas
