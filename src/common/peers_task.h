@@ -16,6 +16,7 @@ enum nx_peers_job {
 
 struct nx_peers_task {
     enum nx_peers_job job;
+    bool yields; /* LOOK: this node would lead only in an epoch that it is yet to begin */
     /* ASK: */
     bool dry_run;
     bool force;

@@ -27,9 +27,12 @@ static bool is_leader(const struct nx_peer_status *status)
 
 bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_self *self)
 {
-    return nx_peer_is_ours(status, self) &&
-           (status->epoch > self->epoch ||
-            (is_leader(status) && nx_leads_before(status->epoch, status->node_id, self) > 0));
+    if (!nx_peer_is_ours(status, self)) {
+        return false;
+    }
+    return status->epoch > self->epoch ||
+           (is_leader(status) && status->epoch == self->epoch &&
+            (self->yields || nx_leads_before(status->epoch, status->node_id, self) > 0));
 }
 
 /* Whether a is the better answer to who leads. */

@@ -18,6 +18,8 @@ struct nx_self {
     char node_id[NX_UUID_TEXT];
     char cluster_id[NX_UUID_TEXT]; /* "": of none */
     uint64_t epoch;
+    bool
+        yields; /* it has led in no epoch like that yet: whoever leads in it leads before this node */
 };
 
 /* A node, and where it is asked. */

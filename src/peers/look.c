@@ -113,6 +113,7 @@ static void judge(struct nx_peers *peers)
     char text[2 * NX_ADDR_TEXT + 64];
     unsigned count = gather(seen);
 
+    peers->self.yields = peers->process->peers.yields;
     log_leaders(peers, seen, count);
     nx_info("%u of %u other nodes have answered who leads", count, asked);
     if (nx_leader_choose(seen, count, &peers->self, text, sizeof text)) {

@@ -192,6 +192,7 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     pm->heralding = true;
     pm->herald_due_ms = 0;
     pm->replication_stopped = false;
+    pm->epoch_reason[0] = '\0'; /* one has begun */
     nx_follow_forget_master(pm);
     /* The operator's word stands for the quorum's: what this log holds counts as acknowledged. */
     nx_role_reset_quorum(pm, offset, pm->change.epoch);

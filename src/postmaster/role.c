@@ -91,26 +91,37 @@ static void own_epoch(const struct nx_postmaster *pm, struct nx_epoch *ret_epoch
     }
 }
 
+/* Whether this node leads only in an epoch that is yet to begin: its log's last one was another node's, or may lack
+ * some of its end. */
+static bool yields(const struct nx_postmaster *pm)
+{
+    return pm->epoch_reason[0] != '\0';
+}
+
 /* Whether the node that the fence names leads instead of this one. */
 static bool leads_instead(const struct nx_postmaster *pm, const struct nx_fence *fence)
 {
     struct nx_epoch theirs = {.epoch = fence->epoch};
     struct nx_epoch ours;
 
+    if (fence->epoch == 0 || nx_uuid_parse(fence->node_id, theirs.node_id) < 0) {
+        return false;
+    }
     own_epoch(pm, &ours);
-    return fence->epoch > 0 && nx_uuid_parse(fence->node_id, theirs.node_id) == 0 &&
-           nx_epoch_compare(&theirs, &ours) > 0;
+    return nx_epoch_compare(&theirs, &ours) > 0 || (yields(pm) && theirs.epoch == ours.epoch);
 }
 
 static void say_fenced(const struct nx_fence *fence)
 {
-    nx_error("this master is fenced: node %s leads in epoch %" PRIu64
-             " (replication %s, HTTP %s). Writes are "
-             "refused here. To rejoin, let this node follow it: nexus-ctl follow %s, or POST "
-             "/replication/follow; what only this node has is then kept in DATA_DIR/diverged",
-             fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
-             fence->http_addr[0] != '\0' ? fence->http_addr : "unknown",
-             fence->addr[0] != '\0' ? fence->addr : "HOST:PORT");
+    nx_error(
+        "this master is fenced: node %s leads in epoch %" PRIu64
+        " (replication %s, HTTP %s). Writes are "
+        "refused here. To rejoin, let this node follow it: nexus-ctl follow %s, or POST "
+        "/replication/follow; what only this node has is then kept in DATA_DIR/diverged. If that "
+        "other one is lost for good: nexus-ctl promote --force",
+        fence->node_id, fence->epoch, fence->addr[0] != '\0' ? fence->addr : "unknown",
+        fence->http_addr[0] != '\0' ? fence->http_addr : "unknown",
+        fence->addr[0] != '\0' ? fence->addr : "HOST:PORT");
 }
 
 bool nx_role_noted(const struct nx_postmaster *pm)
@@ -179,6 +190,16 @@ bool nx_role_fence_if_led(struct nx_postmaster *pm)
     return true;
 }
 
+/* By promotion or by configuration: whoever else leads shall know. */
+static void herald_to_peers(struct nx_postmaster *pm)
+{
+    if (is_master(pm) && nx_peer_list_count(pm->config.replication.peers) > 0 &&
+        atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire) > 1) {
+        pm->heralding = true;
+        pm->herald_due_ms = 0;
+    }
+}
+
 void nx_role_decide(struct nx_postmaster *pm)
 {
     bool replica = pm->config.replication.role == NX_ROLE_REPLICA;
@@ -194,13 +215,8 @@ void nx_role_decide(struct nx_postmaster *pm)
         nx_known_load(pm);
         nx_known_publish(pm);
     }
-    if (nx_role_fence_if_led(pm)) {
-        return;
-    }
-    if (is_master(pm) && nx_peer_list_count(pm->config.replication.peers) > 0 &&
-        atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire) > 1) {
-        pm->heralding = true; /* by promotion or by configuration: whoever else leads shall know */
-        pm->herald_due_ms = 0;
+    if (!nx_role_fence_if_led(pm)) {
+        herald_to_peers(pm);
     }
 }
 
@@ -237,12 +253,13 @@ bool nx_role_step_back(struct nx_postmaster *pm)
 
 bool nx_role_must_look(struct nx_postmaster *pm)
 {
-    if (pm->looked || !is_master(pm) || nx_fenced(pm->shm) ||
+    /* A crash may have ended the look that an epoch waits for. */
+    if ((pm->looked && !yields(pm)) || !is_master(pm) || nx_fenced(pm->shm) ||
         (pm->known.count == 0 && nx_peer_list_count(pm->config.replication.peers) == 0)) {
         return false;
     }
     pm->looked = true;
-    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_LOOK};
+    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_LOOK, .yields = yields(pm)};
     int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
 
     if (rc < 0) {
@@ -297,6 +314,7 @@ void nx_role_epoch_begun(struct nx_postmaster *pm, const struct nx_control_messa
     if (nx_role_noted(pm)) {
         renew_note(pm);
     }
+    herald_to_peers(pm);
     nx_children_serve(pm);
 }
 
