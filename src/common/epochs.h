@@ -21,8 +21,10 @@ struct nx_shm;
 /* A claim is the whole frame of an epoch entry. */
 #define NX_CLAIM_SIZE (NX_ENTRY_OVERHEAD + NX_OP_HEADER + NX_OP_NODE_ID)
 
-/* An epoch this far above our own is no honest one: no claim of it is believed, no promise of it made. */
-#define NX_MOST_EPOCHS_AHEAD 1000
+/* An epoch this far above our own is no honest one: no claim of it is believed. What is promised stays well below that:
+ * a promotion begins an epoch above all promises, and the other nodes must believe it. */
+#define NX_MOST_EPOCHS_AHEAD   1000
+#define NX_MOST_PROMISED_AHEAD (NX_MOST_EPOCHS_AHEAD / 2)
 
 struct nx_epoch {
     uint64_t epoch;

@@ -82,12 +82,13 @@ void nx_follow_http_gone(struct nx_postmaster *pm)
     }
 }
 
+/* The fence stays: it ends with its epoch, which comes with the leader's log. Who is told to follow a wrong address leads
+ * no more for that, neither by its configuration nor by a promotion that nobody forces. */
 static int store_follow(struct nx_postmaster *pm, const char *addr, bool force)
 {
     static struct nx_identity identity;
 
     identity = pm->dir.identity;
-    identity.fence = (struct nx_fence){.epoch = 0};
     identity.promise = (struct nx_promise){.epoch = 0};
     identity.note = (struct nx_role_note){.epoch = 0};
     identity.follow = (struct nx_follow){.force = force, .configured = pm->configured};

@@ -40,6 +40,26 @@ static int store_promise(struct nx_postmaster *pm, const struct nx_promise *prom
     return rc;
 }
 
+/* A promotion asks for so much only where such a promise stands: what ends that comes first. */
+static void say_too_far(const struct nx_promise *given,
+                        uint64_t asked,
+                        uint64_t own,
+                        char *text,
+                        size_t cap)
+{
+    int length = snprintf(text, cap,
+                          "bad_parameter epoch=%" PRIu64 " Epoch %" PRIu64
+                          " is more than %d above this node's (%" PRIu64 ").",
+                          own, asked, NX_MOST_PROMISED_AHEAD, own);
+
+    if (given->epoch > own && length > 0 && (size_t)length < cap) {
+        (void)snprintf(text + length, cap - (size_t)length,
+                       " Epoch %" PRIu64
+                       " is promised here already: POST /replication/follow ends that.",
+                       given->epoch);
+    }
+}
+
 /* False: text says why not. */
 static bool may_promise(const struct nx_postmaster *pm,
                         const struct nx_promise *asked,
@@ -63,12 +83,8 @@ static bool may_promise(const struct nx_postmaster *pm,
                        own, asked->epoch, own);
         return false;
     }
-    if (asked->epoch > own + NX_MOST_EPOCHS_AHEAD) {
-        (void)snprintf(text, cap,
-                       "bad_parameter epoch=%" PRIu64 " Epoch %" PRIu64
-                       " is more than %d above this node's (%" PRIu64
-                       "): no promotion asks for it.",
-                       own, asked->epoch, NX_MOST_EPOCHS_AHEAD, own);
+    if (asked->epoch > own + NX_MOST_PROMISED_AHEAD) {
+        say_too_far(given, asked->epoch, own, text, cap);
         return false;
     }
     /* Nor a lower one to the same node: a late message of its last attempt must not take back what it counts on. */

@@ -50,6 +50,14 @@ static const char *why_not_promote(const struct nx_postmaster *pm, bool force)
                "/replication/follow), or promote it by force (?force=1, nexus-ctl promote --force) if "
                "that one is lost for good.";
     }
+    /* Told to follow, it hasn't got there yet. */
+    if (pm->config.replication.role == NX_ROLE_REPLICA && !force &&
+        pm->dir.identity.fence.epoch >
+            atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire)) {
+        return "fenced Another node leads in a higher epoch, which this one has not got from it yet. "
+               "Let it follow that one (POST /replication/follow), or add force=1 if that one is "
+               "lost for good.";
+    }
     if (nx_never_synced(pm->shm)) {
         return "wrong_role This replica was never synced with its master, so it has nothing to go on "
                "with; promote one that was.";

@@ -46,6 +46,17 @@ START_TEST(by_epoch_then_by_id)
 }
 END_TEST
 
+START_TEST(who_has_yet_to_begin_an_epoch_yields)
+{
+    self.yields = true;
+    ck_assert(leads(status_of(NX_NODE_MASTER, LOW, 5)));
+    ck_assert(leads(status_of(NX_NODE_MASTER, HIGH, 5)));
+    ck_assert(!leads(status_of(NX_NODE_MASTER, HIGH, 4)));
+    ck_assert(!leads(status_of(NX_NODE_MASTER, OURS, 5)));
+    ck_assert(!leads(status_of(NX_NODE_REPLICA, HIGH, 5)));
+}
+END_TEST
+
 START_TEST(a_replica_leads_nobody_but_may_know_more)
 {
     ck_assert(!leads(status_of(NX_NODE_REPLICA, HIGH, 5)));
@@ -126,6 +137,7 @@ int main(void)
 
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, by_epoch_then_by_id);
+    tcase_add_test(tests, who_has_yet_to_begin_an_epoch_yields);
     tcase_add_test(tests, a_replica_leads_nobody_but_may_know_more);
     tcase_add_test(tests, a_fenced_master_leads_no_longer);
     tcase_add_test(tests, another_cluster_is_nothing_to_us);
