@@ -107,18 +107,46 @@ static void log_leaders(const struct nx_peers *peers,
     }
 }
 
-static void judge(struct nx_peers *peers)
+/* A master with our own id that serves while we start is another one, by a copied data directory: nothing that either
+ * writes could be told from the other's. False: there is one, and this server stops. */
+static bool is_alone(struct nx_peers *peers, const struct nx_peer_seen *seen, unsigned count)
+{
+    char text[NX_ADDR_TEXT + 256];
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct nx_peer_status *status = &seen[i].status;
+
+        if (strcmp(status->node_id, peers->self.node_id) == 0 && status->role == NX_NODE_MASTER &&
+            !status->fenced && !status->starting) {
+            (void)snprintf(text, sizeof text,
+                           "the master at %s has this node's own id %s: one of the two data "
+                           "directories is a copy of the other's. Stop that one first, or start "
+                           "this one as its replica with an empty data directory",
+                           seen[i].addr, status->node_id);
+            (void)nx_peers_tell(peers, NX_CONTROL_FATAL, 0, 0, text);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* False: this node is not to serve. */
+static bool judge(struct nx_peers *peers)
 {
     static struct nx_peer_seen seen[MOST_ASKED];
     char text[2 * NX_ADDR_TEXT + 64];
     unsigned count = gather(seen);
 
+    if (!is_alone(peers, seen, count)) {
+        return false;
+    }
     peers->self.yields = peers->process->peers.yields;
     log_leaders(peers, seen, count);
     nx_info("%u of %u other nodes have answered who leads", count, asked);
     if (nx_leader_choose(seen, count, &peers->self, text, sizeof text)) {
         (void)nx_peers_fence(peers, text);
     }
+    return true;
 }
 
 void nx_peers_look(struct nx_peers *peers)
@@ -131,10 +159,7 @@ void nx_peers_look(struct nx_peers *peers)
         asks[i].path = NX_STATUS_PATH;
         nx_http_ask_begin(&peers->loop, &asks[i], addrs[i], NX_ASK_MS);
     }
-    if (nx_loop_run(&peers->loop) && (asked == 0 || await_epoch(peers))) {
-        if (asked > 0) {
-            judge(peers);
-        }
+    if (nx_loop_run(&peers->loop) && (asked == 0 || (await_epoch(peers) && judge(peers)))) {
         (void)nx_peers_tell(peers, NX_CONTROL_LOOKED, 0, 0, NULL);
     }
     for (unsigned i = 0; i < asked; i++) {

@@ -189,6 +189,7 @@ int nx_status_parse(const char *text,
            position_of(object, "durable_offset", "last_crc", &status.position);
     if (good) {
         status.fenced = strcmp(state, "fenced") == 0;
+        status.starting = strcmp(state, "starting") == 0;
         address_of(object, "replication_addr", addr, status.replication_addr);
         leader_of(object, addr, &status.leader);
         *ret_status = status;

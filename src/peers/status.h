@@ -16,7 +16,8 @@
 
 struct nx_peer_status {
     enum nx_node_role role;
-    bool fenced; /* a master that leads no longer */
+    bool fenced;   /* a master that leads no longer */
+    bool starting; /* it serves nobody yet */
     char node_id[NX_UUID_TEXT];
     char cluster_id[NX_UUID_TEXT];       /* "": it belongs to none yet */
     uint64_t epoch;                      /* that its new entries would get */

@@ -102,6 +102,7 @@ void nx_follow_begin(struct nx_postmaster *pm,
 {
     enum nx_role role = pm->config.replication.role;
     struct nx_net_addr addr;
+    int rc;
 
     if (role == NX_ROLE_STANDALONE || (role == NX_ROLE_MASTER && !nx_fenced(pm->shm))) {
         nx_change_turn_down(
@@ -118,8 +119,9 @@ void nx_follow_begin(struct nx_postmaster *pm,
         return;
     }
     memcpy(pm->change.text, message->text, strlen(message->text) + 1);
-    if (store_follow(pm, message->text, message->status != 0) < 0) {
-        nx_change_refuse(pm, "internal The address can't be stored; this node's log says why.");
+    rc = store_follow(pm, message->text, message->status != 0);
+    if (rc < 0) {
+        nx_change_refuse_unstored(pm, rc, "the address to follow");
         return;
     }
     atomic_store_explicit(&pm->shm->control.promised_epoch, 0, memory_order_release);

@@ -105,6 +105,7 @@ void nx_promise_begin(struct nx_postmaster *pm,
 {
     struct nx_promise asked;
     char text[512];
+    int rc;
 
     if (!parse_promise(message->text, &asked)) {
         nx_change_turn_down(pm, slot, message,
@@ -119,8 +120,9 @@ void nx_promise_begin(struct nx_postmaster *pm,
         return;
     }
     pm->change.epoch = asked.epoch;
-    if (store_promise(pm, &asked) < 0) {
-        nx_change_refuse(pm, "internal The promise can't be stored; this node's log says why.");
+    rc = store_promise(pm, &asked);
+    if (rc < 0) {
+        nx_change_refuse_unstored(pm, rc, "the promise");
         return;
     }
     nx_info("epoch %" PRIu64
@@ -149,6 +151,7 @@ void nx_promise_withdraw(struct nx_postmaster *pm,
     static const struct nx_promise none;
     const struct nx_promise *given = &pm->dir.identity.promise;
     struct nx_promise asked;
+    int rc;
 
     if (!parse_promise(message->text, &asked)) {
         nx_change_turn_down(pm, slot, message,
@@ -157,7 +160,8 @@ void nx_promise_withdraw(struct nx_postmaster *pm,
                (asked.attempt != 0 && asked.attempt != given->attempt)) {
         nx_change_answer_to(pm, slot, message->arg, 0,
                             NULL); /* there is none like it: all is well */
-    } else if (store_promise(pm, &none) < 0) {
+    } else if ((rc = store_promise(pm, &none)) < 0) {
+        nx_change_log_unstored(pm, rc, "that the promise is withdrawn");
         nx_change_turn_down(pm, slot, message,
                             "internal The promise can't be withdrawn on disk; try again.");
     } else {

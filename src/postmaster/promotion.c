@@ -154,12 +154,7 @@ void nx_promotion_take_verdict(struct nx_postmaster *pm, const struct nx_control
     int rc = store_note(pm, change->epoch);
 
     if (rc < 0) {
-        nx_error("the note of the promotion can't be stored in %s/identity: %s", pm->dir.root,
-                 strerrordesc_np(-rc));
-        nx_change_refuse(
-            pm, rc == -ENOSPC
-                    ? "disk_full The note of the promotion can't be stored: the disk is full."
-                    : "internal The note of the promotion can't be stored; the log says why.");
+        nx_change_refuse_unstored(pm, rc, "the note of the promotion");
         return;
     }
     change->step = NX_STEP_COMMITTING;

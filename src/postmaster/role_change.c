@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- answers ---- */
@@ -53,6 +54,24 @@ void nx_change_refuse(struct nx_postmaster *pm, const char *text)
             pm->change.kind == NX_ROLE_CHANGE_PROMOTE ? "the promotion" : "the change of role",
             (int)code, text, text + code);
     nx_change_answer(pm, -ECANCELED, text);
+}
+
+void nx_change_log_unstored(const struct nx_postmaster *pm, int rc, const char *what)
+{
+    nx_error("%s can't be stored in %s/identity: %s", what, pm->dir.root, strerrordesc_np(-rc));
+}
+
+void nx_change_refuse_unstored(struct nx_postmaster *pm, int rc, const char *what)
+{
+    char text[256];
+
+    nx_change_log_unstored(pm, rc, what);
+    (void)snprintf(text, sizeof text,
+                   rc == -ENOSPC || rc == -EDQUOT
+                       ? "disk_full The disk is full, and %s can't be stored: free some space."
+                       : "internal This node's log says why %s can't be stored.",
+                   what);
+    nx_change_refuse(pm, text);
 }
 
 /* What can't be done at the moment, or ever, without a change having begun. */

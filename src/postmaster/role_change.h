@@ -31,6 +31,10 @@ bool nx_change_order_walwriter(struct nx_postmaster *pm, enum nx_control_type ty
 void nx_change_answer(struct nx_postmaster *pm, int status, const char *text);
 /* The same, as a refusal: "<code> <sentence>". */
 void nx_change_refuse(struct nx_postmaster *pm, const char *text);
+/* The same, since `what` ("the promise") can't be stored; the log says why. */
+void nx_change_refuse_unstored(struct nx_postmaster *pm, int rc, const char *what);
+/* What the log says of that. */
+void nx_change_log_unstored(const struct nx_postmaster *pm, int rc, const char *what);
 
 /* ---- promotion.c ---- */
 

@@ -4,12 +4,13 @@ cluster, a fenced master that follows a wrong address, promises that no promotio
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import unittest
 import uuid
 
-from failover import FOLLOW, FailoverCase, leads
+from failover import FOLLOW, PROMOTE, FailoverCase, leads
 from nexus_test import BUILD_DIR, free_port
 
 CTL = os.path.join(BUILD_DIR, "nexus-ctl")
@@ -84,6 +85,44 @@ class BesideALivingMaster(FailoverCase):
                 os.kill(process.pid, signal.SIGCONT)
         self.wait_fenced(master, by=node)
         self.assertTrue(leads(node))
+
+
+    def test_04_a_copy_of_the_masters_data(self):
+        cluster = self.failover_cluster(1)
+        master, node = cluster.nodes
+        master.stop()
+        copy = self.node("master", start=False, name="copy", settings=dict(master.settings))
+        shutil.copytree(master.data_dir, copy.data_dir, symlinks=True)
+        # A node's own address among its peers is no copy of it.
+        master.settings["replication.peers"] += f",{master.addr}"
+        master.start()
+        copy.settings["replication.peers"] = f"{node.addr},{master.addr}"
+        copy.launch()
+        self.assertEqual(copy.wait_exit(), 1)
+        copy.wait_log(f"the master at {master.addr} has this node's own id")
+        self.assertTrue(leads(master))
+
+
+class Unstored(FailoverCase):
+    def test_01_what_cannot_be_stored_is_told_in_the_log(self):
+        cluster = self.failover_cluster(1)
+        master, node = cluster.nodes
+        temporary = os.path.join(node.data_dir, "current", "identity.tmp")
+        os.mkdir(temporary)
+        promise = json.dumps({"epoch": 2, "node_id": str(uuid.uuid4())})
+        follow = json.dumps({"master_addr": master.replication_addr})
+        for path, body, what in (
+            (PROMISE, promise, "the promise"),
+            (FOLLOW, follow, "the address to follow"),
+            (PROMOTE, None, "the note of the promotion"),
+        ):
+            problem = self.assert_problem(self.post(node, path, body), 500, "internal")
+            self.assertIn(what, problem["message"])
+            node.wait_log(f"ERROR .*{what} can't be stored in .*/identity: ")
+        os.rmdir(temporary)
+        self.wait_follows(node, master)
+        self.promote(node)
+        self.wait_fenced(master, by=node)
 
 
 class WrongAddress(FailoverCase):
