@@ -377,8 +377,28 @@ static bool ask_all(struct nx_peers *peers)
     return true;
 }
 
+/* Addresses of one node are one node, whose best answer counts. The others don't, but for the number of replicas: where
+ * the list names one twice by mistake, it lacks another one that may have more. */
+static void count_once(void)
+{
+    for (unsigned i = 0; i < promotion.count; i++) {
+        struct nx_peer_fact *a = &promotion.peers[i];
+
+        for (unsigned j = i + 1; j < promotion.count; j++) {
+            struct nx_peer_fact *b = &promotion.peers[j];
+
+            if (a->node_id[0] != '\0' && strcmp(a->node_id, b->node_id) == 0) {
+                answer(a->answer < b->answer ? a : b, NX_PEER_REFUSES,
+                       "it is the same node as %s: replication.peers lists it twice",
+                       a->answer < b->answer ? b->addr : a->addr);
+            }
+        }
+    }
+}
+
 static void tell_verdict(struct nx_peers *peers)
 {
+    count_once();
     nx_promotion_judge(&promotion, &verdict);
     if (verdict.forced && !promotion.dry_run) {
         nx_warn(

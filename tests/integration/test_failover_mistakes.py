@@ -103,6 +103,23 @@ class BesideALivingMaster(FailoverCase):
         self.assertTrue(leads(master))
 
 
+class ListedTwice(FailoverCase):
+    def test_01_a_node_counts_once(self):
+        """A list with one node twice lacks another one, which may have confirmed alone."""
+        cluster = self.failover_cluster(2, mode="sync")
+        master, node, other = cluster.nodes
+        peers = f"{master.addr},{other.addr},localhost:{other.http_port}"
+        node.stop()
+        node.settings["replication.peers"] = peers
+        node.start()
+        for query in ("?dry_run=1", ""):
+            problem = self.not_promoted(node, "quorum_not_seen", query)
+            self.assertIn("replication.peers lists it twice", problem["message"])
+        answer = self.promote(node, "?force=1")
+        self.assertIs(answer["sync_loss_possible"], True)
+        self.wait_fenced(master, by=node)
+
+
 class Unstored(FailoverCase):
     def test_01_what_cannot_be_stored_is_told_in_the_log(self):
         cluster = self.failover_cluster(1)
