@@ -25,6 +25,13 @@ static bool is_leader(const struct nx_peer_status *status)
     return status->role == NX_NODE_MASTER && !status->fenced;
 }
 
+/* Whether this node, which has led in no epoch like that yet, yields to a master of it. One that only starts may be in
+ * the same case: then the id decides, but for the epoch's own. */
+static bool yields_to(const struct nx_peer_status *status, const struct nx_self *self)
+{
+    return self->yields && (!status->starting || strcmp(status->node_id, self->led_by) == 0);
+}
+
 bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_self *self)
 {
     if (!nx_peer_is_ours(status, self)) {
@@ -32,7 +39,7 @@ bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_
     }
     return status->epoch > self->epoch ||
            (is_leader(status) && status->epoch == self->epoch &&
-            (self->yields || nx_leads_before(status->epoch, status->node_id, self) > 0));
+            (yields_to(status, self) || nx_leads_before(status->epoch, status->node_id, self) > 0));
 }
 
 /* Whether a is the better answer to who leads. */

@@ -18,8 +18,8 @@ struct nx_self {
     char node_id[NX_UUID_TEXT];
     char cluster_id[NX_UUID_TEXT]; /* "": of none */
     uint64_t epoch;
-    bool
-        yields; /* it has led in no epoch like that yet: whoever leads in it leads before this node */
+    bool yields;               /* it would lead in an epoch only that is yet to begin */
+    char led_by[NX_UUID_TEXT]; /* who began `epoch`, where this one yields; "": not known */
 };
 
 /* A node, and where it is asked. */

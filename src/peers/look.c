@@ -4,6 +4,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/peer_list.h"
+#include "common/uuid_text.h"
 #include "peers/http_ask.h"
 #include "peers/peers.h"
 
@@ -130,6 +131,19 @@ static bool is_alone(struct nx_peers *peers, const struct nx_peer_seen *seen, un
     return true;
 }
 
+/* As who this node compares itself with the others. */
+static void know_yielding(struct nx_peers *peers)
+{
+    static struct nx_epochs epochs;
+    struct nx_self *self = &peers->self;
+
+    self->yields = peers->process->peers.yields;
+    (void)nx_epochs_read(peers->shm, nx_peers_position(peers).offset, &epochs);
+    if (epochs.count > 0) {
+        nx_uuid_print(nx_epochs_last(&epochs)->node_id, self->led_by);
+    }
+}
+
 /* False: this node is not to serve. */
 static bool judge(struct nx_peers *peers)
 {
@@ -140,7 +154,7 @@ static bool judge(struct nx_peers *peers)
     if (!is_alone(peers, seen, count)) {
         return false;
     }
-    peers->self.yields = peers->process->peers.yields;
+    know_yielding(peers);
     log_leaders(peers, seen, count);
     nx_info("%u of %u other nodes have answered who leads", count, asked);
     if (nx_leader_choose(seen, count, &peers->self, text, sizeof text)) {

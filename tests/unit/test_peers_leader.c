@@ -57,6 +57,21 @@ START_TEST(who_has_yet_to_begin_an_epoch_yields)
 }
 END_TEST
 
+START_TEST(of_two_that_have_yet_to_begin_one_the_id_decides)
+{
+    struct nx_peer_status status = status_of(NX_NODE_MASTER, LOW, 5);
+
+    self.yields = true;
+    status.starting = true;
+    ck_assert(!leads(status));
+    (void)snprintf(self.led_by, sizeof self.led_by, LOW); /* it led before, and will again */
+    ck_assert(leads(status));
+    status = status_of(NX_NODE_MASTER, HIGH, 5);
+    status.starting = true;
+    ck_assert(leads(status));
+}
+END_TEST
+
 START_TEST(a_replica_leads_nobody_but_may_know_more)
 {
     ck_assert(!leads(status_of(NX_NODE_REPLICA, HIGH, 5)));
@@ -138,6 +153,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, by_epoch_then_by_id);
     tcase_add_test(tests, who_has_yet_to_begin_an_epoch_yields);
+    tcase_add_test(tests, of_two_that_have_yet_to_begin_one_the_id_decides);
     tcase_add_test(tests, a_replica_leads_nobody_but_may_know_more);
     tcase_add_test(tests, a_fenced_master_leads_no_longer);
     tcase_add_test(tests, another_cluster_is_nothing_to_us);
