@@ -149,10 +149,10 @@ static bool belongs(const struct nx_peers *peers,
     return false;
 }
 
-/* An epoch that no honest node has: it would have this one begin an epoch that nobody believes. */
+/* An epoch that no honest node has, or has promised: it would have this one begin an epoch that nobody believes. */
 static bool too_far(const struct nx_peers *peers, struct nx_peer_fact *peer, uint64_t epoch)
 {
-    if (epoch > peers->self.epoch && epoch - peers->self.epoch > NX_MOST_EPOCHS_AHEAD) {
+    if (epoch > peers->self.epoch && epoch - peers->self.epoch > NX_MOST_PROMISED_AHEAD) {
         answer(peer, NX_PEER_UNREACHED, "it claims epoch %" PRIu64 ", this node is in %" PRIu64,
                epoch, peers->self.epoch);
         return true;

@@ -2,11 +2,13 @@
 """What operators do on their worst day: a node made master beside one that lives, a restored one that meets its
 cluster, a fenced master that follows a wrong address, promises that no promotion asks for."""
 
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import unittest
 import uuid
 
@@ -196,6 +198,45 @@ class PromisesFarAhead(FailoverCase):
         self.wait_follows(other, master)
         self.assertEqual(self.promote(node)["epoch"], 2)
         self.wait_fenced(master, by=node)
+
+    def liar(self, node, epoch):
+        """-> the address of a peer that has, by its own word, promised that epoch, and else stands where `node` does"""
+        status = {**node.status(), "node_id": str(uuid.uuid4())}
+        answers = {
+            "GET": (200, status),
+            "POST": (409, {"code": "quorum_not_seen", "message": "promised", "epoch": epoch}),
+        }
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self):
+                code, body = answers[self.command]
+                body = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return "127.0.0.1:%d" % server.server_address[1]
+
+    def test_03_a_peer_that_lies(self):
+        for claimed, begun in ((1001, 2), (502, 2), (501, 502)):
+            with self.subTest(claimed=claimed):
+                cluster = self.failover_cluster(1)
+                master, node = cluster.nodes
+                node.settings["replication.peers"] = f"{master.addr},{self.liar(node, claimed)}"
+                node.stop()
+                node.start()
+                self.assertEqual(self.promote(node)["epoch"], begun)
+                self.wait_fenced(master, by=node)
 
 
 if __name__ == "__main__":
