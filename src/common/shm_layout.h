@@ -25,10 +25,11 @@
 
 #define NX_LINE             64
 #define NX_MAX_HTTP_WORKERS 8
+#define NX_PEERS_PROCESSES  2   /* the second one for dry runs: the first may be busy for long */
 #define NX_MAX_REPLICAS     128 /* highest replication.max_replicas */
 #define NX_SPARE_WALSENDERS 16  /* beyond max_replicas: connections that are still shaking hands */
 #define NX_MAX_WALSENDERS   (NX_MAX_REPLICAS + NX_SPARE_WALSENDERS)
-#define NX_MAX_SLOTS        (6 + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
+#define NX_MAX_SLOTS        (5 + NX_PEERS_PROCESSES + NX_MAX_HTTP_WORKERS + NX_MAX_WALSENDERS)
 #define NX_PRODUCERS        (NX_MAX_HTTP_WORKERS + 1) /* http workers, then the walreceiver */
 #define NX_GENERATIONS      3
 #define NX_UUID_TEXT        37 /* 36 characters and NUL */

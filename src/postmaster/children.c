@@ -441,11 +441,11 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
         pm->start_epoch == 0) {
         decided(pm);
     }
-    if (kind == NX_KIND_PEERS && pm->peers_task.job == NX_PEERS_HERALD && wait_status == 0 &&
-        !dismissed) {
+    if (kind == NX_KIND_PEERS && instance == 0 && pm->peers_task.job == NX_PEERS_HERALD &&
+        wait_status == 0 && !dismissed) {
         pm->heralding = false; /* everybody has heard */
     }
-    nx_role_child_gone(pm, kind);
+    nx_role_child_gone(pm, slot);
     return dismissed || pm->life > NX_LIFE_SERVING;
 }
 

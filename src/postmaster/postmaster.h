@@ -299,8 +299,8 @@ void nx_role_message(struct nx_postmaster *pm,
                      const struct nx_control_message *message);
 /* Children are ended in the middle of a change: it is over without an answer. What is stored of it is in effect. */
 void nx_role_change_end(struct nx_postmaster *pm);
-/* A process of this kind has ended: a change may go on. */
-void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind);
+/* The process of this slot has ended: a change may go on. */
+void nx_role_child_gone(struct nx_postmaster *pm, unsigned slot);
 /* Ends processes of a kind at once, as nothing to tell of. */
 void nx_role_dismiss(struct nx_postmaster *pm, enum nx_process_kind kind);
 

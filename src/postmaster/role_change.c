@@ -27,7 +27,7 @@ static void tell_asker(const struct nx_postmaster *pm, int status)
 {
     const struct nx_child *peers = &pm->children[nx_process_slot(NX_KIND_PEERS, 0)];
 
-    if (pm->change.kind == NX_ROLE_CHANGE_PROMOTE && peers->pid != 0) {
+    if (pm->change.kind == NX_ROLE_CHANGE_PROMOTE && !pm->change.dry_run && peers->pid != 0) {
         (void)nx_control_send(peers->control_fd, NX_CONTROL_DONE, status, 0, NULL);
     }
 }
@@ -152,7 +152,7 @@ void nx_role_change_end(struct nx_postmaster *pm)
     }
 }
 
-void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind)
+void nx_role_child_gone(struct nx_postmaster *pm, unsigned slot)
 {
     const struct nx_role_change *change = &pm->change;
 
@@ -161,7 +161,7 @@ void nx_role_child_gone(struct nx_postmaster *pm, enum nx_process_kind kind)
     }
     if (change->step == NX_STEP_ENDING) {
         go_on(pm);
-    } else if (change->step == NX_STEP_ASKING && kind == NX_KIND_PEERS) {
+    } else if (change->step == NX_STEP_ASKING && slot == nx_promotion_asker(change)) {
         nx_change_refuse(
             pm, "internal The process that asked the other nodes has ended before its word; try "
                 "again.");
@@ -252,7 +252,9 @@ void nx_role_message(struct nx_postmaster *pm,
         nx_change_answer_to(pm, slot, message->arg, nx_role_fence(pm, message->text), NULL);
         break;
     case NX_CONTROL_VERDICT:
-        nx_promotion_take_verdict(pm, message);
+        if (slot == nx_promotion_asker(&pm->change)) {
+            nx_promotion_take_verdict(pm, message);
+        }
         break;
     case NX_CONTROL_FOLLOWING:
         nx_follow_end_force(pm);

@@ -38,6 +38,9 @@ void nx_change_log_unstored(const struct nx_postmaster *pm, int rc, const char *
 
 /* ---- promotion.c ---- */
 
+/* Slot of the peers process that asks for this promotion. */
+unsigned nx_promotion_asker(const struct nx_role_change *change);
+
 void nx_promotion_begin(struct nx_postmaster *pm,
                         unsigned slot,
                         const struct nx_control_message *message);

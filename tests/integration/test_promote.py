@@ -573,6 +573,22 @@ class Promises(PromoteCase):
         self.assertIn(second.addr, " ".join(answer["unreached_peers"]))
         self.assertTrue(answer["warnings"])
 
+    def test_05_a_dry_run_while_promises_are_taken_back(self):
+        """From a node that doesn't answer that may take long; what a promotion would meet is told all the same."""
+        cluster = self.peers_cluster()
+        first, second = cluster.replicas
+        cluster.master.kill9()
+        stopped = [process.pid for process in second.all_processes()]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for query in ("", "?dry_run=1"):
+                answer = first.request("POST", PROMOTE + query, timeout=60)
+                self.assert_problem(answer, 409, "quorum_not_seen")
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
     def test_03_the_most_advanced_is_promoted(self):
         cluster = self.peers_cluster()
         first, second = cluster.replicas
