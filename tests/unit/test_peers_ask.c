@@ -29,7 +29,8 @@ static const char *expect_verdict(int32_t status, uint64_t epoch)
     ck_assert_uint_eq(message->type, NX_CONTROL_VERDICT);
     ck_assert_msg(message->status == status, "status %d: %s", message->status, message->text);
     ck_assert_uint_eq(message->arg, epoch);
-    if (status == 0) { /* the epoch has begun; who has been promised nothing may have ended already */
+    if (status ==
+        0) { /* the epoch has begun; who has been promised nothing may have ended already */
         int rc = nx_control_send(channel, NX_CONTROL_DONE, 0, 0, NULL);
 
         ck_assert_msg(rc == 0 || rc == -EPIPE, "%d", rc);
