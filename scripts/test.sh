@@ -54,6 +54,7 @@ run_tests()
         "$run_dir/$name.log")
     ran=$((ran + ${passed:-0}))
     for report in "$run_dir/$name"/report.*; do
+        [[ -e $report ]] || continue
         # The tracer of the leak check lost a thread that ended: no finding.
         grep -qvE '^==[0-9]+==Unable to get registers from thread' "$report" || continue
         echo "--- a sanitizer's report, ${report##*/} ---"
