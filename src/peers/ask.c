@@ -16,11 +16,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MASTER_MS      250
-#define DEAD_MASTER_MS 10  /* of one that has been found dead already */
-#define DEAD_PEER_MS   100 /* the same; it may be back, and has something to store for a promise */
-#define ROUNDS         3
-#define COMMIT_MS      60000 /* between looks whether the epoch has begun */
+#define MASTER_MS       250
+#define DEAD_MASTER_MS  10 /* of one that has been found dead already */
+#define SILENT_LEAST_MS 10
+#define DEAD_PEER_MS    100 /* the same; it may be back, and has something to store for a promise */
+#define ROUNDS          3
+#define COMMIT_MS       60000 /* between looks whether the epoch has begun */
 
 static struct nx_promotion promotion;
 static struct nx_promotion_verdict verdict;
@@ -316,6 +317,33 @@ static void take_peers(struct nx_peers *peers)
 
 /* ---- rounds ---- */
 
+/* Promises of our cluster's that have come. */
+static bool enough_promise(void *arg)
+{
+    const struct nx_peers *peers = arg;
+    unsigned needed = nx_promotion_needed(&promotion);
+    unsigned promised = 1; /* our own */
+    struct nx_peer_promise promise;
+
+    for (unsigned i = 0; i < promotion.count; i++) {
+        if (asks[i].method == NX_ASK_POST && asks[i].status == 200 &&
+            nx_promise_parse(asks[i].reply, asks[i].length, &promise) == 0 &&
+            strcmp(promise.cluster_id, peers->self.cluster_id) == 0) {
+            promised++;
+        }
+    }
+    return promotion.sync && needed > 1 && promised >= needed;
+}
+
+/* In sync mode so many have all that was confirmed: who is silent beside them, as a machine that is off, isn't waited
+ * for long. */
+static bool run_asked(struct nx_peers *peers, enum nx_ask_method method)
+{
+    return method == NX_ASK_POST
+               ? nx_loop_run_for(&peers->loop, enough_promise, peers, SILENT_LEAST_MS)
+               : nx_loop_run(&peers->loop);
+}
+
 /* The first one asks the master too. False: we shall stop. */
 static bool ask_once(struct nx_peers *peers, bool first)
 {
@@ -325,7 +353,7 @@ static bool ask_once(struct nx_peers *peers, bool first)
         ask_master(peers);
     }
     begin_peers(peers, method, first ? anybody : reached);
-    if (!nx_loop_run(&peers->loop)) {
+    if (!run_asked(peers, method)) {
         return false;
     }
     if (first) {

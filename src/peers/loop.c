@@ -88,6 +88,30 @@ bool nx_loop_run(struct nx_loop *loop)
     return !nx_process_stopping(loop->process);
 }
 
+bool nx_loop_run_for(struct nx_loop *loop, bool (*enough)(void *arg), void *arg, uint64_t least_ms)
+{
+    uint64_t began = nx_now_ms();
+    uint64_t until = UINT64_MAX;
+
+    while (loop->open > 0 && !nx_process_stopping(loop->process) && nx_now_ms() < until) {
+        if (event_base_loop(loop->base, EVLOOP_ONCE) < 0) {
+            nx_error("the event loop failed: %s", strerrordesc_np(errno));
+            return false;
+        }
+        if (until == UINT64_MAX && enough(arg)) {
+            uint64_t more = nx_now_ms() - began;
+            struct timeval wait;
+
+            more = more > least_ms ? more : least_ms;
+            until = nx_now_ms() + more;
+            wait = (struct timeval){.tv_sec = (time_t)(more / 1000),
+                                    .tv_usec = (suseconds_t)(more % 1000 * 1000)};
+            (void)event_base_loopexit(loop->base, &wait); /* it would wait for an answer else */
+        }
+    }
+    return !nx_process_stopping(loop->process);
+}
+
 bool nx_loop_sleep(struct nx_loop *loop, uint64_t ms)
 {
     struct pollfd pollfd = {.fd = loop->process->control.fd, .events = POLLIN};

@@ -32,6 +32,10 @@ struct evdns_base *nx_loop_dns(struct nx_loop *loop);
 /* Runs until all conversations are over. False: the process shall stop, and some may still be open. */
 bool nx_loop_run(struct nx_loop *loop);
 
+/* Runs until all conversations are over, or, once `enough` says so, for as long again as that took, but at least_ms.
+ * False as above. */
+bool nx_loop_run_for(struct nx_loop *loop, bool (*enough)(void *arg), void *arg, uint64_t least_ms);
+
 /* Sleeps, but for the control channel. True when the postmaster has said something: a STOP (look at
  * nx_process_stopping), or there is a new configuration. */
 bool nx_loop_sleep(struct nx_loop *loop, uint64_t ms);

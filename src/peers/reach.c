@@ -288,6 +288,10 @@ void nx_reach_abandon(struct nx_reach *reach)
 
 const char *nx_reach_text(const struct nx_reach *reach, char *buf, size_t cap)
 {
+    if (reach->open) {
+        (void)snprintf(buf, cap, "no answer by the time when enough others had answered");
+        return buf;
+    }
     switch (-reach->outcome) {
     case ETIMEDOUT:
         (void)snprintf(buf, cap, "no answer within %u ms", reach->limit_ms);

@@ -81,7 +81,7 @@ static unsigned replicas(const struct nx_promotion *promotion)
 }
 
 /* Positions that must be known, our own included. */
-static unsigned needed(const struct nx_promotion *promotion)
+unsigned nx_promotion_needed(const struct nx_promotion *promotion)
 {
     unsigned all = replicas(promotion);
 
@@ -154,8 +154,9 @@ static uint64_t missing(const struct nx_promotion *promotion)
 
 static bool loss_possible(const struct nx_promotion *promotion)
 {
-    return promotion->sync && (replicas(promotion) == 0 || seen(promotion) < needed(promotion) ||
-                               nx_promotion_ahead(promotion) != NULL);
+    return promotion->sync &&
+           (replicas(promotion) == 0 || seen(promotion) < nx_promotion_needed(promotion) ||
+            nx_promotion_ahead(promotion) != NULL);
 }
 
 /* ---- the rules ---- */
@@ -177,7 +178,7 @@ static void say_quorum(struct sentence *sentence, const struct nx_promotion *pro
     say(sentence,
         "In sync mode %u positions of %u replicas must be known, this node's own included "
         "(sync_quorum %u), and only %u %s.",
-        needed(promotion), replicas(promotion), promotion->quorum, seen(promotion),
+        nx_promotion_needed(promotion), replicas(promotion), promotion->quorum, seen(promotion),
         seen(promotion) == 1 ? "is" : "are");
     if (count_answers(promotion, NX_PEER_UNREACHED) > 0) {
         say(sentence, " Not reached: ");
@@ -205,7 +206,8 @@ static const char *find_broken(const struct nx_promotion *promotion,
             "what only the other has is lost.";
         return "not_most_advanced";
     }
-    if (promotion->sync && replicas(promotion) > 0 && seen(promotion) < needed(promotion)) {
+    if (promotion->sync && replicas(promotion) > 0 &&
+        seen(promotion) < nx_promotion_needed(promotion)) {
         say_quorum(sentence, promotion);
         *ret_advice =
             "Have more of them answer; or promote by force (?force=1, nexus-ctl promote --force), "

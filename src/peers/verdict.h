@@ -59,6 +59,9 @@ struct nx_promotion_verdict {
     char text[NX_CONTROL_TEXT]; /* of NX_CONTROL_VERDICT */
 };
 
+/* Positions that must be promised, this node's own among them: R - Q + 1; 0: nobody could be asked. */
+unsigned nx_promotion_needed(const struct nx_promotion *promotion);
+
 /* The highest epoch that anybody asked has spoken of; 0: none. */
 uint64_t nx_promotion_highest_epoch(const struct nx_promotion *promotion);
 
