@@ -37,7 +37,9 @@ class Deaths(FullSyncCase):
         replica.wait_status(state="snapshot")
         return proxy, replica
 
-    def ends_level(self, proxy, replica, resumed=True):
+    def ends_level(self, proxy, replica, resumed=True, restarted=False):
+        """Of a restarted master, the life before may have counted the transfer: all it had left
+        to send was in the line's buffers, and the pin says so; the count went with that life."""
         proxy.rate = None
         replica.wait_answer("/ready", 60)
         offset = self.the_master.put("after", b"x")
@@ -46,7 +48,9 @@ class Deaths(FullSyncCase):
         self.assert_tidy(replica)
         if resumed:
             self.assertLess(proxy.down, self.TOTAL * 1.5)
-        self.assertEqual(self.the_master.stats()["snapshot_transfers"], 1)
+        self.assertIn(
+            self.the_master.stats()["snapshot_transfers"], (0, 1) if restarted else (1,)
+        )
 
     def test_01_walsender(self):
         proxy, replica = self.in_the_middle()
@@ -73,7 +77,7 @@ class Deaths(FullSyncCase):
         proxy, replica = self.in_the_middle()
         self.the_master.kill_all()
         self.the_master.start()
-        self.ends_level(proxy, replica, resumed=False)
+        self.ends_level(proxy, replica, resumed=False, restarted=True)
 
     def test_06_walwriters(self):
         """Their death ends all children."""
@@ -93,7 +97,7 @@ class Deaths(FullSyncCase):
         replica.wait_status(state="snapshot")
         self.the_master.stop()
         self.the_master.start()
-        self.ends_level(proxy, replica, resumed=False)
+        self.ends_level(proxy, replica, resumed=False, restarted=True)
 
 
     def test_08_a_cut_in_the_last_bytes(self):
