@@ -21,6 +21,7 @@
 
 #define LONGEST_ROUND_MS 5000
 #define LONGEST_DIAL_MS  1000
+#define MOST_UNNAMED     10
 
 /* What was said of a target in the log, each once, or seen of it. */
 enum said {
@@ -37,7 +38,9 @@ struct target {
     bool
         twin; /* the same, of one that was promoted beside this node: the former master has told of it */
     bool done;
-    unsigned said; /* enum said */
+    bool fenced;      /* so its status said in this round, and who leads */
+    unsigned unnamed; /* rounds in which it was fenced by another node and didn't say so there */
+    unsigned said;    /* enum said */
     char addr[NX_ADDR_TEXT];
     char dialled[NX_ADDR_TEXT]; /* the replication address of this round; "": none */
     struct nx_http_ask ask;
@@ -237,11 +240,30 @@ static void take_welcome(struct nx_peers *peers, struct target *target)
     }
 }
 
-static void take_error(struct target *target)
+/* Where it is asked for its status; "": nowhere. */
+static const char *asked_at(const struct nx_peers *peers, const struct target *target)
+{
+    if (!target->former) {
+        return target->addr;
+    }
+    return target->twin ? "" : peers->process->peers.master_http;
+}
+
+/* By another node, a moment ago: its status, as soon as there is one, says by whom. That may be a twin. */
+static bool fenced_unnamed(const struct nx_peers *peers, const struct target *target)
+{
+    return !target->fenced && asked_at(peers, target)[0] != '\0' &&
+           strstr(target->dial.text, peers->self.node_id) == NULL;
+}
+
+static void take_error(const struct nx_peers *peers, struct target *target)
 {
     const struct nx_dial *call = &target->dial;
 
     if (call->code == NX_WIRE_ERROR_FENCED) {
+        if (fenced_unnamed(peers, target) && ++target->unnamed < MOST_UNNAMED) {
+            return;
+        }
         be_done(target, "is fenced: it leads no longer (%.192s)", call->text);
     } else if (call->code == NX_WIRE_ERROR_NOT_A_MASTER && target->former) {
         be_done(target, "is no master any more (%.128s)", call->text);
@@ -260,7 +282,7 @@ static void take_dial(struct nx_peers *peers, struct target *target)
         take_welcome(peers, target);
         break;
     case NX_DIAL_ERROR:
-        take_error(target);
+        take_error(peers, target);
         break;
     case NX_DIAL_NONE:
     case NX_DIAL_ACCEPTED:
@@ -349,6 +371,7 @@ static void take_status(struct nx_peers *peers,
                         struct target *target,
                         const struct nx_peer_status *status)
 {
+    target->fenced = status->fenced;
     if (is_twin(peers, status)) {
         note_twin(peers, target, status->node_id);
     }
@@ -428,15 +451,6 @@ static void end_all(void)
     }
 }
 
-/* Where it is asked for its status; "": nowhere. */
-static const char *asked_at(const struct nx_peers *peers, const struct target *target)
-{
-    if (!target->former) {
-        return target->addr;
-    }
-    return target->twin ? "" : peers->process->peers.master_http;
-}
-
 /* First all are asked how they stand whose HTTP address is known, while the others are called; then those are called
  * that are, or may be, masters too. False: we shall stop. */
 static bool ask_all(struct nx_peers *peers)
@@ -445,6 +459,7 @@ static bool ask_all(struct nx_peers *peers)
         struct target *target = &targets[i];
 
         target->dialled[0] = '\0';
+        target->fenced = false;
         if (!target->done && asked_at(peers, target)[0] == '\0') {
             dial(peers, target, target->addr);
         } else if (!target->done) {
