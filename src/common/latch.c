@@ -136,6 +136,11 @@ uint64_t nx_now_us(void)
     return clock_us(CLOCK_MONOTONIC);
 }
 
+uint64_t nx_boot_us(void)
+{
+    return clock_us(CLOCK_BOOTTIME);
+}
+
 uint64_t nx_wall_ms(void)
 {
     return clock_us(CLOCK_REALTIME) / 1000;

@@ -59,9 +59,10 @@ void nx_latch_ring_quorum(struct nx_shm *shm, uint64_t quorum_offset);
  * timeout_ms -1: none. Returns as poll does; EINTR counts as 0. */
 int nx_latch_poll(unsigned slot, struct pollfd *fds, unsigned count, int timeout_ms);
 
-/* CLOCK_MONOTONIC in ms and in µs, CLOCK_REALTIME in ms and in µs. */
+/* CLOCK_MONOTONIC in ms and in µs, CLOCK_BOOTTIME in µs, CLOCK_REALTIME in ms and in µs. */
 uint64_t nx_now_ms(void);
 uint64_t nx_now_us(void);
+uint64_t nx_boot_us(void);
 uint64_t nx_wall_ms(void);
 uint64_t nx_wall_us(void);
 

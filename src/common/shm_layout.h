@@ -129,6 +129,12 @@ struct nx_log_state {
     nx_atomic_u64 segment_first; /* first offset of the segment being written */
 };
 
+/* The log clock (log_clock.h). W: walwriter; on a replica, once it has recovered, walreceiver. */
+struct nx_log_clock {
+    alignas(NX_LINE) nx_atomic_u64 lead_us; /* over CLOCK_BOOTTIME; 0: not known yet */
+    nx_atomic_u64 heard_us;                 /* CLOCK_BOOTTIME when that was set last */
+};
+
 /* The log's epoch history. W:walwriter. nx_epochs_read, nx_epochs_publish. */
 struct nx_epoch_table {
     alignas(NX_LINE) nx_atomic_u32 version; /* odd while the rest changes */
@@ -380,6 +386,7 @@ struct nx_shm {
     struct nx_control_block control;
     struct nx_slot slots[NX_MAX_SLOTS];
     struct nx_log_state log;
+    struct nx_log_clock clock;
     struct nx_epoch_table epochs;
     struct nx_fence_state fence;
     struct nx_quorum_state quorum;
