@@ -8,6 +8,9 @@
 /* Of the time between two stamps, what a clock that is ahead may lose: clocks of two machines drift apart by less. */
 #define SLEW_PART 2000
 
+/* The year 9999: nobody means a later stamp. */
+#define STAMP_MOST 253402300800000000ull
+
 static uint64_t now_by(uint64_t lead_us)
 {
     return nx_boot_us() + lead_us;
@@ -42,7 +45,7 @@ void nx_log_clock_hear(struct nx_shm *shm, uint64_t stamp_us, bool anew)
     uint64_t boot = nx_boot_us();
     uint64_t least = now_by(lead) - (boot - heard) / SLEW_PART;
 
-    if (stamp_us != 0) {
+    if (stamp_us != 0 && stamp_us <= STAMP_MOST) {
         nx_log_clock_set(shm, anew || lead == 0 || stamp_us > least ? stamp_us : least);
     }
 }

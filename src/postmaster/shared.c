@@ -55,6 +55,7 @@ struct carried {
     int32_t last_exit[NX_MAX_SLOTS];
     struct nx_control_block control; /* of it, the counters */
     struct nx_receiver_state receiver;
+    struct nx_log_clock clock;
 };
 
 static void carry_field(nx_atomic_u64 *to, const nx_atomic_u64 *from)
@@ -101,6 +102,7 @@ static void carry_from(const struct nx_shm *shm, struct carried *carried)
         carried->last_exit[i] = atomic_load_explicit(&slot->last_exit, memory_order_relaxed);
     }
     carry_counters(&carried->control, &carried->receiver, &shm->control, &shm->receiver);
+    carry_field(&carried->clock.lead_us, &shm->clock.lead_us);
 }
 
 static void carry_to(struct nx_shm *shm, const struct carried *carried)
@@ -112,6 +114,7 @@ static void carry_to(struct nx_shm *shm, const struct carried *carried)
         atomic_store_explicit(&slot->last_exit, carried->last_exit[i], memory_order_relaxed);
     }
     carry_counters(&shm->control, &shm->receiver, &carried->control, &carried->receiver);
+    carry_field(&shm->clock.lead_us, &carried->clock.lead_us);
 }
 
 /* What is counted by offsets goes on from where the node's life began; behind another history, from there. */

@@ -206,11 +206,15 @@ static int find(struct nx_state *state, const uint8_t *key, size_t key_length, M
     return nx_state_error(mdb_get(state->read, state->environment->kv, &wanted, ret_val));
 }
 
-int nx_state_has(struct nx_state *state, const uint8_t *key, size_t key_length)
+int nx_state_peek(struct nx_state *state,
+                  const uint8_t *key,
+                  size_t key_length,
+                  struct nx_record *ret_record)
 {
     MDB_val val;
+    int rc = find(state, key, key_length, &val);
 
-    return find(state, key, key_length, &val);
+    return rc < 0 ? rc : nx_state_record_peek(nx_state_slice(&val), ret_record);
 }
 
 int nx_state_get(struct nx_state *state,

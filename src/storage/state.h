@@ -68,9 +68,30 @@ int nx_state_get(struct nx_state *state,
 int nx_state_epochs(struct nx_state *state, struct nx_epochs *ret_epochs);
 /* How many records there are, as of the running read transaction. */
 uint64_t nx_state_records(struct nx_state *state);
-/* Whether there is a record of the key, damaged or not, without looking at it: 0, -ENOENT, or another
+/* What is known of a record without looking at its value, which costs as much as it is long: offset, expires_at,
+ * op_index and value_length, whether it is damaged or not. 0, -ENOENT, -EBADMSG (not even that), or another
  * error. */
-int nx_state_has(struct nx_state *state, const uint8_t *key, size_t key_length);
+int nx_state_peek(struct nx_state *state,
+                  const uint8_t *key,
+                  size_t key_length,
+                  struct nx_record *ret_record);
+
+/* A row of the expiry index: a version that expires, or one that did and was deleted or replaced since. */
+struct nx_expiring {
+    uint64_t expires_at; /* Unix ms */
+    uint64_t offset;     /* the version */
+    uint32_t op_index;
+    const uint8_t *key;
+    size_t key_length;
+};
+
+/* Goes through the index in the order of its first three members, from a place of it (key is not looked at), as of
+ * the running read transaction, until `each` returns non-zero. A row's key is valid during that call.
+ * 0 or a negative error. */
+int nx_state_expiring(struct nx_state *state,
+                      const struct nx_expiring *from,
+                      int (*each)(void *arg, const struct nx_expiring *row),
+                      void *arg);
 /* A cursor inside the running read transaction, closed before read_end. */
 int nx_state_cursor_open(struct nx_state *state, struct nx_state_cursor **ret_cursor);
 void nx_state_cursor_close(struct nx_state_cursor *cursor); /* NULL is fine */

@@ -4,9 +4,7 @@
 
 #include "common/crc32.h"
 
-#include <endian.h>
 #include <errno.h>
-#include <string.h>
 
 #define FIXED      9  /* offset, flags */
 #define EXPIRY     12 /* expires_at, op */
@@ -40,6 +38,33 @@ void nx_state_record_encode(const struct nx_record *record, uint8_t *bytes)
     nx_write_u32(&writer, nx_state_crc(key, bytes, size - NX_STATE_CRC));
 }
 
+/* What stands before the value. */
+static int decode_fixed(struct nx_reader *reader, struct nx_record *record)
+{
+    record->offset = nx_read_u64(reader);
+    uint8_t flags = nx_read_u8(reader);
+
+    if ((flags & HAS_EXPIRY) != 0) {
+        record->expires_at = nx_read_u64(reader);
+        record->op_index = nx_read_u32(reader);
+    }
+    return reader->bad || (flags & ~HAS_EXPIRY) != 0 ? -EBADMSG : 0;
+}
+
+int nx_state_record_peek(struct nx_slice bytes, struct nx_record *ret_record)
+{
+    struct nx_record record = {.value = NULL};
+    struct nx_reader reader =
+        nx_reader_of(bytes.data, bytes.length < NX_STATE_CRC ? 0 : bytes.length - NX_STATE_CRC);
+    int rc = decode_fixed(&reader, &record);
+
+    if (rc == 0) {
+        record.value_length = reader.left;
+        *ret_record = record;
+    }
+    return rc;
+}
+
 int nx_state_record_decode(struct nx_slice key, struct nx_slice bytes, struct nx_record *ret_record)
 {
     struct nx_record record = {.key = key.data, .key_length = key.length};
@@ -53,31 +78,13 @@ int nx_state_record_decode(struct nx_slice key, struct nx_slice bytes, struct nx
     if (nx_load_u32(bytes.data + n) != nx_state_crc(key, bytes.data, n)) {
         return -EBADMSG;
     }
-    record.offset = nx_read_u64(&reader);
-    uint8_t flags = nx_read_u8(&reader);
-
-    if ((flags & HAS_EXPIRY) != 0) {
-        record.expires_at = nx_read_u64(&reader);
-        record.op_index = nx_read_u32(&reader);
-    }
-    if (reader.bad || (flags & ~HAS_EXPIRY) != 0) {
+    if (decode_fixed(&reader, &record) < 0) {
         return -EBADMSG;
     }
     record.value = reader.p;
     record.value_length = reader.left;
     *ret_record = record;
     return 0;
-}
-
-void nx_state_expiry_key(const struct nx_record *record, uint8_t ret_key[NX_STATE_EXPIRY_KEY])
-{
-    uint64_t expires_at = htobe64(record->expires_at);
-    uint64_t offset = htobe64(record->offset);
-    uint32_t op_index = htobe32(record->op_index);
-
-    memcpy(ret_key, &expires_at, sizeof expires_at);
-    memcpy(ret_key + 8, &offset, sizeof offset);
-    memcpy(ret_key + 16, &op_index, sizeof op_index);
 }
 
 void nx_state_position_encode(const struct nx_position *position,

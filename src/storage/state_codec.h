@@ -20,9 +20,8 @@ void nx_state_record_encode(const struct nx_record *record, uint8_t *bytes);
 int nx_state_record_decode(struct nx_slice key,
                            struct nx_slice bytes,
                            struct nx_record *ret_record);
-
-/* The row of `expiry` that belongs to a record with expires_at. */
-void nx_state_expiry_key(const struct nx_record *record, uint8_t ret_key[NX_STATE_EXPIRY_KEY]);
+/* The same without key and value, and without looking whether it is damaged. */
+int nx_state_record_peek(struct nx_slice bytes, struct nx_record *ret_record);
 
 void nx_state_position_encode(const struct nx_position *position,
                               uint8_t ret_bytes[NX_STATE_POSITION]);

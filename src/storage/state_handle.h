@@ -72,6 +72,14 @@ int nx_state_epochs_put(const struct nx_environment *environment,
                         MDB_txn *txn,
                         const struct nx_epochs *epochs);
 
+/* The row of the expiry index that belongs to a record with expires_at. Delete: 0, -ENOENT, or an error. */
+int nx_state_expiry_put(const struct nx_environment *environment,
+                        MDB_txn *txn,
+                        const struct nx_record *record);
+int nx_state_expiry_delete(const struct nx_environment *environment,
+                           MDB_txn *txn,
+                           const struct nx_record *record);
+
 /* The position; zero where none was stored yet. */
 int nx_state_position_get(const struct nx_environment *environment,
                           MDB_txn *txn,

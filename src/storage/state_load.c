@@ -103,25 +103,6 @@ int nx_state_load_begin(const char *dir,
     return 0;
 }
 
-static int put_expiry(struct nx_state_load *load, const struct nx_record *record)
-{
-    uint8_t row[NX_STATE_EXPIRY_KEY];
-    size_t n = record->key_length;
-
-    nx_state_expiry_key(record, row);
-    MDB_val key = nx_state_val(row, sizeof row);
-    MDB_val val = {.mv_size = n + NX_STATE_CRC};
-    int rc = nx_state_error(mdb_put(load->txn, load->environment.expiry, &key, &val, MDB_RESERVE));
-
-    if (rc == 0) {
-        uint8_t *bytes = val.mv_data;
-
-        memcpy(bytes, record->key, n);
-        nx_store_u32(bytes + n, nx_state_crc(nx_slice_of(row, sizeof row), record->key, n));
-    }
-    return rc;
-}
-
 int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record)
 {
     struct nx_record own = *record;
@@ -136,7 +117,7 @@ int nx_state_load_put(struct nx_state_load *load, const struct nx_record *record
         return rc == MDB_KEYEXIST ? -EINVAL : nx_state_error(rc);
     }
     nx_state_record_encode(&own, val.mv_data);
-    rc = own.expires_at != 0 ? put_expiry(load, &own) : 0;
+    rc = own.expires_at != 0 ? nx_state_expiry_put(&load->environment, load->txn, &own) : 0;
     load->batch_bytes += own.key_length + own.value_length + NODE_BYTES;
     load->batch_bytes += own.expires_at != 0 ? ROW_BYTES : 0;
     if (rc == 0 && load->batch_bytes >= BATCH_BYTES) {

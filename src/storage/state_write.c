@@ -44,19 +44,16 @@ void nx_state_write_abort(struct nx_state *state)
 static int drop_expiry(struct nx_state *state, struct nx_slice key, const MDB_val *val)
 {
     struct nx_record old;
-    uint8_t row[NX_STATE_EXPIRY_KEY];
 
     if (nx_state_record_decode(key, nx_state_slice(val), &old) < 0 || old.expires_at == 0) {
         return 0;
     }
-    nx_state_expiry_key(&old, row);
-    MDB_val row_key = nx_state_val(row, sizeof row);
-    int rc = mdb_del(state->write, state->environment->expiry, &row_key, NULL);
+    int rc = nx_state_expiry_delete(state->environment, state->write, &old);
 
     if (rc == 0) {
         state->expiry_rows--;
     }
-    return rc == MDB_NOTFOUND ? 0 : nx_state_error(rc);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 /* The cursor onto a key, for which its expiry row, if any, goes. 0 or -ENOENT. */
@@ -71,20 +68,9 @@ static int find_old(struct nx_state *state, struct nx_slice key)
 
 static int add_expiry(struct nx_state *state, const struct nx_record *record)
 {
-    uint8_t row[NX_STATE_EXPIRY_KEY];
-    size_t n = record->key_length;
-
-    nx_state_expiry_key(record, row);
-    MDB_val row_key = nx_state_val(row, sizeof row);
-    MDB_val val = {.mv_size = n + NX_STATE_CRC};
-    int rc = nx_state_error(
-        mdb_put(state->write, state->environment->expiry, &row_key, &val, MDB_RESERVE));
+    int rc = nx_state_expiry_put(state->environment, state->write, record);
 
     if (rc == 0) {
-        uint8_t *bytes = val.mv_data;
-
-        memcpy(bytes, record->key, n);
-        nx_store_u32(bytes + n, nx_state_crc(nx_slice_of(row, sizeof row), record->key, n));
         state->expiry_rows++;
     }
     return rc;

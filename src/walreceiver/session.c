@@ -2,6 +2,7 @@
  * other. Runs in the walreceiver. Everything the master sends is checked as a stranger's; while our own log has
  * no room the socket is not read, the master's silence does not count, and our acks and Pings go on. */
 #include "common/latch.h"
+#include "common/log_clock.h"
 #include "common/quorum.h"
 #include "walreceiver/walreceiver.h"
 
@@ -125,6 +126,10 @@ static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
         NX_INCOMING_IDLE) { /* else it is of what comes, not of what this node has */
         nx_quorum_raise(r->shm, ping->quorum_offset);
     }
+    if (ping->log_clock != 0 && ping->log_clock < UINT64_MAX / 1000) {
+        nx_log_clock_hear(r->shm, ping->log_clock * 1000, !r->clock_heard);
+        r->clock_heard = true;
+    }
     if (ping->timestamp != 0) {
         r->pong_due = true;
         r->pong_timestamp = ping->timestamp;
@@ -224,6 +229,18 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
     return true;
 }
 
+/* What was logged since this session began was stamped a moment ago; what comes to catch up was not. */
+static void hear_stamp(struct nx_walreceiver *r)
+{
+    bool fresh = r->held.offset >
+                 atomic_load_explicit(&r->shm->receiver.welcome_offset, memory_order_relaxed);
+
+    if (fresh) {
+        nx_log_clock_hear(r->shm, r->held.timestamp, !r->clock_heard);
+        r->clock_heard = true;
+    }
+}
+
 static void take_frames(struct nx_walreceiver *r)
 {
     struct nx_frame frame;
@@ -239,6 +256,7 @@ static void take_frames(struct nx_walreceiver *r)
     }
     if (r->welcomed && r->new_entries > 0) {
         hear_offset(r, r->last.offset);
+        hear_stamp(r);
     }
     if (rc == -EBADMSG) {
         nx_receiver_refuse(

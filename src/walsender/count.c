@@ -2,6 +2,7 @@
  * still follows this master; and what of it the replica is told. Runs in walsenders; writes the slot, and the
  * quorum's offset by its atomic maximum. */
 #include "common/latch.h"
+#include "common/log_clock.h"
 #include "common/quorum.h"
 #include "walsender/walsender.h"
 
@@ -95,7 +96,7 @@ int nx_count_put_ping(struct nx_walsender *ws)
         .timestamp = clock > ws->asked_stamp ? clock : ws->asked_stamp + 1,
         .current_wal_offset = nx_walsender_durable(ws),
         .quorum_offset = nx_quorum_offset(ws->shm),
-        .log_clock = clock,
+        .log_clock = nx_log_clock_ms(ws->shm),
     };
     uint64_t now = nx_now_us();
     int rc = nx_frame_io_put_ping(&ws->io, &ping);
@@ -122,7 +123,7 @@ int nx_count_put_news(struct nx_walsender *ws)
     struct nx_msg_ping ping = {
         .current_wal_offset = nx_walsender_durable(ws),
         .quorum_offset = nx_quorum_offset(ws->shm),
-        .log_clock = nx_wall_ms(),
+        .log_clock = nx_log_clock_ms(ws->shm),
     };
     int rc = nx_frame_io_put_ping(&ws->io, &ping);
 

@@ -1,6 +1,7 @@
 /* wal.fsync = everysec or off: after a power cut, entries that were acknowledged and shipped may be
  * gone here, and new ones would take their numbers. A note of the boot id tells such a start, which
  * then begins a new epoch. Runs in the walwriter. */
+#include "storage/file_io.h"
 #include "walwriter/walwriter.h"
 
 #include <errno.h>
@@ -9,25 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NOTE         "boot"
-#define BOOT_ID_SIZE 64
-
-static int read_small(int dir_fd, const char *name, char ret_text[BOOT_ID_SIZE])
-{
-    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0) {
-        return -errno;
-    }
-    ssize_t n = read(fd, ret_text, BOOT_ID_SIZE - 1);
-
-    close(fd);
-    if (n < 0) {
-        return -EIO;
-    }
-    ret_text[n] = '\0';
-    return 0;
-}
+#define NOTE "boot"
 
 static int write_note(int dir_fd, const char *boot_id)
 {
@@ -44,29 +27,34 @@ static int write_note(int dir_fd, const char *boot_id)
     return rc < 0 || fsync(dir_fd) == 0 ? rc : -errno;
 }
 
-static int read_boot_id(char ret_id[BOOT_ID_SIZE])
+int nx_boot_id(char ret_id[NX_BOOT_ID_SIZE])
 {
-    return read_small(AT_FDCWD, "/proc/sys/kernel/random/boot_id", ret_id);
+    int rc =
+        nx_file_read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", ret_id, NX_BOOT_ID_SIZE);
+
+    if (rc == 0) {
+        ret_id[strcspn(ret_id, "\n")] = '\0';
+    }
+    return rc;
 }
 
 enum nx_boot_note nx_boot_look(int dir_fd)
 {
-    char now[BOOT_ID_SIZE];
-    char then[BOOT_ID_SIZE];
+    char now[NX_BOOT_ID_SIZE];
+    char then[NX_BOOT_ID_SIZE];
 
-    int rc = read_small(dir_fd, NOTE, then);
+    int rc = nx_file_read_text(dir_fd, NOTE, then, sizeof then);
 
     if (rc == -ENOENT) {
         return NX_BOOT_CLEAN;
     }
-    return rc == 0 && read_boot_id(now) == 0 && strcmp(now, then) == 0 ? NX_BOOT_SAME
-                                                                       : NX_BOOT_LOST;
+    return rc == 0 && nx_boot_id(now) == 0 && strcmp(now, then) == 0 ? NX_BOOT_SAME : NX_BOOT_LOST;
 }
 
 int nx_boot_begin(int dir_fd)
 {
-    char now[BOOT_ID_SIZE];
-    int rc = read_boot_id(now);
+    char now[NX_BOOT_ID_SIZE];
+    int rc = nx_boot_id(now);
 
     return rc < 0 ? rc : write_note(dir_fd, now);
 }

@@ -16,6 +16,9 @@ int nx_epoch_begin(struct walwriter *w, uint64_t epoch)
         return rc;
     }
     rc = nx_group_commit(w);
+    if (rc == 0) {
+        nx_clock_note(w);
+    }
     if (rc == 0 && w->file.unsynced) { /* wal.fsync other than always */
         rc = nx_wal_file_sync(w);
         rc = rc < 0 ? rc : nx_wal_file_mark(w);

@@ -4,6 +4,7 @@
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/log_clock.h"
 #include "common/skip_list.h"
 #include "storage/data_dir.h"
 #include "walwriter/walwriter.h"
@@ -50,6 +51,9 @@ void nx_group_append(struct walwriter *w,
             nx_skip_insert(w->shm, nx_skip_pool(w->shm, w->generation),
                            pos + (uint64_t)(iter.at - frame), header->offset, iter.index - 1);
         }
+        if (op.expires_at != 0) {
+            nx_expire_note(w, op.expires_at, pos + (uint64_t)(iter.at - frame));
+        }
     }
     nx_epoch_note(w, header, frame);
     nx_log_commit(&w->log, pos, header->frame_length);
@@ -60,25 +64,24 @@ void nx_group_append(struct walwriter *w,
 }
 
 /* One clock reading a group; a stamp never goes below the one before. */
-static uint64_t stamp(struct walwriter *w)
+uint64_t nx_group_stamp(struct walwriter *w)
 {
     if (w->group_timestamp == 0) {
-        w->group_timestamp = nx_wall_us();
+        w->group_timestamp = nx_log_clock_us(w->shm);
     }
     return w->group_timestamp > w->last_timestamp ? w->group_timestamp : w->last_timestamp;
 }
 
-/* Finishes and appends the frame whose operations stand in the arena already. */
-static void append_ops(struct walwriter *w,
-                       uint8_t *frame,
-                       uint64_t pos,
-                       size_t ops_length,
-                       uint32_t op_count)
+void nx_group_append_ops(struct walwriter *w,
+                         uint8_t *frame,
+                         uint64_t pos,
+                         size_t ops_length,
+                         uint32_t op_count)
 {
     struct nx_entry_header header = {
         .offset = w->log.newest + 1,
         .epoch = w->epoch,
-        .timestamp = stamp(w),
+        .timestamp = nx_group_stamp(w),
         .prev_crc = w->last.crc,
         .op_count = op_count,
         .ops = frame + NX_ENTRY_HEADER_SIZE,
@@ -96,6 +99,14 @@ static void append_ops(struct walwriter *w,
 struct body_summary {
     uint32_t puts;
     uint32_t deletes;
+};
+
+/* Where a write's entry is made. */
+struct place {
+    uint8_t *frame;
+    uint64_t pos;
+    size_t room;      /* bytes of operations that it may become */
+    uint32_t deletes; /* of its body */
 };
 
 static int summarize(const struct nx_received *received, struct body_summary *ret_summary)
@@ -166,33 +177,49 @@ static int copy_effective(struct walwriter *w,
     return 0;
 }
 
+/* A write as it is: puts only. */
+static int copy_puts(struct walwriter *w,
+                     const struct nx_received *received,
+                     uint8_t *out,
+                     uint32_t *ret_hits)
+{
+    if ((received->flags & NX_SUBMIT_WANT_HITS) != 0 && received->op_count == 1) {
+        struct nx_op op;
+        bool exists = false;
+        int rc = nx_op_decode_at(received->body, received->body_length, &op);
+
+        rc = rc < 0 ? rc : nx_lookup_exists(w, op.key, &exists);
+        if (rc < 0) {
+            return rc;
+        }
+        *ret_hits = exists ? 1 : 0;
+    }
+    memcpy(out, received->body, received->body_length);
+    return 0;
+}
+
+/* Appends what a write becomes, in `room` bytes for its operations. 1; 0: nothing is to be done; or a negative
+ * error. */
 static int place_ops(struct walwriter *w,
                      const struct nx_received *received,
-                     uint8_t *frame,
-                     uint64_t pos,
-                     const struct body_summary *summary,
+                     const struct place *place,
                      struct nx_completion *completion)
 {
-    uint8_t *out = frame + NX_ENTRY_HEADER_SIZE;
+    uint8_t *out = place->frame + NX_ENTRY_HEADER_SIZE;
     size_t length = received->body_length;
     uint32_t count = received->op_count;
-    int rc = 0;
+    int rc;
 
-    if (summary->deletes > 0) {
+    if ((received->flags & NX_SUBMIT_TOUCH) != 0) {
+        rc = nx_touch_place(w, received, out, place->room, &length);
+        count = length > 0 ? 1 : 0;
+    } else if (place->deletes > 0) {
         rc = copy_effective(w, received, out, &length, &count, &completion->hits);
     } else {
-        if ((received->flags & NX_SUBMIT_WANT_HITS) != 0 && count == 1) {
-            struct nx_op op;
-            bool exists = false;
-
-            rc = nx_op_decode_at(received->body, received->body_length, &op);
-            rc = rc < 0 ? rc : nx_lookup_exists(w, op.key, &exists);
-            completion->hits = exists ? 1 : 0;
-        }
-        memcpy(out, received->body, length);
+        rc = copy_puts(w, received, out, &completion->hits);
     }
     if (rc == 0 && count > 0) {
-        append_ops(w, frame, pos, length, count);
+        nx_group_append_ops(w, place->frame, place->pos, length, count);
     }
     return rc < 0 ? rc : (int)(count > 0);
 }
@@ -234,12 +261,50 @@ static enum nx_submit_status early_refusal(struct walwriter *w,
     if (received->body_length > NX_ENTRY_MAX_OPS_LENGTH || summarize(received, ret_summary) < 0) {
         return NX_SUBMIT_TOO_LARGE;
     }
-    return storage_refusal(w, ret_summary, received->body_length);
+    return NX_SUBMIT_DONE;
 }
 
 static bool fits_group(const struct walwriter *w, size_t length)
 {
     return w->group_bytes == 0 || w->group_bytes + length <= NX_GROUP_MAX_BYTES;
+}
+
+/* Refuses a write whose key can't be looked up. */
+static enum taken refuse_unreadable(struct walwriter *w,
+                                    unsigned producer,
+                                    const struct nx_received *received,
+                                    int rc)
+{
+    static struct nx_log_limit unreadable;
+    struct nx_completion completion = {.ticket = 0};
+
+    nx_log_limited(&unreadable, NX_LOG_ERROR,
+                   "a write is refused, because a key's version in %s/state can't be read: %s",
+                   w->process->state_root,
+                   rc == -EBADMSG ? "the record is damaged" : strerrordesc_np(-rc));
+    answer(w, producer, received, &completion,
+           rc == -EBADMSG ? NX_SUBMIT_DAMAGED : NX_SUBMIT_OVERLOADED);
+    return TAKEN;
+}
+
+static enum taken decide(struct walwriter *w,
+                         unsigned producer,
+                         const struct nx_received *received,
+                         const struct place *place)
+{
+    struct nx_completion completion = {.ticket = 0};
+    int rc = nx_lookup_judge(w, received, &completion);
+
+    if (rc > 0) {
+        answer(w, producer, received, &completion, NX_SUBMIT_CONDITION);
+        return TAKEN;
+    }
+    rc = rc < 0 ? rc : place_ops(w, received, place, &completion);
+    if (rc < 0) {
+        return refuse_unreadable(w, producer, received, rc);
+    }
+    answer(w, producer, received, &completion, rc > 0 ? NX_SUBMIT_DONE : NX_SUBMIT_NOTHING);
+    return TAKEN;
 }
 
 static enum taken take_write(struct walwriter *w,
@@ -248,46 +313,33 @@ static enum taken take_write(struct walwriter *w,
 {
     struct nx_completion completion = {.ticket = 0};
     struct body_summary summary;
+    struct place place = {.room = received->body_length};
     enum nx_submit_status status = early_refusal(w, received, &summary);
-    size_t length = nx_entry_frame_size(received->body_length);
-    uint64_t pos;
-    int rc;
 
+    if (status == NX_SUBMIT_DONE && (received->flags & NX_SUBMIT_TOUCH) != 0) {
+        int rc = nx_touch_size(w, received, &place.room);
+
+        if (rc < 0) {
+            return refuse_unreadable(w, producer, received, rc);
+        }
+    }
+    status = status == NX_SUBMIT_DONE ? storage_refusal(w, &summary, place.room) : status;
     if (status != NX_SUBMIT_DONE) {
         answer(w, producer, received, &completion, status);
         return TAKEN;
     }
     /* Room first: a judgment must hold at the very moment of the append. */
-    uint8_t *frame = nx_room_make(w, length, received->op_count, &pos);
-
-    if (frame == NULL) {
+    w->wanted_length = nx_entry_frame_size(place.room);
+    place.frame = nx_room_make(w, w->wanted_length, received->op_count, &place.pos);
+    place.deletes = summary.deletes;
+    if (place.frame == NULL) {
         return NO_ROOM;
     }
-    if (!fits_group(w, length)) {
+    if (!fits_group(w, w->wanted_length)) {
         return NO_GROUP;
     }
-    if (!nx_wal_file_fits(w, length)) {
-        return NO_SEGMENT;
-    }
-    rc = nx_lookup_judge(w, received, &completion);
-    if (rc > 0) {
-        answer(w, producer, received, &completion, NX_SUBMIT_CONDITION);
-        return TAKEN;
-    }
-    rc = rc < 0 ? rc : place_ops(w, received, frame, pos, &summary, &completion);
-    if (rc < 0) {
-        static struct nx_log_limit unreadable;
-
-        nx_log_limited(&unreadable, NX_LOG_ERROR,
-                       "a write is refused, because a key's version in %s/state can't be read: %s",
-                       w->process->state_root,
-                       rc == -EBADMSG ? "the record is damaged" : strerrordesc_np(-rc));
-        answer(w, producer, received, &completion,
-               rc == -EBADMSG ? NX_SUBMIT_DAMAGED : NX_SUBMIT_OVERLOADED);
-        return TAKEN;
-    }
-    answer(w, producer, received, &completion, rc > 0 ? NX_SUBMIT_DONE : NX_SUBMIT_NOTHING);
-    return TAKEN;
+    return nx_wal_file_fits(w, w->wanted_length) ? decide(w, producer, received, &place)
+                                                 : NO_SEGMENT;
 }
 
 /* ---- frames from the master ---- */
@@ -333,6 +385,7 @@ static enum taken take_frame(struct walwriter *w,
     }
     uint8_t *frame = nx_room_make(w, header.frame_length, header.op_count, &pos);
 
+    w->wanted_length = header.frame_length;
     if (frame == NULL) {
         return NO_ROOM;
     }
@@ -464,6 +517,6 @@ int nx_group_append_epoch(struct walwriter *w, uint64_t epoch)
     }
     memcpy(frame + NX_ENTRY_HEADER_SIZE, ops, sizeof ops);
     w->epoch = epoch;
-    append_ops(w, frame, pos, sizeof ops, 1);
+    nx_group_append_ops(w, frame, pos, sizeof ops, 1);
     return 0;
 }

@@ -270,6 +270,7 @@ int nx_walwriter_recover(struct walwriter *w)
             (unsigned long long)result.replayed, (unsigned long long)base.offset);
     atomic_store_explicit(&w->shm->log.merge_forced, 0, memory_order_release);
     adopt_result(w, &result);
+    nx_clock_begin(w);
     recall_quorum(w);
     return begin_run(w, note);
 }

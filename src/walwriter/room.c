@@ -17,6 +17,7 @@ static void begin_generation(struct walwriter *w, uint64_t number)
     struct nx_generation *generation = generation_at(w, number);
 
     nx_skip_reset(nx_skip_pool(w->shm, number));
+    nx_expire_begin(w, number);
     atomic_store_explicit(&generation->first_offset, w->log.newest + 1, memory_order_relaxed);
     atomic_store_explicit(&generation->last_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&generation->first_pos, w->log.next_pos, memory_order_relaxed);
@@ -52,6 +53,7 @@ static bool free_merged(struct walwriter *w)
     nx_lookup_end(w);
     atomic_store_explicit(&generation_at(w, number)->number, 0, memory_order_release);
     atomic_thread_fence(memory_order_release);
+    nx_expire_freed(w, number);
     w->oldest_generation = number + 1;
     w->log.pinned_offset =
         atomic_load_explicit(&generation_at(w, number + 1)->first_offset, memory_order_relaxed);

@@ -36,7 +36,7 @@ static bool sync_wanted(struct walwriter *w)
 
 static bool work_waits(struct walwriter *w)
 {
-    if (sync_wanted(w) || nx_room_seal_possible(w)) {
+    if (sync_wanted(w) || nx_room_seal_possible(w) || (!w->has_held && nx_expire_due(w))) {
         return true;
     }
     return w->has_held ? nx_room_free_possible(w) : nx_group_waiting(w);
@@ -97,7 +97,7 @@ static void sleep_until_rung(struct walwriter *w)
     int timeout = smaller_wait(stall_wait(w), nx_wal_file_sync_wait(w));
 
     timeout = smaller_wait(timeout, nx_wal_file_note_wait(w));
-
+    timeout = smaller_wait(timeout, w->has_held ? -1 : nx_expire_wait(w));
     nx_latch_prepare(w->shm, w->process->slot, NX_WAKE_NEVER);
     if (!work_waits(w) && w->order.type == 0) {
         nx_latch_poll(w->process->slot, &control, 1, timeout);
@@ -112,9 +112,7 @@ static void sleep_until_rung(struct walwriter *w)
 static int begin_segment(struct walwriter *w, bool *ret_idle)
 {
     static struct nx_log_limit full_disk;
-    size_t length = w->held.kind == NX_SUBMIT_FRAME ? w->held.body_length
-                                                    : nx_entry_frame_size(w->held.body_length);
-    int rc = nx_wal_file_switch(w, length);
+    int rc = nx_wal_file_switch(w, w->wanted_length);
 
     if (rc != -ENOSPC) {
         return rc;
@@ -172,8 +170,9 @@ static int turn(struct walwriter *w, bool *ret_idle)
         return rc;
     }
     nx_group_drain(w);
+    rc = nx_expire_step(w);
     *ret_idle = w->group_first > w->log.newest && w->answer_count == 0;
-    rc = nx_group_commit(w);
+    rc = rc < 0 ? rc : nx_group_commit(w);
     while (rc == 0 && w->has_held && w->held_for != NO_ROOM) {
         *ret_idle = false;
         if (w->held_for == NO_SEGMENT) {
@@ -235,6 +234,7 @@ static int finish(struct walwriter *w)
         rc = nx_wal_file_mark(w); /* with what the quorum has by now */
     }
     if (rc == 0) {
+        nx_clock_note(w);
         nx_boot_end(w->file.dir_fd);
     }
     return rc;
@@ -266,6 +266,7 @@ int nx_walwriter_main(struct nx_process *process)
     }
     free(w.answers);
     nx_lookup_end(&w);
+    nx_expire_end(&w);
     if (w.state != NULL) {
         nx_state_close(w.state);
     }

@@ -4,6 +4,7 @@
  *     drain   submissions of all rings into one group: judged, encoded into the arena, linked (group.c)
  *     commit  the group: one pwrite, one fdatasync, publish, answer (commit.c, wal_file.c)
  *     rooms   generations are sealed and freed as the log needs room (room.c)
+ *     expire  what has expired is deleted, a few keys a group (expire.c)
  */
 #ifndef NX_WALWRITER_WALWRITER_H
 #define NX_WALWRITER_WALWRITER_H
@@ -15,6 +16,7 @@
 #include "common/submit.h"
 #include "storage/position.h"
 #include "storage/state.h"
+#include "walwriter/expire.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,6 +47,8 @@ struct wal_file {
     uint64_t note_after_ms; /* an idle log looks after so long whether that has risen; 0: never */
     uint64_t note_due_ms;   /* when; 0: not asleep since the last look */
 };
+
+struct nx_skip_node;
 
 struct answer {
     unsigned producer;
@@ -82,10 +86,13 @@ struct walwriter {
     uint64_t oldest_generation;
     uint64_t generation_start_pos; /* arena position at which it began */
 
+    struct expire expire;
+
     /* A submission that found no room: it keeps its place at the head of everything. */
     struct nx_received held;
     bool has_held;
     unsigned held_producer;
+    size_t wanted_length;      /* of the frame that the last one looked at needs, held or not */
     uint64_t stalled_since_ms; /* 0: not stalled */
     enum taken held_for;       /* what it waits for */
     bool refusing_frames;      /* a frame didn't fit the log; those behind it get no answer */
@@ -116,6 +123,15 @@ void nx_group_append(struct walwriter *w,
                      uint8_t *frame,
                      uint64_t pos,
                      const struct nx_entry_header *header);
+/* Finishes and appends the frame whose operations stand in the arena already, behind NX_ENTRY_HEADER_SIZE bytes at
+ * `frame`, which nx_room_make gave. */
+void nx_group_append_ops(struct walwriter *w,
+                         uint8_t *frame,
+                         uint64_t pos,
+                         size_t ops_length,
+                         uint32_t op_count);
+/* The moment of the group being gathered, by the log clock: its entries' stamp, and what expiry is judged by. */
+uint64_t nx_group_stamp(struct walwriter *w);
 /* Answers the held submission with `status` (stalled for too long). Those behind it have no wait of their
  * own: until one is taken again, each that finds no room is refused at once. */
 void nx_group_refuse(struct walwriter *w, enum nx_submit_status status);
@@ -138,16 +154,43 @@ int nx_epoch_obey(struct walwriter *w);
 
 /* ---- lookup.c ---- */
 
-/* Whether the newest version of a key, durable or not, is a value. A damaged record is one too: it can be
- * overwritten or deleted, and its value isn't read for that. 0 or a negative error of the state. */
+/* Whether the newest version of a key, durable or not, is a value that has not expired. A damaged record is one too:
+ * it can be overwritten or deleted, and its value isn't read for that. 0 or a negative error of the state. */
 int nx_lookup_exists(struct walwriter *w, struct nx_slice key, bool *ret_exists);
 /* Judges the conditions of a submission. 0: all hold; 1: completion's failed_index and actual are set;
  * negative: malformed, or the state can't be read. */
 int nx_lookup_judge(struct walwriter *w,
                     const struct nx_received *received,
                     struct nx_completion *completion);
-/* Ends the read transaction, if one is open. */
+/* That value, valid until a generation is freed or the read transaction ends. 0, -ENOENT, or another negative
+ * error. */
+int nx_lookup_value(struct walwriter *w, struct nx_slice key, struct nx_slice *ret_value);
+/* The newest version that a generation holds, or NULL: none has the key. */
+const struct nx_skip_node *nx_lookup_node(struct walwriter *w, struct nx_slice key);
+/* The operation at an arena position that a generation holds. 0 or -EBADMSG. */
+int nx_lookup_op(struct walwriter *w, uint64_t op_pos, struct nx_op *ret_op);
+/* Begins a read transaction of the state, unless one is open; ends it, if one is. Begin: 0 or a negative error. */
+int nx_lookup_begin(struct walwriter *w);
 void nx_lookup_end(struct walwriter *w);
+
+/* ---- touch.c ---- */
+
+/* Bytes of the operation that it becomes; when the key is absent, some. 0 or a negative error. */
+int nx_touch_size(struct walwriter *w, const struct nx_received *received, size_t *ret_size);
+/* Writes that operation into the room of so many bytes at `out`; *ret_length: its bytes, 0: the key is absent. 0 or a
+ * negative error. */
+int nx_touch_place(struct walwriter *w,
+                   const struct nx_received *received,
+                   uint8_t *out,
+                   size_t room,
+                   size_t *ret_length);
+
+/* ---- clock.c ---- */
+
+/* The log clock begins, at the end of recovery. */
+void nx_clock_begin(struct walwriter *w);
+/* Notes it for the next run on this machine. It is no loss when that fails. */
+void nx_clock_note(const struct walwriter *w);
 
 /* ---- touched.c ---- */
 
@@ -193,6 +236,11 @@ int nx_walwriter_recover(struct walwriter *w);
 int nx_walwriter_settle_notes(struct walwriter *w);
 
 /* ---- boot.c (wal.fsync other than always) ---- */
+
+#define NX_BOOT_ID_SIZE 64
+
+/* The running boot's id. 0 or a negative error. */
+int nx_boot_id(char ret_id[NX_BOOT_ID_SIZE]);
 
 /* What the note of the last run says. */
 enum nx_boot_note {
