@@ -9,7 +9,9 @@
 #include "common/json_out.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/log_clock.h"
 #include "common/quorum.h"
+#include "http/bounds.h"
 #include "http/connection.h"
 #include "http/node.h"
 #include "http/response.h"
@@ -33,8 +35,9 @@ struct export
     uint64_t merged; /* how far it was when last seen */
     struct nx_state *state;
     struct nx_state_cursor *cursor;
-    bool reading; /* the transaction is open */
-    bool started; /* the cursor stands somewhere */
+    bool reading;      /* the transaction is open */
+    bool started;      /* the cursor stands somewhere */
+    uint64_t clock_ms; /* at the beginning: what has expired by then isn't there */
     uint8_t prefix[NX_MAX_KEY];
     size_t prefix_length;
 };
@@ -127,7 +130,7 @@ static void send_piece(struct connection *connection)
     nx_text_reset(text, SIZE_MAX);
     while (text->length < PIECE_BYTES && !text->failed && rc == 0) {
         rc = next_record(export, &record);
-        if (rc == 0) {
+        if (rc == 0 && !nx_expired(record.expires_at, export->clock_ms)) {
             put_line(text, &record);
         }
     }
@@ -158,6 +161,7 @@ static int open_state(struct connection *connection, uint64_t *ret_offset, uint6
         return rc;
     }
     export->reading = true;
+    export->clock_ms = nx_log_clock_ms(connection->worker->shm);
     *ret_offset = base.offset;
     *ret_epoch = base.offset == 0 ? nx_node_epoch(connection->worker->shm) : base.epoch;
     return nx_state_cursor_open(export->state, &export->cursor);
@@ -242,7 +246,7 @@ static bool checkpoint_fails(struct nx_shm *shm)
 void nx_handle_export(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
-    const struct nx_slice *prefix = nx_query_find(&connection->request->query, "prefix");
+    struct nx_slice prefix;
     struct export *export;
 
     if (connection->request->local) {
@@ -250,9 +254,7 @@ void nx_handle_export(struct connection *connection)
                   "An export is of the committed state: it can't be had with Nexus-Read: local.");
         return;
     }
-    if (prefix != NULL && prefix->length > NX_MAX_KEY) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Parameter 'prefix' is longer than a key (%d bytes).", NX_MAX_KEY);
+    if (!nx_bounds_param(connection, "prefix", &prefix)) {
         return;
     }
     if (checkpoint_fails(worker->shm)) {
@@ -274,9 +276,9 @@ void nx_handle_export(struct connection *connection)
                   MAX_EXPORTS);
         return;
     }
-    if (prefix != NULL && prefix->length > 0) {
-        memcpy(export->prefix, prefix->data, prefix->length);
-        export->prefix_length = prefix->length;
+    if (prefix.length > 0) {
+        memcpy(export->prefix, prefix.data, prefix.length);
+        export->prefix_length = prefix.length;
     }
     export->wanted = nx_committed_offset(worker->shm);
     export->merged = UINT64_MAX;

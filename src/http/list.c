@@ -2,6 +2,8 @@
 #include "common/base64.h"
 #include "common/entry.h"
 #include "common/json_out.h"
+#include "common/log_clock.h"
+#include "http/bounds.h"
 #include "http/connection.h"
 #include "http/node.h"
 #include "http/response.h"
@@ -19,6 +21,7 @@ struct page {
     struct json json;
     uint64_t limit;
     bool keys_only;
+    uint64_t clock_ms; /* what has expired by then isn't there */
     uint64_t count;
     size_t bytes;
     bool more; /* an item didn't fit: `last` is where the next page goes on */
@@ -26,17 +29,13 @@ struct page {
     size_t last_length;
 };
 
-struct bounds {
-    uint8_t start[NX_MAX_KEY + 1];
-    size_t start_length;
-    uint8_t end[NX_MAX_KEY];
-    size_t end_length; /* 0: none */
-};
-
 static int add_item(void *arg, const struct nx_item *item)
 {
     struct page *page = arg;
 
+    if (nx_expired(item->expires_at, page->clock_ms)) {
+        return 0;
+    }
     if (page->count == page->limit ||
         (page->count > 0 && page->bytes + item->value_length > PAGE_BYTES && !page->keys_only)) {
         page->more = true;
@@ -59,67 +58,8 @@ static int add_item(void *arg, const struct nx_item *item)
     return page->json.out->failed ? 1 : 0;
 }
 
-static int compare(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
-{
-    size_t common = a_length < b_length ? a_length : b_length;
-    int order = common == 0 ? 0 : memcmp(a, b, common);
-
-    if (order != 0) {
-        return order;
-    }
-    return a_length < b_length ? -1 : a_length > b_length;
-}
-
-static void raise_start(struct bounds *bounds, const uint8_t *key, size_t length)
-{
-    if (compare(key, length, bounds->start, bounds->start_length) > 0) {
-        memcpy(bounds->start, key, length);
-        bounds->start_length = length;
-    }
-}
-
-static void lower_end(struct bounds *bounds, const uint8_t *key, size_t length)
-{
-    if (bounds->end_length == 0 || compare(key, length, bounds->end, bounds->end_length) < 0) {
-        memcpy(bounds->end, key, length);
-        bounds->end_length = length;
-    }
-}
-
-/* The first key behind all that begin with the prefix: its last byte that can be raised, raised. */
-static void lower_end_to_prefix(struct bounds *bounds, struct nx_slice prefix)
-{
-    uint8_t key[NX_MAX_KEY];
-    size_t length = prefix.length;
-
-    while (length > 0 && prefix.data[length - 1] == 0xff) {
-        length--;
-    }
-    if (length > 0) {
-        memcpy(key, prefix.data, length);
-        key[length - 1]++;
-        lower_end(bounds, key, length);
-    }
-}
-
-/* A parameter that is a key or part of one. False: answered. */
-static bool take_key_param(struct connection *connection,
-                           const char *name,
-                           struct nx_slice *ret_value)
-{
-    const struct nx_slice *given = nx_query_find(&connection->request->query, name);
-
-    *ret_value = given == NULL ? nx_slice_of(NULL, 0) : *given;
-    if (ret_value->length > NX_MAX_KEY) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Parameter '%s' is longer than a key (%d bytes).", name, NX_MAX_KEY);
-        return false;
-    }
-    return true;
-}
-
 /* A cursor is the last key of the page before, in base64; the next page begins right behind it. */
-static bool take_cursor(struct connection *connection, struct bounds *bounds)
+static bool take_cursor(struct connection *connection, struct key_bounds *bounds)
 {
     const struct nx_slice *given = nx_query_find(&connection->request->query, "cursor");
     struct text *key = &connection->worker->scratch;
@@ -129,32 +69,30 @@ static bool take_cursor(struct connection *connection, struct bounds *bounds)
     }
     nx_text_reset(key, SIZE_MAX);
     if (nx_base64_decode(key, (const char *)given->data, given->length, BASE64_URL) < 0 ||
-        key->length == 0 || key->length > NX_MAX_KEY || !nx_text_add(key, "", 1)) {
+        key->length == 0 || key->length > NX_MAX_KEY) {
         nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
                   "The cursor is none that this server gave; take 'next' of the page before.");
         return false;
     }
-    raise_start(bounds, key->data, key->length);
+    nx_bounds_behind(bounds, nx_slice_of(key->data, key->length));
     return true;
 }
 
-static bool take_bounds(struct connection *connection, struct bounds *bounds)
+static bool take_bounds(struct connection *connection, struct key_bounds *bounds)
 {
     struct nx_slice prefix;
     struct nx_slice start;
     struct nx_slice end;
 
-    if (!take_key_param(connection, "prefix", &prefix) ||
-        !take_key_param(connection, "start", &start) || !take_key_param(connection, "end", &end)) {
+    if (!nx_bounds_param(connection, "prefix", &prefix) ||
+        !nx_bounds_param(connection, "start", &start) ||
+        !nx_bounds_param(connection, "end", &end)) {
         return false;
     }
-    bounds->start_length = 0;
-    bounds->end_length = 0;
-    raise_start(bounds, prefix.data, prefix.length);
-    raise_start(bounds, start.data, start.length);
-    lower_end_to_prefix(bounds, prefix);
+    nx_bounds_prefix(bounds, prefix);
+    nx_bounds_from(bounds, start);
     if (end.length > 0) {
-        lower_end(bounds, end.data, end.length);
+        nx_bounds_below(bounds, end);
     }
     return take_cursor(connection, bounds);
 }
@@ -202,7 +140,7 @@ static void end_page(struct page *page, struct text *scratch)
 
 /* Reads the page; begins anew when generations were recycled under it. */
 static int read_page(struct http_worker *worker,
-                     const struct bounds *bounds,
+                     const struct key_bounds *bounds,
                      struct page *page,
                      uint64_t *ret_read_offset)
 {
@@ -225,7 +163,7 @@ static int read_page(struct http_worker *worker,
 void nx_handle_list(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
-    struct bounds bounds;
+    struct key_bounds bounds = {.start_length = 0};
     struct page page;
     uint64_t read_offset = 0;
     int rc;
@@ -233,6 +171,7 @@ void nx_handle_list(struct connection *connection)
     if (!take_options(connection, &page) || !take_bounds(connection, &bounds)) {
         return;
     }
+    page.clock_ms = nx_log_clock_ms(worker->shm);
     rc = read_page(worker, &bounds, &page, &read_offset);
     if (rc < 0) {
         nx_refuse_read(connection, rc);
