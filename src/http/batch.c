@@ -1,6 +1,7 @@
 /* Runs in http workers. POST /batch: conditions and operations that become one log entry, all or
  * nothing. */
 #include "common/json_out.h"
+#include "common/log_clock.h"
 #include "http/conditions.h"
 #include "http/connection.h"
 #include "http/history.h"
@@ -66,17 +67,16 @@ static int add_op(struct batch *batch, const struct nx_op *op)
 
 static int read_put(struct batch *batch, struct json_object *put, const char *place)
 {
-    size_t max_value = (size_t)batch->connection->worker->process->config->http.max_value_size;
+    const struct http_worker *worker = batch->connection->worker;
+    size_t max_value = (size_t)worker->process->config->http.max_value_size;
+    struct nx_op op;
 
     if (nx_json_put_of(put, place, max_value, &batch->item, &batch->fault) < 0) {
         return -EINVAL;
     }
     batch->request->puts++;
-    return add_op(batch, &(struct nx_op){
-                             .kind = NX_OP_PUT,
-                             .key = batch->item.key,
-                             .value = batch->item.value,
-                         });
+    op = nx_json_put_op(&batch->item, worker->shm);
+    return add_op(batch, &op);
 }
 
 static int read_delete(struct batch *batch, struct json_object *deletion, const char *place)
@@ -246,7 +246,8 @@ static int judge(struct connection *connection,
     if (rc < 0 && rc != -ENOENT) {
         return rc;
     }
-    uint64_t actual = rc == 0 ? item.offset : 0;
+    bool there = rc == 0 && !nx_expired(item.expires_at, nx_log_clock_ms(connection->worker->shm));
+    uint64_t actual = there ? item.offset : 0;
 
     if (actual == expected) {
         return 0;

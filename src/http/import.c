@@ -229,11 +229,11 @@ static void submit(struct connection *connection, struct import *import)
 
 static void add_line(struct connection *connection, struct import *import, bool delete)
 {
-    struct nx_op op = {.kind = delete ? NX_OP_DELETE : NX_OP_PUT, .key = import->item.key};
+    struct nx_op op = {.kind = NX_OP_DELETE, .key = import->item.key};
     size_t size;
 
     if (!delete) {
-        op.value = import->item.value;
+        op = nx_json_put_op(&import->item, connection->worker->shm);
     }
     size = nx_op_encoded_size(&op);
 

@@ -2,7 +2,7 @@
 #include "http/json_in.h"
 
 #include "common/base64.h"
-#include "common/entry.h"
+#include "http/expiry.h"
 #include "http/json_scan.h"
 
 #include <json-c/json.h>
@@ -197,6 +197,57 @@ int nx_json_key_of(struct json_object *object,
     return 0;
 }
 
+/* What a number may be: whole, from 1 to `most`. */
+struct number {
+    const char *name;
+    uint64_t most;
+    const char *must_be;
+};
+
+static const struct number ttl_number = {"ttl", NX_MAX_TTL_S,
+                                         "a whole number of seconds, 1 to 3153600000"};
+/* json-c makes the largest 64-bit number of one that is larger, so that one can't be told from those. */
+static const struct number expires_at_number = {"expires_at", INT64_MAX,
+                                                "a whole number of Unix milliseconds, 1 or more"};
+
+/* *ret_value is 0 where it isn't given. */
+static int number_of(struct json_object *object,
+                     const struct number *number,
+                     const char *place,
+                     uint64_t *ret_value,
+                     struct json_fault *fault)
+{
+    struct json_object *value = NULL;
+
+    *ret_value = 0;
+    if (!json_object_object_get_ex(object, number->name, &value)) {
+        return 0;
+    }
+    if (!json_object_is_type(value, json_type_int) || json_object_get_int64(value) < 1 ||
+        json_object_get_uint64(value) > number->most) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON, "%s: \"%s\" must be %s.", place,
+                             number->name, number->must_be);
+    }
+    *ret_value = json_object_get_uint64(value);
+    return 0;
+}
+
+static int expiry_of(struct json_object *object,
+                     const char *place,
+                     struct json_put *put,
+                     struct json_fault *fault)
+{
+    if (number_of(object, &ttl_number, place, &put->ttl_s, fault) < 0 ||
+        number_of(object, &expires_at_number, place, &put->expires_at, fault) < 0) {
+        return -EINVAL;
+    }
+    if (put->ttl_s > 0 && put->expires_at > 0) {
+        return nx_json_fault(fault, NX_ERROR_BAD_JSON,
+                             "%s has \"ttl\" and \"expires_at\"; give one of them.", place);
+    }
+    return 0;
+}
+
 int nx_json_put_of(struct json_object *object,
                    const char *place,
                    size_t max_value,
@@ -213,13 +264,15 @@ int nx_json_put_of(struct json_object *object,
                              "%s: the value has %zu bytes; http.max_value_size is %zu.", place,
                              put->value.length, max_value);
     }
-    if (json_object_object_get_ex(object, "ttl", NULL) ||
-        json_object_object_get_ex(object, "expires_at", NULL)) {
-        return nx_json_fault(fault, NX_ERROR_BAD_PARAMETER,
-                             "%s: expiry (ttl, expires_at) is not built yet in this version.",
-                             place);
-    }
-    return 0;
+    return expiry_of(object, place, put, fault);
+}
+
+struct nx_op nx_json_put_op(const struct json_put *put, const struct nx_shm *shm)
+{
+    struct nx_op op = {.kind = NX_OP_PUT, .key = put->key, .value = put->value};
+
+    nx_op_expire(&op, put->ttl_s > 0 ? nx_expires_in(shm, put->ttl_s) : put->expires_at);
+    return op;
 }
 
 /* The members of a line that deletes: "delete" is true, and nothing says what to store. */

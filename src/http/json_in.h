@@ -4,6 +4,7 @@
 #define NX_HTTP_JSON_IN_H
 
 #include "common/bytes.h"
+#include "common/entry.h"
 #include "common/error_codes.h"
 #include "common/text.h"
 #include "http/conditions.h"
@@ -14,6 +15,7 @@
 #include <stdint.h>
 
 struct json_object;
+struct nx_shm;
 struct json_tokener;
 
 /* A tokener for nx_json_parse; free it with json_tokener_free. NULL when memory is short. */
@@ -57,10 +59,12 @@ int nx_json_offset_of(struct json_object *object,
                       struct client_offset *ret_offset,
                       struct json_fault *fault);
 
-/* A put as /batch and /import have it, checked: key and value lengths, ttl refused. */
+/* A put as /batch and /import have it, checked: lengths of key and value, and one expiry at most. */
 struct json_put {
     struct nx_slice key;
     struct nx_slice value;
+    uint64_t ttl_s;          /* from when it is stored; 0: not given */
+    uint64_t expires_at;     /* Unix ms; 0: not given */
     struct text key_decoded; /* kept for the next */
     struct text value_decoded;
 };
@@ -70,6 +74,9 @@ int nx_json_put_of(struct json_object *object,
                    size_t max_value,
                    struct json_put *put,
                    struct json_fault *fault);
+/* The operation that stores it, with what expires counted from now. */
+struct nx_op nx_json_put_op(const struct json_put *put, const struct nx_shm *shm);
+
 /* A line of /import: a put, or {"key", "delete": true} (*ret_delete; put->value is not set then). */
 int nx_json_line_of(struct json_object *object,
                     const char *place,

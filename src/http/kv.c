@@ -1,8 +1,10 @@
-/* Runs in http workers. One key: GET, HEAD, PUT, DELETE /kv/{key}. */
+/* Runs in http workers. One key: GET, HEAD, PUT, POST, DELETE /kv/{key}. */
 #include "common/json_out.h"
 #include "common/latch.h"
+#include "common/log_clock.h"
 #include "http/conditions.h"
 #include "http/connection.h"
+#include "http/expiry.h"
 #include "http/history.h"
 #include "http/node.h"
 #include "http/response.h"
@@ -62,14 +64,14 @@ static bool check_history(struct connection *connection, const struct read_condi
                                   conditions->none_match.count, true));
 }
 
-static void respond_absent(struct connection *connection, uint64_t read_offset)
+static void respond_absent(struct connection *connection, uint64_t seen, uint64_t epoch)
 {
     struct problem problem = {
         .code = NX_ERROR_KEY_NOT_FOUND,
         .message = "There is no such key.",
         .has_offset = true,
-        .offset = read_offset,
-        .epoch = nx_node_epoch(connection->worker->shm),
+        .offset = seen,
+        .epoch = epoch,
     };
 
     nx_respond_problem(connection, &problem);
@@ -112,6 +114,7 @@ static void respond_value(struct connection *connection,
                                .epoch = nx_node_epoch(connection->worker->shm),
                                .has_etag = true,
                                .etag = item->offset,
+                               .expires_at = item->expires_at,
                            });
 }
 
@@ -164,7 +167,7 @@ static void answer_read(struct connection *connection,
     if (conditions->match_given && !nx_tags_match(&conditions->match, version)) {
         respond_mismatch(connection, version, read_offset, nx_node_epoch(connection->worker->shm));
     } else if (item == NULL) {
-        respond_absent(connection, read_offset);
+        respond_absent(connection, read_offset, nx_node_epoch(connection->worker->shm));
     } else {
         respond_value(connection, item, read_offset, !unchanged);
     }
@@ -185,6 +188,9 @@ void nx_handle_kv_get(struct connection *connection)
     }
     rc = nx_view_get(connection->worker->view, request->key.data, request->key.length,
                      request->parser.method == HTTP_GET, &item, &read_offset);
+    if (rc == 0 && nx_expired(item.expires_at, nx_log_clock_ms(connection->worker->shm))) {
+        rc = -ENOENT;
+    }
     if (rc < 0 && rc != -ENOENT) {
         nx_refuse_read(connection, rc);
     } else if (check_history(connection, &conditions)) {
@@ -234,14 +240,19 @@ static void put_done(struct connection *connection,
 }
 
 /* Writes the operation's head into the gap right before the value, which stays where it is. */
-static int wrap_value(struct request *request, size_t *ret_from)
+static int wrap_value(struct request *request, uint64_t expires_at, size_t *ret_from)
 {
     struct nx_op op = {.kind = NX_OP_PUT, .key = request->key};
-    size_t head = nx_op_encoded_size(&op);
-    size_t from = NX_BODY_GAP - head;
-    struct nx_writer writer = nx_writer_of(request->body.data + from, head);
-    int rc = nx_op_encode(&writer, &op);
+    struct nx_writer writer;
+    size_t head;
+    size_t from;
+    int rc;
 
+    nx_op_expire(&op, expires_at);
+    head = nx_op_encoded_size(&op);
+    from = NX_BODY_GAP - head;
+    writer = nx_writer_of(request->body.data + from, head);
+    rc = nx_op_encode(&writer, &op);
     if (rc == 0) {
         nx_store_u32(request->body.data + from + OP_VALUE_LENGTH_AT,
                      (uint32_t)(request->body.length - NX_BODY_GAP));
@@ -250,20 +261,30 @@ static int wrap_value(struct request *request, size_t *ret_from)
     return rc;
 }
 
+/* The ttl, from `least` on; *ret_ttl_s stays as it is without one. False: answered. */
+static bool take_ttl(struct connection *connection, uint64_t least, uint64_t *ret_ttl_s)
+{
+    char message[NX_MESSAGE_SIZE];
+
+    if (nx_query_u64(&connection->request->query, "ttl", least, NX_MAX_TTL_S, ret_ttl_s, message) ==
+        0) {
+        return true;
+    }
+    nx_refuse(connection, NX_ERROR_BAD_PARAMETER, "%s It is in seconds; nothing was written.",
+              message);
+    return false;
+}
+
 void nx_handle_kv_put(struct connection *connection)
 {
     struct request *request = connection->request;
+    uint64_t ttl_s = 0;
     size_t from = 0;
 
-    if (nx_query_find(&request->query, "ttl") != NULL) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Expiry (ttl) is not built yet in this version; nothing was written.");
+    if (!take_ttl(connection, 1, &ttl_s) || !nx_write_conditions(connection)) {
         return;
     }
-    if (!nx_write_conditions(connection)) {
-        return;
-    }
-    if (wrap_value(request, &from) < 0) {
+    if (wrap_value(request, nx_expires_in(connection->worker->shm, ttl_s), &from) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_KEY, "A key has 1 to %d bytes.", NX_MAX_KEY);
         return;
     }
@@ -299,23 +320,23 @@ static void delete_done(struct connection *connection,
     nx_write_respond(connection, completion, 200, false);
 }
 
-void nx_handle_kv_delete(struct connection *connection)
+/* Submits one operation without a value. */
+static void submit_op(struct connection *connection,
+                      const struct nx_op *op,
+                      uint32_t flags,
+                      submission_done done)
 {
     struct request *request = connection->request;
-    struct nx_op op = {.kind = NX_OP_DELETE, .key = request->key};
-    size_t size = nx_op_encoded_size(&op);
+    size_t size = nx_op_encoded_size(op);
     struct nx_writer writer;
 
-    if (!nx_write_conditions(connection)) {
-        return;
-    }
     nx_text_reset(&request->body, SIZE_MAX);
     if (!nx_text_reserve(&request->body, size)) {
         nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;
     }
     writer = nx_writer_of(request->body.data, size);
-    if (nx_op_encode(&writer, &op) < 0) {
+    if (nx_op_encode(&writer, op) < 0) {
         nx_refuse(connection, NX_ERROR_BAD_KEY, "A key has 1 to %d bytes.", NX_MAX_KEY);
         return;
     }
@@ -325,7 +346,47 @@ void nx_handle_kv_delete(struct connection *connection)
                                     .conditions = &request->conditions,
                                     .op_count = 1,
                                     .condition_count = request->condition_count,
-                                    .flags = NX_SUBMIT_WANT_HITS,
-                                    .done = delete_done,
+                                    .flags = flags,
+                                    .done = done,
                                 });
+}
+
+void nx_handle_kv_delete(struct connection *connection)
+{
+    struct nx_op op = {.kind = NX_OP_DELETE, .key = connection->request->key};
+
+    if (nx_write_conditions(connection)) {
+        submit_op(connection, &op, NX_SUBMIT_WANT_HITS, delete_done);
+    }
+}
+
+static void expire_done(struct connection *connection,
+                        const struct nx_completion *completion,
+                        uint64_t argument)
+{
+    (void)argument;
+    if (completion->status == NX_SUBMIT_DONE) {
+        respond_offset(connection, completion, 200);
+    } else if (completion->status == NX_SUBMIT_NOTHING) {
+        respond_absent(connection, completion->offset, completion->epoch);
+    } else {
+        respond_refused(connection, completion);
+    }
+}
+
+void nx_handle_kv_expire(struct connection *connection)
+{
+    struct nx_op op = {.kind = NX_OP_PUT, .key = connection->request->key};
+    uint64_t ttl_s = 0;
+
+    if (nx_query_find(&connection->request->query, "ttl") == NULL) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "POST without ttl, and nothing was changed. " NX_POST_KEY_HELP);
+        return;
+    }
+    if (!take_ttl(connection, 0, &ttl_s) || !nx_write_conditions(connection)) {
+        return;
+    }
+    nx_op_expire(&op, nx_expires_in(connection->worker->shm, ttl_s));
+    submit_op(connection, &op, NX_SUBMIT_TOUCH, expire_done);
 }

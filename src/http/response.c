@@ -69,6 +69,9 @@ static void put_head(struct connection *connection, const struct response *respo
     if (response->has_etag) {
         put_number(out, "ETag: \"", response->etag, "\"\r\n");
     }
+    if (response->expires_at > 0) {
+        put_number(out, "Nexus-Expires-At: ", response->expires_at, "\r\n");
+    }
     if (response->type != NULL) {
         nx_text_puts(out, "Content-Type: ");
         nx_text_puts(out, response->type);
@@ -244,6 +247,9 @@ static void put_problem(struct text *text, const struct problem *problem)
     if (problem->has_progress) {
         put_progress(&json, problem);
     }
+    if (problem->has_deleted) {
+        nx_json_u64(&json, "deleted", problem->deleted);
+    }
     if (problem->check_offset > 0) {
         put_check(&json, problem);
     }
@@ -308,6 +314,9 @@ void nx_refuse_too_large(struct connection *connection)
     if (request->route->body == ROUTE_BODY_VALUE) {
         nx_refuse(connection, NX_ERROR_VALUE_TOO_LARGE,
                   "The value is above http.max_value_size (%zu bytes).", request->body_most);
+    } else if (request->route->body == ROUTE_BODY_EMPTY) {
+        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
+                  "A body came with POST, and nothing was stored. " NX_POST_KEY_HELP);
     } else if (request->route->body == ROUTE_BODY_SMALL) {
         nx_refuse(connection, NX_ERROR_VALUE_TOO_LARGE,
                   "The body is above %zu bytes; this endpoint takes one small JSON object.",
@@ -326,27 +335,38 @@ void nx_refuse_body_budget(struct connection *connection)
               "This node is receiving too many large bodies at once; try again.");
 }
 
-void nx_refuse_read(struct connection *connection, int error)
+void nx_read_problem(int error, struct problem *ret_problem)
 {
+    ret_problem->code = NX_ERROR_OVERLOADED;
     switch (error) {
     case -EAGAIN:
-        nx_refuse(connection, NX_ERROR_OVERLOADED,
-                  "What was read was overtaken by writes too often; try again.");
+        snprintf(ret_problem->message, sizeof ret_problem->message,
+                 "What was read was overtaken by writes too often; try again.");
         break;
     case -ESTALE:
-        nx_refuse(connection, NX_ERROR_QUORUM_UNAVAILABLE,
-                  "The committed state is not known yet; try again when the quorum is back.");
+        ret_problem->code = NX_ERROR_QUORUM_UNAVAILABLE;
+        snprintf(ret_problem->message, sizeof ret_problem->message,
+                 "The committed state is not known yet; try again when the quorum is back.");
         break;
     case -EBADMSG:
         nx_error("a damaged record was found in the state while reading; restore this node from a "
                  "replica");
-        nx_refuse(connection, NX_ERROR_INTERNAL,
-                  "A stored record is damaged (its checksum is wrong); see this node's log.");
+        ret_problem->code = NX_ERROR_INTERNAL;
+        snprintf(ret_problem->message, sizeof ret_problem->message,
+                 "A stored record is damaged (its checksum is wrong); see this node's log.");
         break;
     default:
         nx_error("reading the state failed: %s", nx_errno_text(error));
-        nx_refuse(connection, NX_ERROR_OVERLOADED, "Reading the state failed: %s.",
-                  nx_errno_text(error));
+        snprintf(ret_problem->message, sizeof ret_problem->message, "Reading the state failed: %s.",
+                 nx_errno_text(error));
         break;
     }
+}
+
+void nx_refuse_read(struct connection *connection, int error)
+{
+    struct problem problem = {.has_offset = false};
+
+    nx_read_problem(error, &problem);
+    nx_respond_problem(connection, &problem);
 }

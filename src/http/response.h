@@ -24,6 +24,7 @@ struct response {
     uint64_t epoch;
     bool has_etag;
     uint64_t etag;
+    uint64_t expires_at;  /* Nexus-Expires-At, Unix ms; 0: none */
     const char *allow;    /* NULL: no Allow header */
     unsigned retry_after; /* seconds; 0: no Retry-After header */
     const char *headers;  /* further lines, each with its line end; NULL: none */
@@ -66,6 +67,8 @@ struct problem {
     uint64_t line;     /* 0: no line is to blame */
     uint64_t imported;
     uint64_t entries;
+    bool has_deleted; /* DELETE /kv?prefix=: */
+    uint64_t deleted;
     unsigned retry_after; /* seconds; 0: one where the code is a retryable one, else none */
     const char *allow;
     const char *headers;        /* as in struct response */
@@ -83,7 +86,9 @@ void nx_refuse(struct connection *connection, enum nx_error code, const char *fo
 void nx_refuse_too_large(struct connection *connection);
 void nx_refuse_body_budget(struct connection *connection);
 
-/* The sentences for what the storage layer can say (view.h, state.h). */
+/* The sentences for what the storage layer can say (view.h, state.h): code and message alone, or as the
+ * answer. What a person has to look at is logged. */
+void nx_read_problem(int error, struct problem *ret_problem);
 void nx_refuse_read(struct connection *connection, int error);
 
 #endif

@@ -278,6 +278,8 @@ static size_t most_bytes(const struct connection *connection)
         return BATCH_MOST_BYTES;
     case ROUTE_BODY_SMALL:
         return SMALL_MOST_BYTES;
+    case ROUTE_BODY_EMPTY:
+        return 0;
     case ROUTE_BODY_NONE:
     case ROUTE_BODY_STREAM:
         break;
@@ -294,8 +296,8 @@ static bool check_body(struct connection *connection)
         request->body_use = BODY_DISCARD;
         return true;
     }
-    if (request->route->body != ROUTE_BODY_SMALL && !request->has_body &&
-        nx_request_header(request, "Content-Length") == NULL) {
+    if (request->route->body != ROUTE_BODY_SMALL && request->route->body != ROUTE_BODY_EMPTY &&
+        !request->has_body && nx_request_header(request, "Content-Length") == NULL) {
         connection->keep_alive = false;
         nx_refuse(connection, NX_ERROR_LENGTH_REQUIRED,
                   "Send a body with Content-Length or Transfer-Encoding: chunked.");

@@ -10,6 +10,7 @@ struct connection;
 
 enum route_body {
     ROUTE_BODY_NONE,
+    ROUTE_BODY_EMPTY,
     ROUTE_BODY_VALUE,
     ROUTE_BODY_BATCH,
     ROUTE_BODY_SMALL,
@@ -31,6 +32,11 @@ struct route {
     enum route_access access;
     const char *params;
 };
+
+/* What a person is told who took POST for the way to store a value. */
+#define NX_POST_KEY_HELP                                                                                \
+    "POST /kv/{key}?ttl=S changes only when a key expires, in S seconds (0: never). A value is stored " \
+    "by PUT (curl: -T FILE, or -X PUT --data-binary @FILE)."
 
 /* All routes, and how many. */
 extern const struct route nx_routes[];

@@ -1,6 +1,7 @@
 /* JSON in both directions, and base64: what is refused, and that what goes out comes back the same. */
 #include "common/base64.h"
 #include "common/json_out.h"
+#include "common/log_clock.h"
 #include "http/json_in.h"
 #include "http/json_scan.h"
 
@@ -294,8 +295,7 @@ static const struct {
     {"{\"key\":\"k\",\"value\":\"v\",\"vaule\":\"v\"}", NX_ERROR_BAD_JSON},
     {"{\"key\":\"\",\"value\":\"v\"}", NX_ERROR_BAD_KEY},
     {"{\"key\":\"k\",\"value\":\"12345678901\"}", NX_ERROR_VALUE_TOO_LARGE},
-    {"{\"key\":\"k\",\"value\":\"v\",\"ttl\":5}", NX_ERROR_BAD_PARAMETER},
-    {"{\"key\":\"k\",\"value\":\"v\",\"expires_at\":5}", NX_ERROR_BAD_PARAMETER},
+    {"{\"key\":\"k\",\"value\":\"v\",\"ttl\":5,\"expires_at\":5}", NX_ERROR_BAD_JSON},
 };
 
 START_TEST(a_bad_put_is_refused_with_its_place)
@@ -303,6 +303,107 @@ START_TEST(a_bad_put_is_refused_with_its_place)
     ck_assert_msg(read_put(bad_puts[_i].text, 10) == -EINVAL, "%s", bad_puts[_i].text);
     ck_assert_int_eq(fault.code, bad_puts[_i].code);
     ck_assert_ptr_nonnull(strstr(fault.message, "Line 7"));
+}
+END_TEST
+
+/* ---- expiry ---- */
+
+static const struct {
+    const char *member;
+    uint64_t ttl_s;
+    uint64_t expires_at;
+} good_expiries[] = {
+    {"\"ttl\":1", 1, 0},
+    {"\"ttl\":3153600000", 3153600000, 0},
+    {"\"expires_at\":1", 0, 1},
+    {"\"expires_at\":1732900000123", 0, 1732900000123},
+    {"\"expires_at\":9223372036854775807", 0, INT64_MAX},
+    {"\"key_base64\":\"Zg==\"", 0, 0},
+};
+
+START_TEST(a_put_has_a_ttl_or_a_moment)
+{
+    bool named = strstr(good_expiries[_i].member, "key") != NULL;
+    char text[200];
+
+    snprintf(text, sizeof text, "{%s\"value\":\"v\",%s}", named ? "" : "\"key\":\"k\",",
+             good_expiries[_i].member);
+    /* Nothing is left of a put that was read before. */
+    item.ttl_s = 7;
+    item.expires_at = 7;
+    ck_assert_msg(read_put(text, 10) == 0, "%s: %s", text, fault.message);
+    ck_assert_uint_eq(item.ttl_s, good_expiries[_i].ttl_s);
+    ck_assert_uint_eq(item.expires_at, good_expiries[_i].expires_at);
+}
+END_TEST
+
+START_TEST(a_ttl_is_a_whole_number_of_seconds)
+{
+    static const char *const bad[] = {"0",   "-1", "1.0", "1e3", "\"5\"",      "null",   "true",
+                                      "[1]", "{}", "0.5", "-0",  "3153600001", "-1e400", "1e400"};
+    char text[200];
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "{\"key\":\"k\",\"value\":\"v\",\"ttl\":%s}", bad[i]);
+        ck_assert_msg(read_put(text, 10) == -EINVAL, "%s", text);
+        ck_assert_int_eq(fault.code, NX_ERROR_BAD_JSON);
+        ck_assert_msg(strstr(fault.message, "Line 7: \"ttl\" must be a whole number") != NULL, "%s",
+                      fault.message);
+    }
+}
+END_TEST
+
+/* One beyond 64 bits is never stored as another one. */
+START_TEST(a_moment_is_a_whole_number_of_milliseconds)
+{
+    static const char *const bad[] = {
+        "0",
+        "-1732900000123",
+        "1732900000.5",
+        "1.7329e12",
+        "null",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "\"2026\"",
+        "false",
+        "99999999999999999999999999999999",
+    };
+    char text[200];
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "{\"key\":\"k\",\"value\":\"v\",\"expires_at\":%s}", bad[i]);
+        ck_assert_msg(read_put(text, 10) == -EINVAL, "%s", text);
+        ck_assert_int_eq(fault.code, NX_ERROR_BAD_JSON);
+        ck_assert_msg(strstr(fault.message, "Line 7: \"expires_at\" must be") != NULL, "%s",
+                      fault.message);
+    }
+}
+END_TEST
+
+START_TEST(a_put_expires_as_it_says)
+{
+    static struct nx_shm shm; /* its log clock has not begun: the wall clock */
+    uint64_t now;
+    struct nx_op op;
+
+    ck_assert_int_eq(read_put("{\"key\":\"k\",\"value\":\"v\"}", 10), 0);
+    op = nx_json_put_op(&item, &shm);
+    ck_assert_uint_eq(op.kind, NX_OP_PUT);
+    ck_assert_uint_eq(op.flags, 0);
+    ck_assert_uint_eq(op.expires_at, 0);
+
+    ck_assert_int_eq(read_put("{\"key\":\"k\",\"value\":\"v\",\"expires_at\":5}", 10), 0);
+    op = nx_json_put_op(&item, &shm);
+    ck_assert_uint_eq(op.flags, NX_OP_HAS_EXPIRY);
+    ck_assert_uint_eq(op.expires_at, 5);
+
+    ck_assert_int_eq(read_put("{\"key\":\"k\",\"value\":\"v\",\"ttl\":60}", 10), 0);
+    now = nx_log_clock_ms(&shm);
+    op = nx_json_put_op(&item, &shm);
+    ck_assert_uint_eq(op.flags, NX_OP_HAS_EXPIRY);
+    ck_assert_uint_ge(op.expires_at, now + 60000);
+    ck_assert_uint_le(op.expires_at, nx_log_clock_ms(&shm) + 60000);
 }
 END_TEST
 
@@ -408,6 +509,11 @@ int main(void)
     tcase_add_test(reading, a_put_has_key_and_value_in_either_form);
     tcase_add_loop_test(reading, a_bad_put_is_refused_with_its_place, 0,
                         (int)(sizeof bad_puts / sizeof *bad_puts));
+    tcase_add_loop_test(reading, a_put_has_a_ttl_or_a_moment, 0,
+                        (int)(sizeof good_expiries / sizeof *good_expiries));
+    tcase_add_test(reading, a_ttl_is_a_whole_number_of_seconds);
+    tcase_add_test(reading, a_moment_is_a_whole_number_of_milliseconds);
+    tcase_add_test(reading, a_put_expires_as_it_says);
     tcase_add_test(reading, keys_have_up_to_511_bytes);
     tcase_add_test(reading, offsets_are_numbers_or_texts);
     tcase_add_loop_test(reading, what_goes_out_comes_back, 0, 8);
