@@ -103,7 +103,7 @@ class Post(HttpCase):
 
     def test_it_changes_the_expiry_and_keeps_the_value(self):
         first = self.server.put("post", b"value")
-        status, headers, body = self.ask("POST", "/kv/post?ttl=60")
+        status, headers, body = self.ask("POST", "/kv/post?ttl=6000")
         answer = json.loads(body)
         self.assertEqual((status, answer), (200, {"offset": first + 1}))
         self.assertEqual(headers["ETag"], f'"{first + 1}"')
@@ -118,14 +118,14 @@ class Post(HttpCase):
 
     def test_an_absent_key_is_not_made(self):
         before = self.server.put("post-other", b"v")
-        answer = self.ask("POST", "/kv/post-none?ttl=60")
+        answer = self.ask("POST", "/kv/post-none?ttl=6000")
         problem = self.assert_problem(answer, 404, "key_not_found")
         self.assertEqual((answer[1]["Nexus-Offset"], problem["offset"]), (str(before), before))
         self.assertIsNone(self.server.get("post-none"))
 
     def test_conditions_are_judged(self):
         offset = self.server.put("post-if", b"v")
-        path = "/kv/post-if?ttl=60"
+        path = "/kv/post-if?ttl=6000"
         for headers in ({"If-Match": f'"{offset + 1}"'}, {"If-None-Match": f"{offset}"},
                         {"If-None-Match": "*"}):
             problem = self.assert_problem(
@@ -144,7 +144,7 @@ class Post(HttpCase):
 
     def test_a_body_is_refused_so_that_nobody_takes_it_for_stored(self):
         self.server.put("post-body", b"old")
-        for path in ("/kv/post-body?ttl=60", "/kv/post-body", "/kv/post-new?ttl=60"):
+        for path in ("/kv/post-body?ttl=6000", "/kv/post-body", "/kv/post-new?ttl=6000"):
             for body in (b"v", b"v" * 200000, iter([b"v"])):
                 message = self.refused("POST", path, body=body)
                 self.assertIn("nothing was stored", message)
@@ -153,7 +153,7 @@ class Post(HttpCase):
         self.assertIsNone(self.expires_at("post-body"))
         self.assertIsNone(self.server.get("post-new"))
         # An empty one is none, in chunks too.
-        self.assertEqual(self.ask("POST", "/kv/post-body?ttl=60", iter([]))[0], 200)
+        self.assertEqual(self.ask("POST", "/kv/post-body?ttl=6000", iter([]))[0], 200)
 
     def test_bad_ttls(self):
         self.server.put("post-bad", b"v")
@@ -444,12 +444,6 @@ class DeletePrefix(HttpCase):
             self.assertIn("If-Match", self.refused("DELETE", "/kv?prefix=cond/", headers={name: "*"}))
         self.assertEqual(self.count("cond/"), 1)
 
-    def test_keys_that_have_expired_are_not_counted(self):
-        self.server.batch([{"put": {"key": "exp/1", "value": "v", "expires_at": PAST}},
-                           {"put": {"key": "exp/2", "value": "v"}},
-                           {"put": {"key": "exp/3", "value": "v", "ttl": 1000}}])
-        self.assertEqual(self.drop("exp/")["deleted"], 2)
-
     def test_it_ends_while_others_write_keys_with_the_prefix(self):
         self.fill("busy/", 5000)
         stop = threading.Event()
@@ -517,7 +511,14 @@ class DeletePrefix(HttpCase):
         self.assertGreater(self.offset(), before)
 
 
-class DeleteAll(NexusTestCase):
+class DeleteOnNodesOfTheirOwn(NexusTestCase):
+    def test_keys_that_have_expired_are_not_counted(self):
+        node = self.node()
+        node.batch([{"put": {"key": "exp/1", "value": "v", "expires_at": PAST}},
+                    {"put": {"key": "exp/2", "value": "v"}},
+                    {"put": {"key": "exp/3", "value": "v", "ttl": 1000}}])
+        self.assertEqual(node.json("DELETE", "/kv?prefix=exp/")["deleted"], 2)
+
     def test_all_keys(self):
         node = self.node()
         self.assertEqual(node.json("DELETE", "/kv?all=1"), {"deleted": 0, "offset": 0})
