@@ -4,10 +4,10 @@
  * payload has been read. */
 #include "common/wire.h"
 
+#include "common/sentence.h"
+
 #include <assert.h>
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 enum field_type {
     FIELD_U8,
@@ -410,72 +410,44 @@ static int decode(const struct message *kind,
 
 #define PRINT_TEXT_MAX 64
 
-/* Text that grows in a buffer of fixed size; what doesn't fit is cut. */
-struct text {
-    char *buf;
-    size_t cap;
-    size_t used;
-};
-
-/* An empty text in buf, of which cap (at least 1) bytes may be used, the NUL among them. */
-static struct text text_in(char *buf, size_t cap)
-{
-    buf[0] = '\0';
-    return (struct text){.buf = buf, .cap = cap, .used = 0};
-}
-
-__attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...)
-{
-    size_t room = text->cap - text->used;
-    va_list args;
-    int n;
-
-    va_start(args, format);
-    n = vsnprintf(text->buf + text->used, room, format, args);
-    va_end(args);
-    if (n > 0) {
-        text->used += (size_t)n < room ? (size_t)n : room - 1;
-    }
-}
-
-static void add_escaped(struct text *text, struct nx_slice slice)
+static void say_escaped(struct nx_sentence *sentence, struct nx_slice slice)
 {
     size_t shown = slice.length < PRINT_TEXT_MAX ? slice.length : PRINT_TEXT_MAX;
 
-    add(text, "\"");
+    nx_say(sentence, "\"");
     for (size_t i = 0; i < shown; i++) {
         uint8_t c = slice.data[i];
 
         if (c < 0x20 || c > 0x7E || c == '"' || c == '\\') {
-            add(text, "\\x%02X", (unsigned)c);
+            nx_say(sentence, "\\x%02X", (unsigned)c);
         } else {
-            add(text, "%c", c);
+            nx_say(sentence, "%c", c);
         }
     }
-    add(text, "\"%s", shown < slice.length ? "..." : "");
+    nx_say(sentence, "\"%s", shown < slice.length ? "..." : "");
 }
 
-static void add_field(struct text *text, const struct field *field, const void *message)
+static void say_field(struct nx_sentence *sentence, const struct field *field, const void *message)
 {
-    add(text, " %s=", field->name);
+    nx_say(sentence, " %s=", field->name);
     switch (field->type) {
     case FIELD_U8:
     case FIELD_U32:
     case FIELD_U64:
-        add(text, "%llu", (unsigned long long)get_number(message, field->at, field->type));
+        nx_say(sentence, "%llu", (unsigned long long)get_number(message, field->at, field->type));
         break;
     case FIELD_BOOL:
-        add(text, "%s", get_number(message, field->at, field->type) != 0 ? "true" : "false");
+        nx_say(sentence, "%s", get_number(message, field->at, field->type) != 0 ? "true" : "false");
         break;
     case FIELD_STRING:
-        add_escaped(text, get_slice(message, field));
+        say_escaped(sentence, get_slice(message, field));
         break;
     case FIELD_SECRET:
-        add(text, "%s", get_slice(message, field).length > 0 ? "(set)" : "(empty)");
+        nx_say(sentence, "%s", get_slice(message, field).length > 0 ? "(set)" : "(empty)");
         break;
     case FIELD_BYTES:
     case FIELD_REST:
-        add(text, "(%zu bytes)", get_slice(message, field).length);
+        nx_say(sentence, "(%zu bytes)", get_slice(message, field).length);
         break;
     }
 }
@@ -493,20 +465,20 @@ static const struct message *find_message(uint8_t type)
 const char *nx_wire_print(uint8_t type, const uint8_t *payload, size_t n, char *buf, size_t cap)
 {
     const struct message *kind = find_message(type);
-    struct text text = text_in(buf, cap);
+    struct nx_sentence sentence = nx_sentence_in(buf, cap);
     union any_message message;
 
     if (kind == NULL) {
-        add(&text, "unknown message type 0x%02X (%zu bytes)", (unsigned)type, n);
+        nx_say(&sentence, "unknown message type 0x%02X (%zu bytes)", (unsigned)type, n);
         return buf;
     }
-    add(&text, "%s", kind->title);
+    nx_say(&sentence, "%s", kind->title);
     if (decode(kind, payload, n, &message) < 0) {
-        add(&text, " (unreadable, %zu bytes)", n);
+        nx_say(&sentence, " (unreadable, %zu bytes)", n);
         return buf;
     }
     for (size_t i = 0; i < kind->field_count; i++) {
-        add_field(&text, &kind->fields[i], &message);
+        say_field(&sentence, &kind->fields[i], &message);
     }
     return buf;
 }

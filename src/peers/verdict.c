@@ -1,6 +1,7 @@
 /* Runs in the peers process. See verdict.h. */
 #include "peers/verdict.h"
 
+#include "common/sentence.h"
 #include "peers/status.h"
 
 #include <json-c/json_object.h>
@@ -15,36 +16,8 @@
 
 /* ---- sentences ---- */
 
-struct sentence {
-    char *text;
-    size_t cap;
-    size_t used;
-};
-
-static struct sentence sentence_in(char *text, size_t cap)
-{
-    text[0] = '\0';
-    return (struct sentence){.text = text, .cap = cap};
-}
-
-__attribute__((format(printf, 2, 3))) static void say(struct sentence *sentence,
-                                                      const char *format,
-                                                      ...)
-{
-    size_t room = sentence->cap - sentence->used;
-    va_list args;
-    int length;
-
-    va_start(args, format);
-    length = vsnprintf(sentence->text + sentence->used, room, format, args);
-    va_end(args);
-    if (length > 0) {
-        sentence->used += (size_t)length < room ? (size_t)length : room - 1;
-    }
-}
-
 /* "10.0.0.1:15474 (no connection), 10.0.0.2:15474 (no answer within 1000 ms) and 3 more" */
-static void say_peers(struct sentence *sentence,
+static void say_peers(struct nx_sentence *sentence,
                       const struct nx_promotion *promotion,
                       enum nx_peer_answer answer)
 {
@@ -54,11 +27,11 @@ static void say_peers(struct sentence *sentence,
         const struct nx_peer_fact *peer = &promotion->peers[i];
 
         if (peer->answer == answer && named++ < NAMED_MOST) {
-            say(sentence, "%s%s (%s)", named > 1 ? ", " : "", peer->addr, peer->why);
+            nx_say(sentence, "%s%s (%s)", named > 1 ? ", " : "", peer->addr, peer->why);
         }
     }
     if (named > NAMED_MOST) {
-        say(sentence, " and %u more", named - NAMED_MOST);
+        nx_say(sentence, " and %u more", named - NAMED_MOST);
     }
 }
 
@@ -161,40 +134,40 @@ static bool loss_possible(const struct nx_promotion *promotion)
 
 /* ---- the rules ---- */
 
-static void say_ahead(struct sentence *sentence,
+static void say_ahead(struct nx_sentence *sentence,
                       const struct nx_promotion *promotion,
                       const struct nx_peer_fact *ahead)
 {
-    say(sentence,
-        "Node %s at %s has offset %" PRIu64 " of epoch %" PRIu64 ", this node only %" PRIu64
-        " of epoch %" PRIu64 ".",
-        ahead->node_id[0] == '\0' ? "(unknown)" : ahead->node_id, ahead->addr,
-        ahead->position.offset, ahead->position.epoch, promotion->ours.offset,
-        promotion->ours.epoch);
+    nx_say(sentence,
+           "Node %s at %s has offset %" PRIu64 " of epoch %" PRIu64 ", this node only %" PRIu64
+           " of epoch %" PRIu64 ".",
+           ahead->node_id[0] == '\0' ? "(unknown)" : ahead->node_id, ahead->addr,
+           ahead->position.offset, ahead->position.epoch, promotion->ours.offset,
+           promotion->ours.epoch);
 }
 
-static void say_quorum(struct sentence *sentence, const struct nx_promotion *promotion)
+static void say_quorum(struct nx_sentence *sentence, const struct nx_promotion *promotion)
 {
-    say(sentence,
-        "In sync mode %u positions of %u replicas must be known, this node's own included "
-        "(sync_quorum %u), and only %u %s.",
-        nx_promotion_needed(promotion), replicas(promotion), promotion->quorum, seen(promotion),
-        seen(promotion) == 1 ? "is" : "are");
+    nx_say(sentence,
+           "In sync mode %u positions of %u replicas must be known, this node's own included "
+           "(sync_quorum %u), and only %u %s.",
+           nx_promotion_needed(promotion), replicas(promotion), promotion->quorum, seen(promotion),
+           seen(promotion) == 1 ? "is" : "are");
     if (count_answers(promotion, NX_PEER_UNREACHED) > 0) {
-        say(sentence, " Not reached: ");
+        nx_say(sentence, " Not reached: ");
         say_peers(sentence, promotion, NX_PEER_UNREACHED);
-        say(sentence, ".");
+        nx_say(sentence, ".");
     }
     if (count_answers(promotion, NX_PEER_REFUSES) > 0) {
-        say(sentence, " Not promised: ");
+        nx_say(sentence, " Not promised: ");
         say_peers(sentence, promotion, NX_PEER_REFUSES);
-        say(sentence, ".");
+        nx_say(sentence, ".");
     }
 }
 
 /* The rule that forbids it, in a sentence: its code, or NULL. */
 static const char *find_broken(const struct nx_promotion *promotion,
-                               struct sentence *sentence,
+                               struct nx_sentence *sentence,
                                const char **ret_advice)
 {
     const struct nx_peer_fact *ahead = nx_promotion_ahead(promotion);
@@ -235,7 +208,7 @@ __attribute__((format(printf, 2, 3))) static void warn(struct json_object *warni
 static void warn_of_peers(struct json_object *warnings, const struct nx_promotion *promotion)
 {
     char names[1024];
-    struct sentence sentence = sentence_in(names, sizeof names);
+    struct nx_sentence sentence = nx_sentence_in(names, sizeof names);
 
     if (replicas(promotion) == 0) {
         warn(warnings, "replication.peers is empty: nobody could be asked whether another node has "
@@ -245,7 +218,7 @@ static void warn_of_peers(struct json_object *warnings, const struct nx_promotio
         say_peers(&sentence, promotion, NX_PEER_UNREACHED);
         warn(warnings, "Not reached: %s. Nothing is known of what is there.", names);
     }
-    sentence = sentence_in(names, sizeof names);
+    sentence = nx_sentence_in(names, sizeof names);
     if (count_answers(promotion, NX_PEER_REFUSES) > 0) {
         say_peers(&sentence, promotion, NX_PEER_REFUSES);
         warn(warnings, "Not promised: %s. Another master may still be followed there.", names);
@@ -354,7 +327,7 @@ static void put_answer(const struct nx_promotion *promotion,
 void nx_promotion_judge(const struct nx_promotion *promotion,
                         struct nx_promotion_verdict *ret_verdict)
 {
-    struct sentence sentence = sentence_in(ret_verdict->broken, sizeof ret_verdict->broken);
+    struct nx_sentence sentence = nx_sentence_in(ret_verdict->broken, sizeof ret_verdict->broken);
     const char *advice = "";
     const char *code = find_broken(promotion, &sentence, &advice);
 
