@@ -107,7 +107,7 @@ static void take_master(struct nx_peers *peers)
     if (master_ask.status == 200 &&
         nx_status_parse(master_ask.reply, master_ask.length, master_ask.reach.addr, &status) == 0 &&
         nx_peer_is_ours(&status, &peers->self)) {
-        promotion.master_answers = status.role == NX_NODE_MASTER && !status.fenced;
+        promotion.master_answers = nx_peer_leads(&status);
         promotion.master_epoch = status.epoch;
         if (promotion.master_answers && status.position.offset > promotion.master_offset) {
             promotion.master_offset = status.position.offset;
@@ -212,7 +212,7 @@ static void take_status(const struct nx_peers *peers,
     } else if (belongs(peers, peer, status.node_id, status.cluster_id) &&
                !too_far(peers, peer, status.epoch)) {
         place(peer, &status.position, status.epoch);
-        peer->leads = status.role == NX_NODE_MASTER && !status.fenced;
+        peer->leads = nx_peer_leads(&status);
         if (peer->answer == NX_PEER_REFUSES) {
             return; /* it has said why */
         }

@@ -20,7 +20,7 @@ int nx_leads_before(uint64_t epoch, const char *node_id, const struct nx_self *s
     return strcmp(node_id, self->node_id);
 }
 
-static bool is_leader(const struct nx_peer_status *status)
+bool nx_peer_leads(const struct nx_peer_status *status)
 {
     return status->role == NX_NODE_MASTER && !status->fenced;
 }
@@ -38,15 +38,15 @@ bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_
         return false;
     }
     return status->epoch > self->epoch ||
-           (is_leader(status) && status->epoch == self->epoch &&
+           (nx_peer_leads(status) && status->epoch == self->epoch &&
             (yields_to(status, self) || nx_leads_before(status->epoch, status->node_id, self) > 0));
 }
 
 /* Whether a is the better answer to who leads. */
 static bool is_better(const struct nx_peer_status *a, const struct nx_peer_status *b)
 {
-    if (is_leader(a) != is_leader(b)) {
-        return is_leader(a);
+    if (nx_peer_leads(a) != nx_peer_leads(b)) {
+        return nx_peer_leads(a);
     }
     return a->epoch != b->epoch ? a->epoch > b->epoch : strcmp(a->node_id, b->node_id) > 0;
 }
@@ -84,7 +84,7 @@ bool nx_leader_choose(const struct nx_peer_seen *seen,
     if (best == NULL) {
         return false;
     }
-    if (is_leader(&best->status)) {
+    if (nx_peer_leads(&best->status)) {
         nx_leader_text(best->status.epoch, best->status.node_id, best->status.replication_addr,
                        best->addr, text, cap);
     } else {

@@ -34,6 +34,9 @@ bool nx_peer_is_ours(const struct nx_peer_status *status, const struct nx_self *
 /* Leadership of (epoch, node id) against our own: below 0: lower; above 0: higher. */
 int nx_leads_before(uint64_t epoch, const char *node_id, const struct nx_self *self);
 
+/* Whether it takes writes: a master that isn't fenced. */
+bool nx_peer_leads(const struct nx_peer_status *status);
+
 /* Whether this one shows that a master with our epoch leads no longer: it leads itself, or it knows a higher epoch. */
 bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_self *self);
 
