@@ -120,11 +120,21 @@ static bool knows_better(const struct nx_hello_facts *facts, const struct nx_epo
     return nx_epoch_compare(&known, claim) > 0;
 }
 
+void nx_fenced_text(const struct nx_fence *fence, char ret_text[NX_FENCED_TEXT])
+{
+    (void)snprintf(ret_text, NX_FENCED_TEXT,
+                   "this master is fenced: node %s leads in epoch %llu; point "
+                   "replication.master_addr there: %s",
+                   fence->node_id, (unsigned long long)fence->epoch,
+                   fence->addr[0] != '\0' ? fence->addr : "its address isn't known here");
+}
+
 static bool refuse_as_fenced(const struct nx_hello_facts *facts,
                              const struct nx_msg_hello *hello,
                              struct nx_verdict *verdict)
 {
     char node_id[NX_UUID_TEXT];
+    char text[NX_FENCED_TEXT];
 
     if (is_proven(facts, hello, &verdict->claim) && !knows_better(facts, &verdict->claim)) {
         nx_uuid_print(verdict->claim.node_id, node_id);
@@ -135,12 +145,8 @@ static bool refuse_as_fenced(const struct nx_hello_facts *facts,
                       (unsigned long long)verdict->claim.epoch);
     }
     if (facts->fence != NULL) {
-        return refuse(verdict, NX_WIRE_ERROR_FENCED,
-                      "this master is fenced: node %s leads in epoch %llu; point "
-                      "replication.master_addr there: %s",
-                      facts->fence->node_id, (unsigned long long)facts->fence->epoch,
-                      facts->fence->addr[0] != '\0' ? facts->fence->addr
-                                                    : "its address isn't known here");
+        nx_fenced_text(facts->fence, text);
+        return refuse(verdict, NX_WIRE_ERROR_FENCED, "%s", text);
     }
     return false;
 }

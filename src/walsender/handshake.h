@@ -14,6 +14,8 @@
 #define NX_REPLICATION_STOPPED_TEXT \
     "replication was stopped on this master by POST /replication/stop; its restart resumes it"
 
+#define NX_FENCED_TEXT (NX_UUID_TEXT + NX_ADDR_TEXT + 128)
+
 /* What we know as the Hello comes. */
 struct nx_hello_facts {
     enum nx_node_role role;
@@ -52,5 +54,8 @@ struct nx_verdict {
 void nx_handshake_judge(const struct nx_hello_facts *facts,
                         const struct nx_msg_hello *hello,
                         struct nx_verdict *ret_verdict);
+
+/* What replicas of a fenced master are told: who leads, and where. */
+void nx_fenced_text(const struct nx_fence *fence, char ret_text[NX_FENCED_TEXT]);
 
 #endif

@@ -107,14 +107,12 @@ static void check_stop(struct nx_walsender *ws)
 static void check_fence(struct nx_walsender *ws)
 {
     struct nx_fence fence;
+    char text[NX_FENCED_TEXT];
 
     if (ws->welcomed && nx_fenced(ws->shm)) {
         nx_fence_read(ws->shm, &fence);
-        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_FENCED,
-                         "this master is fenced: node %s leads in epoch %llu; point "
-                         "replication.master_addr there: %s",
-                         fence.node_id, (unsigned long long)fence.epoch,
-                         fence.addr[0] != '\0' ? fence.addr : "its address isn't known here");
+        nx_fenced_text(&fence, text);
+        nx_walsender_end(ws, NX_ENDING_NORMAL, NX_WIRE_ERROR_FENCED, "%s", text);
     }
 }
 
