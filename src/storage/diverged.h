@@ -82,6 +82,12 @@ void nx_diverged_path(const char *data_dir,
                       const struct nx_diverged_range *range,
                       char ret_path[NX_DIVERGED_PATH]);
 
+/* Whether it is the name of a file that is being made, or that a killed process has left. */
+bool nx_diverged_is_temporary(const char *name);
+
+/* Whether a range has a regular file with this suffix. */
+bool nx_diverged_stands(int dir_fd, const struct nx_diverged_range *range, const char *suffix);
+
 struct nx_diverged_list {
     struct nx_diverged_range
         *ranges; /* in the order of their names; malloc'd, NULL when there is none */
