@@ -662,7 +662,9 @@ class Stop(FullSyncCase, HealthCase):
         os.kill(replica.pid, signal.SIGHUP)
         replica.wait_log("configuration reloaded", since=mark)
         master.wait_status(replica_count=0)
-        self.assertEqual(replica.pids("walreceiver"), [])
+        replica.wait_until(
+            lambda: replica.pids("walreceiver") == [], what="the walreceiver's end"
+        )
         replica.stop()
         master.stop()
 
