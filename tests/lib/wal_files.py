@@ -8,6 +8,7 @@ The log ends where a frame doesn't fit: length, type or CRC wrong, offset not th
 than the last, prev_crc not the CRC of the frame before.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -25,6 +26,8 @@ HEADER_SIZE = _SEGMENT.size
 MARK_SIZE = _MARK.size
 FRAME_OVERHEAD = 9
 ENTRY_HEAD = 41  # up to the operations
+
+READ_TRIES = 10  # of a log that goes while it is read
 
 
 @dataclasses.dataclass
@@ -198,8 +201,16 @@ class LogReader:
 
 
 def read_log(wal_dir):
-    """All frames of the log, in order."""
-    return list(LogReader(wal_dir))
+    """All frames of the log, in order.
+
+    Of a node that runs, a segment that was listed may be gone when it is opened: a full sync that ends has
+    `current` point at other data and gives the old ones another name, or, with a small max_log_size, the
+    checkpointer took the segment away. So what `current` points at is read, not half of the one and half of
+    the other, and from the beginning when it is gone."""
+    for _ in range(READ_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return list(LogReader(os.path.realpath(wal_dir)))
+    return list(LogReader(os.path.realpath(wal_dir)))
 
 
 def log_state(frames):
