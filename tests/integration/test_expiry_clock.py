@@ -2,8 +2,10 @@
 # timeout: 240
 """The wall clock is set, forwards and back, on one node or all, at run time, over restarts, crashes and promotions:
 keys expire when they were promised to."""
+import email.utils
 import os
 import struct
+import time
 import unittest
 
 import wal_files
@@ -45,16 +47,22 @@ class ClockCase(NexusTestCase):
         return cluster, clocks
 
     def wait_gone(self, node, key):
-        node.wait_until(lambda: node.get(key)[0] == 404, what=f"the end of {key}")
+        node.wait_until(lambda: node.get(key) is None, what=f"the end of {key}")
 
     def assert_there(self, node, key, expires_at=None):
-        status, headers, _ = node.get(key)
+        status, headers, _ = node.request("GET", f"/kv/{key}")
         self.assertEqual(status, 200, key)
         if expires_at is not None:
             self.assertEqual(headers["nexus-expires-at"], expires_at)
 
+    def assert_wall(self, node, ahead):
+        """The node sees its clock as it was set."""
+        date = node.request("GET", "/health")[1]["date"]
+        seen = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+        self.assertLess(abs(seen - ahead), 3600)
+
     def expires_at(self, node, key):
-        return node.get(key)[1]["nexus-expires-at"]
+        return node.request("GET", f"/kv/{key}")[1]["nexus-expires-at"]
 
 
 class OneNode(ClockCase):
@@ -64,6 +72,7 @@ class OneNode(ClockCase):
         moment = self.expires_at(node, "long")
         clock.set(2 * DAY)
         self.assert_there(node, "long", moment)
+        self.assert_wall(node, 2 * DAY)
         node.put("short", "v", ttl=1)
         clock.set(-2 * DAY)
         self.wait_gone(node, "short")
@@ -118,10 +127,12 @@ class Replicas(ClockCase):
                 cluster, clocks = self.two()
                 clocks[1].set(step)
                 cluster.start()
+                self.assert_wall(cluster.replica, step)
                 cluster.master.put("long", "v", ttl=DAY)
                 moment = self.expires_at(cluster.master, "long")
                 cluster.wait_level()
-                cluster.replica.wait_until(lambda: cluster.replica.get("long")[0] == 200, what="the master's clock")
+                cluster.replica.wait_until(lambda: cluster.replica.get("long") is not None,
+                                           what="the master's clock")
                 self.assert_there(cluster.replica, "long", moment)
                 cluster.master.put("short", "v", ttl=1)
                 self.wait_gone(cluster.replica, "short")
