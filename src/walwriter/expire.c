@@ -12,15 +12,19 @@
 
 #include <errno.h>
 
-/* Keys in one entry. Client's writes share a group with few, so that these cost them little; who is late may take more,
- * so that deletions keep up with any rate that writes can have. */
-#define KEYS_RIDING 16u /* in a group that has client's writes */
-#define KEYS_OWN    64u /* in a group of its own */
-#define KEYS_LATE   256u
-#define LATE_MS     1000
+/* Keys in one entry: with clients' writes in its group few, so that these cost them little; the later they are, the
+ * more, so that deletions keep up with any rate that writes can have. */
+#define KEYS_RIDING  16u
+#define KEYS_OWN     64u /* in a group of its own */
+#define KEYS_MOST    256u
+#define LATE_PER_KEY 4 /* ms */
+
+/* What is due waits a moment for more, so that keys which expire one by one share an entry: nobody sees it. */
+#define GATHER_MS 10
 
 #define OWN_PAUSE_US  2000    /* between groups of its own: the disk is the clients' first */
-#define RETRY_US      1000000 /* when there was no room, or the state could not be read */
+#define ROOM_US       20000   /* when the log had no room */
+#define RETRY_US      1000000 /* when the disk had none, or the state could not be read */
 #define ROWS_MOST     1024    /* of the state's index, looked at in one go */
 #define OPS_BYTES     (16u << 10)
 #define QUORUM_BEHIND 1024 /* entries that the quorum lacks: then it must catch up first */
@@ -45,8 +49,8 @@ static struct expiry_heap *earliest(struct walwriter *w)
     return found;
 }
 
-/* When the next deletion is due by the log clock; 0: not known; UINT64_MAX: never. */
-static uint64_t due_ms(const struct walwriter *w)
+/* When the next version expires, by the log clock; 0: not known; UINT64_MAX: never. */
+static uint64_t next_ms(const struct walwriter *w)
 {
     uint64_t due = w->expire.state_due_ms;
 
@@ -56,6 +60,14 @@ static uint64_t due_ms(const struct walwriter *w)
         due = top != NULL && top->expires_at < due ? top->expires_at : due;
     }
     return due;
+}
+
+/* When it is to be deleted. */
+static uint64_t due_ms(const struct walwriter *w)
+{
+    uint64_t next = next_ms(w);
+
+    return next == 0 || next == UINT64_MAX ? next : next + GATHER_MS;
 }
 
 /* Only who leads deletes, and not while that leaves the quorum further behind. */
@@ -255,10 +267,16 @@ static void gather_from_state(struct gathering *g)
 
 static uint32_t keys_now(const struct walwriter *w, uint64_t clock_ms)
 {
-    if (due_ms(w) + LATE_MS < clock_ms && due_ms(w) != 0) {
-        return KEYS_LATE;
-    }
-    return w->answer_count > 0 ? KEYS_RIDING : KEYS_OWN;
+    uint64_t next = next_ms(w);
+    uint64_t late = next == 0 || next > clock_ms ? 0 : (clock_ms - next) / LATE_PER_KEY;
+    uint64_t keys = late + (w->answer_count > 0 ? KEYS_RIDING : KEYS_OWN);
+
+    return keys < KEYS_MOST ? (uint32_t)keys : KEYS_MOST;
+}
+
+static void put_off(struct walwriter *w, uint64_t us)
+{
+    w->expire.not_before_us = nx_now_us() + us;
 }
 
 /* Room for an entry behind what the group holds; NULL: none now. *ret_rc: the process must die. */
@@ -275,13 +293,13 @@ static uint8_t *make_room(struct walwriter *w, uint32_t keys, uint64_t *ret_pos,
     }
     int rc = nx_wal_file_switch(w, length);
 
-    *ret_rc = rc == -ENOSPC ? 0 : rc;
+    if (rc == -ENOSPC) {
+        put_off(w, RETRY_US);
+        rc = 0;
+        frame = NULL;
+    }
+    *ret_rc = rc;
     return rc < 0 ? NULL : frame;
-}
-
-static void put_off(struct walwriter *w, uint64_t us)
-{
-    w->expire.not_before_us = nx_now_us() + us;
 }
 
 static void gather(struct gathering *g)
@@ -319,8 +337,8 @@ int nx_expire_step(struct walwriter *w)
     uint8_t *frame = make_room(w, keys, &pos, &rc);
 
     if (frame == NULL) {
-        if (!riding) {
-            put_off(w, RETRY_US);
+        if (!riding && w->expire.not_before_us <= nx_now_us()) {
+            put_off(w, ROOM_US);
         }
         return rc;
     }
@@ -336,7 +354,7 @@ int nx_expire_step(struct walwriter *w)
     if (g.count > 0) {
         nx_group_append_ops(w, frame, pos, g.ops.used, g.count);
     }
-    if (!riding && keys != KEYS_LATE && g.rc == 0) {
+    if (!riding && keys < KEYS_MOST && g.rc == 0) {
         put_off(w, OWN_PAUSE_US);
     }
     return 0;
