@@ -102,6 +102,8 @@ static int locate(struct nx_wal_reader *reader, uint64_t offset)
             (struct nx_wal_chain){.next = offset, .linked = offset == 1}; /* entry 1: prev_crc 0 */
     }
     reader->at = at;
+    nx_wal_window_forget(
+        &reader->window); /* searching is over: many may read on from here for long */
     return 0;
 }
 

@@ -38,6 +38,15 @@ void nx_wal_window_done(struct nx_wal_window *window)
     nx_wal_window_init(window);
 }
 
+void nx_wal_window_forget(struct nx_wal_window *window)
+{
+    free(window->buf);
+    window->buf = NULL;
+    window->cap = 0;
+    window->at = 0;
+    window->length = 0;
+}
+
 static const char *header_fault(const uint8_t bytes[NX_SEGMENT_HEADER],
                                 uint64_t first_offset,
                                 const uint8_t *cluster_id)

@@ -27,6 +27,9 @@ void nx_wal_window_init(struct nx_wal_window *window);
 /* Closes what is open and frees the memory. */
 void nx_wal_window_done(struct nx_wal_window *window);
 
+/* Gives the memory back; the file stays open. */
+void nx_wal_window_forget(struct nx_wal_window *window);
+
 /* Opens the segment of this first offset and checks its header: CRC, first offset, and the cluster id
  * (16 bytes; NULL or all zero: any). 0; -ENOENT; -EBADMSG with *ret_why saying what is wrong; or
  * -errno. The window is empty on failure. */
