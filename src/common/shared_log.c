@@ -170,6 +170,26 @@ int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, struct nx_log_
     return 0;
 }
 
+uint64_t nx_log_bytes_between(struct nx_shm *shm, uint64_t after, uint64_t last)
+{
+    if (after >= last) {
+        return 0;
+    }
+    if (after + 1 < atomic_load_explicit(&shm->log.oldest_offset, memory_order_acquire)) {
+        return UINT64_MAX;
+    }
+    const struct nx_log_slot *end = slot_of(shm, last);
+    uint64_t from = atomic_load_explicit(&slot_of(shm, after + 1)->pos, memory_order_relaxed);
+    uint64_t to = atomic_load_explicit(&end->pos, memory_order_relaxed) +
+                  atomic_load_explicit(&end->length, memory_order_relaxed);
+
+    atomic_thread_fence(memory_order_acquire);
+    if (after + 1 < atomic_load_explicit(&shm->log.oldest_offset, memory_order_relaxed)) {
+        return UINT64_MAX; /* the places that were read may be those of newer entries */
+    }
+    return to - from;
+}
+
 void nx_log_position(struct nx_shm *shm,
                      uint64_t *ret_offset,
                      uint64_t *ret_epoch,

@@ -64,6 +64,10 @@ struct nx_log_chunk {
  * (or not yet) in the arena; -EMSGSIZE when the first frame is larger than chunk->cap. */
 int nx_log_read(struct nx_shm *shm, uint64_t from, uint64_t last, struct nx_log_chunk *chunk);
 
+/* Bytes that the frames behind `after` up to `last` (at most durable_offset) take; UINT64_MAX when the first of
+ * them is no longer in the arena. */
+uint64_t nx_log_bytes_between(struct nx_shm *shm, uint64_t after, uint64_t last);
+
 /* The durable position, the three parts of one moment. Offset 0 has epoch 0 and crc 0. */
 void nx_log_position(struct nx_shm *shm,
                      uint64_t *ret_offset,
