@@ -45,7 +45,7 @@ static void flush(struct connection *connection)
     size_t sent = 0;
 
     /* The pieces of a long answer take the event loop's way, so that others have their turn. */
-    if (out->length > 0 && !connection->dead && !connection->answering &&
+    if (out->length > 0 && !connection->dead && (!connection->answering || connection->prompt) &&
         nx_connection_backlog(connection) == 0) {
         ssize_t n = send(bufferevent_getfd(connection->bev), out->data, out->length, MSG_NOSIGNAL);
 
@@ -77,6 +77,7 @@ static void drop_handler(struct connection *connection)
     nx_wait_cancel(connection);
     nx_submissions_disown(connection);
     connection->answering = false;
+    connection->prompt = false;
     connection->held = false;
 }
 
@@ -172,6 +173,12 @@ void nx_connection_retire(struct connection *connection)
     nx_connection_run(connection);
 }
 
+void nx_connection_part(struct connection *connection, uint64_t milliseconds)
+{
+    connection->parting = true;
+    nx_connection_timer(connection, milliseconds);
+}
+
 /* ---- the end of a connection ---- */
 
 static bool begin_linger(struct connection *connection)
@@ -179,7 +186,7 @@ static bool begin_linger(struct connection *connection)
     if (nx_connection_backlog(connection) > 0 || connection->worker->out.length > 0) {
         return false; /* the client has not taken the answer yet */
     }
-    if (connection->eof) {
+    if (connection->eof || connection->parting) {
         nx_connection_close(connection);
         return true;
     }
@@ -291,15 +298,23 @@ static void on_read(struct bufferevent *bev, void *arg)
     nx_connection_run(arg);
 }
 
+/* The handler that has the request now, NULL: none that outlives its call. */
+static const struct stream *stream_of(const struct connection *connection)
+{
+    return connection->state == CONN_BUSY && connection->request != NULL
+               ? connection->request->stream
+               : NULL;
+}
+
 /* The client took all that was buffered. */
 static void on_drained(struct bufferevent *bev, void *arg)
 {
     struct connection *connection = arg;
+    const struct stream *stream = stream_of(connection);
 
     (void)bev;
-    if (connection->state == CONN_BUSY && connection->request != NULL &&
-        connection->request->stream != NULL && connection->request->stream->drained != NULL) {
-        connection->request->stream->drained(connection);
+    if (stream != NULL && stream->drained != NULL) {
+        stream->drained(connection);
     }
     nx_connection_run(connection);
 }
@@ -307,10 +322,14 @@ static void on_drained(struct bufferevent *bev, void *arg)
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
     struct connection *connection = arg;
+    const struct stream *stream = stream_of(connection);
 
     (void)bev;
     if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0) {
         connection->eof = true;
+        if (stream != NULL && stream->eof != NULL) {
+            stream->eof(connection);
+        }
     } else {
         nx_connection_close(connection); /* reset, or it takes nothing for too long */
     }

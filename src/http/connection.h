@@ -37,7 +37,7 @@ enum connection_state {
 
 struct connection {
     LIST_ENTRY(connection) link;
-    LIST_ENTRY(connection) wait_link; /* in worker->waits, exports or snapshots */
+    LIST_ENTRY(connection) wait_link; /* in worker->waits, exports, snapshots or watches */
     struct http_worker *worker;
     struct bufferevent *bev;
     struct event *timer;     /* made when first needed */
@@ -50,6 +50,8 @@ struct connection {
     bool running;      /* nx_connection_run is under way */
     bool answering;    /* the head of the answer is out, its body still comes (export) */
     bool chunked;      /* ... in chunks */
+    bool prompt;       /* ... and what there is of it leaves at once, as a whole answer does */
+    bool parting;      /* closed as soon as the client has taken the answer */
     bool parsing;      /* the parser runs: the request can't be given back yet */
     bool ending;       /* ... and is to be as soon as the parser returns */
     bool early;        /* answered before its body came, which is read past */
@@ -59,7 +61,8 @@ struct connection {
     bool timed;        /* the timer runs */
     bool held;         /* the stream wants no more of the body now */
     bool paused;       /* not reading: enough is read ahead */
-    bool waiting;      /* in worker->waits */
+    bool waiting;      /* in worker->waits, or in its watches: */
+    bool watching;     /* ... for a change of the request's key (watch.h) */
     uint64_t timer_ms; /* when it was last set */
     uint64_t lingered; /* bytes read past */
     unsigned open;     /* submissions without a completion */
@@ -115,5 +118,9 @@ void nx_connection_timer(struct connection *connection, uint64_t milliseconds);
 
 /* Ends it in order: at once when it is idle, else after its answer. */
 void nx_connection_retire(struct connection *connection);
+
+/* Its last answer was given: it is closed as soon as the client has taken that, or when `milliseconds` are
+ * over. Nothing is read past then. */
+void nx_connection_part(struct connection *connection, uint64_t milliseconds);
 
 #endif

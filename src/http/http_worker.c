@@ -4,8 +4,8 @@
  *
  * Its loop hands out completions, wakes what waits, and sleeps on its doorbell and its sockets; an idle
  * worker has no timers. It ends when the postmaster asks (fast: at once, but for writes in flight, whose
- * answers are owed, if only that their outcome is unknown; smart: when all open requests are answered) or
- * is gone. */
+ * answers are owed, if only that their outcome is unknown; smart: when all open requests are answered; what
+ * only waits for changes is ended by both) or is gone. */
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
@@ -215,6 +215,8 @@ static bool work(struct http_worker *worker)
     bool any = nx_submissions_poll(worker);
 
     any = nx_waits_poll(worker) || any;
+    any = nx_tail_poll(worker) || any;
+    any = nx_changes_poll(worker) || any;
     any = nx_exports_poll(worker) || any;
     any = nx_snapshots_poll(worker) || any;
     nx_text_reset(&worker->json, KEEP_SCRATCH);
@@ -241,12 +243,21 @@ static bool work_waits(struct http_worker *worker)
     worker->replicas_seen = false;
     return nx_completion_waiting(&worker->producer) || nx_submit_possible(&worker->producer) ||
            nx_snapshots_due(worker) || nx_exports_due(worker) || nx_confirm_due(worker) ||
-           nx_waits_due(worker);
+           nx_waits_due(worker) || nx_tail_due(worker) || nx_changes_due(worker);
 }
 
 /* One look at the sockets. Without EVLOOP_ONCE libevent stays in the loop while anything is ready, and a
  * doorbell that rings late is ready until nx_latch_cancel reads it. */
 #define LOOK (EVLOOP_ONCE | EVLOOP_NONBLOCK)
+
+/* The lowest offset that anybody waits for to be committed. */
+static uint64_t wanted_offset(const struct http_worker *worker)
+{
+    uint64_t waits = nx_waits_lowest(worker);
+    uint64_t tail = nx_tail_wanted(worker);
+
+    return waits < tail ? waits : tail;
+}
 
 static void turn(struct http_worker *worker)
 {
@@ -261,7 +272,7 @@ static void turn(struct http_worker *worker)
         return;
     }
     spin(worker);
-    lowest = nx_waits_lowest(worker);
+    lowest = wanted_offset(worker);
     quorum = nx_confirm_quorum_wanted(worker);
     nx_latch_prepare_both(worker->shm, slot, lowest, quorum < lowest ? quorum : lowest);
     waits = work_waits(worker);
@@ -294,6 +305,7 @@ static void hurry(struct http_worker *worker)
 {
     worker->stop_deadline_ms = nx_now_ms() + FAST_STOP_MS;
     nx_waits_end(worker);
+    nx_watches_end(worker);
     nx_confirm_end(worker, worker->stop_deadline_ms - LAST_ANSWERS_MS);
     nx_snapshots_end(worker, true);
 }
@@ -308,10 +320,13 @@ static void begin_stop(struct http_worker *worker)
     if (is_fast(worker)) {
         hurry(worker);
     } else {
+        nx_waits_cut_short(worker);
+        nx_watches_wake_all(worker);
         nx_confirm_end(worker, UINT64_MAX);
         nx_snapshots_end(worker, false);
     }
     nx_control_asks_end(worker);
+    nx_changes_end(worker);
     retire_all(worker);
 }
 
@@ -422,9 +437,10 @@ static bool begin(struct http_worker *worker)
     if (gethostname(worker->host_name, sizeof worker->host_name - 1) < 0) {
         worker->host_name[0] = '\0';
     }
+    nx_tail_init(worker);
     worker->many_cores = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     worker->tokener = nx_json_tokener();
-    return worker->tokener != NULL && open_loop(worker);
+    return worker->tokener != NULL && open_loop(worker) && nx_changes_init(worker);
 }
 
 static void free_event(struct event *event)
@@ -448,6 +464,8 @@ static void end(struct http_worker *worker)
         nx_request_free(request);
     }
     nx_submissions_free(&worker->submissions);
+    nx_changes_free(worker);
+    nx_tail_free(worker);
     nx_view_destroy(worker->view);
     nx_state_close(worker->state);
     nx_text_free(&worker->out);

@@ -118,26 +118,50 @@ static void respond_value(struct connection *connection,
                            });
 }
 
-/* The version did not change within ?wait=: 304, or 404 for a key that is (still) absent. */
+/* The version did not change within ?wait=: 304, or 404 for a key that is (still) absent. Or its expiry has
+ * come. */
 static void wait_expired(struct connection *connection)
 {
-    connection->request->wait_over = true;
+    connection->request->wait_over = nx_now_ms() >= connection->request->deadline_ms;
     nx_route_body_done(connection);
 }
 
+/* When a wait is to be looked at whatever comes: at its end, or when the key expires, of which no entry may
+ * tell in time. */
+static uint64_t look_ms(const struct connection *connection, const struct nx_item *item)
+{
+    uint64_t deadline = connection->request->deadline_ms;
+    uint64_t clock = nx_log_clock_ms(connection->worker->shm);
+    uint64_t expiry;
+
+    if (item == NULL || item->expires_at <= clock) {
+        return deadline;
+    }
+    expiry = nx_now_ms() + (item->expires_at - clock);
+    return expiry < deadline ? expiry : deadline;
+}
+
 /* True when the request waits for another version: parked. */
-static bool parked(struct connection *connection, uint64_t wait_s, uint64_t read_offset)
+static bool parked(struct connection *connection,
+                   uint64_t wait_s,
+                   const struct nx_item *item,
+                   uint64_t read_offset)
 {
     struct request *request = connection->request;
 
-    if (wait_s == 0 || request->wait_over) {
+    if (wait_s == 0 || request->wait_over || connection->worker->stopping) {
         return false;
     }
     if (request->deadline_ms == 0) {
         request->deadline_ms = nx_now_ms() + wait_s * 1000;
     }
-    nx_wait_park(connection, read_offset + 1, request->deadline_ms, nx_route_body_done,
-                 wait_expired);
+    if (request->local) { /* what it sees the tail doesn't know yet */
+        nx_wait_park(connection, read_offset + 1, look_ms(connection, item), nx_route_body_done,
+                     wait_expired);
+    } else {
+        nx_watch_park(connection, read_offset, look_ms(connection, item), nx_route_body_done,
+                      wait_expired);
+    }
     return true;
 }
 
@@ -161,7 +185,7 @@ static void answer_read(struct connection *connection,
                   "wait needs If-None-Match with the version that you have (0: absent).");
         return;
     }
-    if (unchanged && parked(connection, wait_s, read_offset)) {
+    if (unchanged && parked(connection, wait_s, item, read_offset)) {
         return;
     }
     if (conditions->match_given && !nx_tags_match(&conditions->match, version)) {

@@ -268,6 +268,18 @@ int nx_request_parse_body(struct request *request, struct nx_slice bytes, size_t
 
 /* ---- life ---- */
 
+void nx_request_shed(struct request *request)
+{
+    nx_text_free(&request->head);
+    nx_text_free(&request->path);
+    nx_text_free(&request->query.bytes);
+    nx_text_free(&request->body);
+    nx_text_free(&request->conditions);
+    request->header_count = 0;
+    request->query.count = 0;
+    request->target = request->query_raw = request->key = request->id = nx_slice_of(NULL, 0);
+}
+
 void nx_request_reset(struct request *request)
 {
     struct text head = request->head;

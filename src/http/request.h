@@ -42,6 +42,7 @@ struct stream {
     void (*data)(struct connection *connection, struct nx_slice bytes); /* of the request's body */
     void (*end)(struct connection *connection);                         /* the body is whole */
     void (*drained)(struct connection *connection); /* the client took what was sent */
+    void (*eof)(struct connection *connection);     /* it sends no more, and may be gone */
     void (*wake)(struct connection *connection);    /* shared memory may have changed */
     void (*closed)(struct connection *connection);  /* the connection goes away: free `state` */
 };
@@ -111,6 +112,10 @@ unsigned nx_request_header_count(const struct request *request, const char *name
 
 /* True when a header is there and its value equals `value`, in any case. */
 bool nx_request_header_is(const struct request *request, const char *name, const char *value);
+
+/* Gives back what only the beginning of a long answer needs: the head with all that points into it, path and
+ * query. */
+void nx_request_shed(struct request *request);
 
 /* Makes a used one as new, keeping its buffers for the next. */
 void nx_request_reset(struct request *request);

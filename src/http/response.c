@@ -244,6 +244,9 @@ static void put_problem(struct text *text, const struct problem *problem)
     if (problem->has_offset || problem->has_epoch) {
         nx_json_u64(&json, "epoch", problem->epoch);
     }
+    if (problem->oldest > 0) {
+        nx_json_u64(&json, "oldest", problem->oldest);
+    }
     if (problem->has_progress) {
         put_progress(&json, problem);
     }

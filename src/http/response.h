@@ -63,6 +63,7 @@ struct problem {
     uint64_t
         check_offset; /* of an entry that may or may not stand: 'check' is where to ask; 0: none */
     uint64_t check_epoch;
+    uint64_t oldest;   /* entry that is still kept, where what was asked for isn't; 0: not said */
     bool has_progress; /* /import: */
     uint64_t line;     /* 0: no line is to blame */
     uint64_t imported;

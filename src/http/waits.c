@@ -46,8 +46,22 @@ void nx_wait_cancel(struct connection *connection)
         LIST_REMOVE(connection, wait_link);
         connection->waiting = false;
     }
+    if (connection->watching) {
+        connection->worker->watches.count--;
+        connection->watching = false;
+    }
     connection->wait_again = NULL;
     connection->wait_expired = NULL;
+}
+
+void nx_wait_resume(struct connection *connection)
+{
+    void (*again)(struct connection *) = connection->wait_again;
+
+    nx_wait_cancel(connection);
+    nx_connection_timer(connection, 0);
+    again(connection);
+    nx_connection_run(connection);
 }
 
 /* One that waits for the quorum's word is told at once when the node is fenced: that word won't come. */
@@ -87,12 +101,7 @@ bool nx_waits_poll(struct http_worker *worker)
     bool any = false;
 
     while ((connection = next_ready(worker)) != NULL) {
-        void (*again)(struct connection *) = connection->wait_again;
-
-        nx_wait_cancel(connection);
-        nx_connection_timer(connection, 0);
-        again(connection);
-        nx_connection_run(connection);
+        nx_wait_resume(connection);
         any = true;
     }
     return any;
@@ -112,6 +121,28 @@ uint64_t nx_waits_lowest(const struct http_worker *worker)
         lowest = connection->wait_offset < lowest ? connection->wait_offset : lowest;
     }
     return lowest;
+}
+
+/* One that waits for another version of its key, or NULL. */
+static struct connection *next_patient(struct http_worker *worker)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &worker->waits, wait_link) {
+        if (connection->request->deadline_ms != 0) {
+            return connection;
+        }
+    }
+    return NULL;
+}
+
+void nx_waits_cut_short(struct http_worker *worker)
+{
+    struct connection *connection;
+
+    while ((connection = next_patient(worker)) != NULL) {
+        nx_wait_resume(connection);
+    }
 }
 
 void nx_waits_end(struct http_worker *worker)

@@ -1,5 +1,5 @@
-/* Parked requests: reads that wait until this node has an offset (Nexus-Min-Offset, ?wait=), or until the
- * quorum has confirmed that this master leads (Nexus-Read: linearizable). */
+/* Parked requests: reads that wait until this node has an offset (Nexus-Min-Offset, ?wait= of what is only
+ * durable), or until the quorum has confirmed that this master leads (Nexus-Read: linearizable). */
 #ifndef NX_HTTP_WAITS_H
 #define NX_HTTP_WAITS_H
 
@@ -23,8 +23,11 @@ void nx_wait_confirm(struct connection *connection,
                      uint64_t deadline_ms,
                      void (*expired)(struct connection *connection));
 
-/* Takes it off the list, if it is there. */
+/* Takes it off the list that it is in, if any (of watch.h too). */
 void nx_wait_cancel(struct connection *connection);
+
+/* Wakes one: it may be parked again, or gone. */
+void nx_wait_resume(struct connection *connection);
 
 /* Wakes those whose offset is reached. True when there were any. */
 bool nx_waits_poll(struct http_worker *worker);
@@ -34,6 +37,9 @@ bool nx_waits_due(struct http_worker *worker);
 
 /* The lowest offset that somebody waits for, or NX_WAKE_NEVER. */
 uint64_t nx_waits_lowest(const struct http_worker *worker);
+
+/* This node stops, and not in a hurry: reads of ?wait= have waited long enough. */
+void nx_waits_cut_short(struct http_worker *worker);
 
 /* This node stops: answers all that are parked. */
 void nx_waits_end(struct http_worker *worker);
