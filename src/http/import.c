@@ -270,6 +270,19 @@ static bool is_blank(struct nx_slice line)
     return true;
 }
 
+/* A file that 'curl -d @FILE' has sent is one line. */
+static void hint_at_line_ends(struct nx_slice line, struct json_fault *fault)
+{
+    size_t used = strlen(fault->message);
+
+    if (memmem(line.data, line.length, "}{", 2) != NULL) {
+        snprintf(
+            fault->message + used, sizeof fault->message - used,
+            " Several objects stand on one line: curl keeps line ends with --data-binary @FILE "
+            "and -T FILE, not with -d.");
+    }
+}
+
 /* One whole line, without its LF. */
 static void take_line(struct connection *connection, struct import *import, struct nx_slice line)
 {
@@ -288,6 +301,7 @@ static void take_line(struct connection *connection, struct import *import, stru
     }
     snprintf(place, sizeof place, "Line %" PRIu64, import->line_number);
     if (nx_json_parse(connection->worker->tokener, line, &object, &fault) < 0) {
+        hint_at_line_ends(line, &fault);
         fail_line(import, import->line_number, fault.code, fault.message);
         return;
     }

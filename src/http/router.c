@@ -198,6 +198,27 @@ static bool take_parts(struct connection *connection, struct nx_slice path)
     return !is_key_route(request->route) || take_key(connection, path);
 }
 
+static void refuse_empty_key(struct connection *connection)
+{
+    nx_refuse(connection, NX_ERROR_BAD_KEY, "The key is empty; a key has 1 to %d bytes.%s",
+              NX_MAX_KEY,
+              connection->request->parser.method == HTTP_DELETE
+                  ? " All keys with a prefix are deleted by DELETE /kv?prefix=P."
+                  : "");
+}
+
+static void refuse_method(struct connection *connection,
+                          struct nx_slice path,
+                          const struct allowed *allowed)
+{
+    struct problem problem = {.code = NX_ERROR_METHOD_NOT_ALLOWED, .allow = allowed->text};
+    bool keyless = nx_slice_equal(path, nx_slice_text("/kv"));
+
+    snprintf(problem.message, sizeof problem.message, "This endpoint takes %s.%s", allowed->text,
+             keyless ? " A value is stored by PUT /kv/{key}." : "");
+    nx_respond_problem(connection, &problem);
+}
+
 /* Finds the route, or answers: 404, 405, OPTIONS, an empty key. */
 static bool take_route(struct connection *connection, bool unknown_method)
 {
@@ -217,10 +238,9 @@ static bool take_route(struct connection *connection, bool unknown_method)
     if (request->route != NULL) {
         return take_parts(connection, path);
     }
-    if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) && method != HTTP_OPTIONS &&
+    if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) &&
         (method == HTTP_PUT || method == HTTP_DELETE || method == HTTP_POST)) {
-        nx_refuse(connection, NX_ERROR_BAD_KEY, "The key is empty; a key has 1 to %d bytes.",
-                  NX_MAX_KEY);
+        refuse_empty_key(connection);
         return false;
     }
     if (allowed.text[0] == '\0' && !star) {
@@ -236,10 +256,7 @@ static bool take_route(struct connection *connection, bool unknown_method)
                    });
         return false;
     }
-    struct problem problem = {.code = NX_ERROR_METHOD_NOT_ALLOWED, .allow = allowed.text};
-
-    snprintf(problem.message, sizeof problem.message, "This endpoint takes %s.", allowed.text);
-    nx_respond_problem(connection, &problem);
+    refuse_method(connection, path, &allowed);
     return false;
 }
 
