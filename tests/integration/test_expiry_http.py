@@ -3,6 +3,7 @@ that a key behind it is absent everywhere, and what DELETE /kv?prefix= does.
 
 That the server deletes what has expired, and judges conditions by it, is another file's matter."""
 import json
+import signal
 import socket
 import threading
 import time
@@ -529,6 +530,25 @@ class DeleteOnNodesOfTheirOwn(NexusTestCase):
         self.assertEqual(node.json("DELETE", "/kv?all=true"), {"deleted": 0, "offset": 4})
         self.assertEqual(node.export(), b"")
 
+    def test_a_stop_ends_it_after_the_entry_that_is_under_way(self):
+        node = self.node()
+        count = 200000
+        for begin in range(0, count, 10000):
+            node.batch([{"put": {"key": f"h/{n:06}", "value": ""}} for n in range(begin, begin + 10000)])
+        before = node.status()["wal_offset"]
+        answers = []
+        client = node.client(timeout=120)
+        run = threading.Thread(target=lambda: answers.append(client.request("DELETE", "/kv?prefix=h/")))
+        run.start()
+        node.wait_offset(before + 3)
+        node.stop()
+        run.join()
+        problem = self.assert_problem(answers[0], 503, "role_change")
+        node.start()
+        self.assertEqual(node.status()["wal_offset"], problem["offset"])
+        self.assertEqual(problem["deleted"], (problem["offset"] - before) * 1000)
+        self.assertEqual(len(node.versions("h/")), count - problem["deleted"])
+
 
 class OverReplicas(NexusTestCase):
     def test_expiries_and_deletes_by_prefix_are_the_same_on_a_replica(self):
@@ -561,6 +581,32 @@ class OverReplicas(NexusTestCase):
             self.assertEqual(problem["deleted"], 0)
         answer = master.json("DELETE", "/kv?prefix=s/", headers={"Nexus-Durability": "local"})
         self.assertEqual(answer["deleted"], 1)
+
+    def test_a_quorum_that_is_lost_half_way_is_told_with_what_was_done(self):
+        sync = {"replication.mode": "sync", "replication.sync_timeout_ms": "2000"}
+        master, replica = self.pair(settings=sync)
+        count = 200000
+        for begin in range(0, count, 10000):
+            master.batch([{"put": {"key": f"h/{n:06}", "value": ""}} for n in range(begin, begin + 10000)])
+        before = master.status()["wal_offset"]
+        answers = []
+        client = master.client(timeout=120)
+        run = threading.Thread(target=lambda: answers.append(client.request("DELETE", "/kv?prefix=h/")))
+        run.start()
+        master.wait_offset(before + 3)
+        replica.kill_child("walreceiver", signal.SIGSTOP)
+        run.join()
+        replica.kill_child("walreceiver", signal.SIGCONT)
+        problem = self.assert_problem(answers[0], 504, "quorum_timeout")
+        self.assertGreater(problem["deleted"], 0)
+        self.assertEqual(problem["deleted"], (problem["offset"] - before) * 1000)
+        self.assertIn(f"{problem['deleted']} keys", problem["message"])
+        # The entry behind it stands in the log, and comes to its quorum with the replica.
+        self.assertIn(f"/replication/entry/{problem['offset'] + 1}?", problem["check"])
+        master.wait_until(lambda: master.json("GET", problem["check"])["state"] == "quorum")
+        self.assertEqual(len(master.versions("h/")), count - problem["deleted"] - 1000)
+        answer = master.json("DELETE", "/kv?prefix=h/", timeout=120)
+        self.assertEqual(answer["deleted"], count - problem["deleted"] - 1000)
 
 
 if __name__ == "__main__":

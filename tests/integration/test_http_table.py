@@ -366,6 +366,22 @@ class Lists(TableCase):
                     cursor = {"cursor": page["next"]}
                 self.assertEqual(found, self.keys(**more), (limit, more))
 
+    def test_pages_of_the_longest_keys(self):
+        self.addCleanup(self.server.json, "DELETE", "/kv?prefix=kk")
+        keys = [b"k" * 511, b"k" * 510 + b"\xff", b"kl"]
+        for key in keys:
+            self.server.put(key, b"v")
+        for merged in (False, True):  # in memory first, then in the state too
+            if merged:
+                self.server.export("kk")
+            found, cursor = [], {}
+            while cursor != {"cursor": None}:
+                page = self.page(prefix="k", limit=1, **cursor)
+                found += [self.bytes_of(item, "key") for item in page["items"]]
+                cursor = {"cursor": page["next"]}
+            self.assertEqual(found, keys)
+        self.server.delete("kl")
+
     def test_a_cursor_outlives_its_key(self):
         for key in ("gone/1", "gone/2", "gone/3"):
             self.server.put(key, b"v")
