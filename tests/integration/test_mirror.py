@@ -4,7 +4,9 @@
 That each operation is done once, and in order, is read in the target's log, which has all that was ever done there.
 """
 
+import base64
 import contextlib
+import http.client
 import http.server
 import importlib.machinery
 import importlib.util
@@ -23,7 +25,7 @@ import unittest
 import wal_files
 from failover import Cut, FailoverCase
 from full_sync import put_many, random_pairs
-from nexus_test import HOST, SOURCE_DIR, NexusTestCase, free_port, key_path, wait_until
+from nexus_test import HOST, SOURCE_DIR, HttpError, NexusTestCase, free_port, key_path, wait_until
 from proxy import Proxy
 
 MIRROR = os.path.join(SOURCE_DIR, "scripts", "nexus-mirror")
@@ -145,12 +147,46 @@ class MirrorCase(NexusTestCase):
     def target(self, **settings):
         return self.node("standalone", name="target", settings=settings)
 
+    @contextlib.contextmanager
+    def writes(self, leader):
+        """Somebody writes all the time. leader: a node, or a function that says which one leads now: what it
+        refuses, or leaves unanswered, is nothing."""
+        stop = threading.Event()
+        fixed = not callable(leader)
+
+        def write(client, number):
+            client.put(f"k{number % 50}", b"%d" % number)
+            if number % 7 == 0:
+                client.delete(f"k{number % 11}")
+            if number % 13 == 0:
+                client.batch([{"put": {"key": f"k{number % 17}", "value": f"{n}"}} for n in range(5)])
+
+        def work():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                try:
+                    write((leader if fixed else leader()).http, number)
+                except (OSError, http.client.HTTPException, HttpError):
+                    if fixed:
+                        raise
+                stop.wait(0.002)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
 
 # ---- its parts ----
 
 
 class Source(http.server.BaseHTTPRequestHandler):
-    """Stands in for GET /changes: `answer` of the server is (status, bytes, how they are cut into chunks)."""
+    """Stands in for GET /changes: `answer` of the server is (status, bytes, how large their chunks are, whether the
+    last one comes; None: no chunks, it ends with the connection)."""
 
     protocol_version = "HTTP/1.1"
 
@@ -166,6 +202,12 @@ class Source(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(content)
             return
+        self.close_connection = True
+        if whole is None:
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(content)
+            return
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for at in range(0, len(content), size):
@@ -173,7 +215,6 @@ class Source(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         if whole:
             self.wfile.write(b"0\r\n\r\n")
-        self.close_connection = True
 
 
 class Parts(unittest.TestCase):
@@ -209,10 +250,10 @@ class Parts(unittest.TestCase):
 
     def test_01_events_in_pieces_of_any_size(self):
         put = {"put": {"key": "k", "value": "v\n\u20ac", "expires_at": 5}}
-        base64 = {"put": {"key_base64": "/w==", "value_base64": "AAE"}}
+        binary = {"put": {"key_base64": "/w==", "value_base64": "AAE"}}
         expired = {"delete": {"key": "k", "expired": True}}
         content = (
-            b": hello\n\n" + self.entry(8, put, base64) + b"event: progress\nid: 9@2\ndata: {}\n\n"
+            b": hello\n\n" + self.entry(8, put, binary) + b"event: progress\nid: 9@2\ndata: {}\n\n"
             + self.entry(10, expired, end=b"\r\n")
         )
         for size in (1, 2, 3, 7, 64, 1 << 16):
@@ -225,7 +266,7 @@ class Parts(unittest.TestCase):
                 )
                 first, second = taken[0].ops
                 self.assertEqual((first.key, first.json()), (b"k", put))
-                self.assertEqual((second.key, second.json()), (b"\xff", base64))
+                self.assertEqual((second.key, second.json()), (b"\xff", binary))
                 self.assertEqual(
                     first.json(base64_only=True),
                     {"put": {"key_base64": "aw==", "value_base64": "dgrigqw=", "expires_at": 5}},
@@ -251,10 +292,11 @@ class Parts(unittest.TestCase):
     def test_03_a_cut_stream_ends_behind_its_last_whole_event(self):
         whole = self.entry(8, {"delete": {"key": "k"}})
         for content in (whole, whole + self.entry(9, {"delete": {"key": "l"}})[:-1]):
-            self.answer(content, size=100, whole=False)
-            taken, end = self.taken(self.changes())
-            self.assertEqual([each.at for each in taken], ["8@2"])
-            self.assertIn("the connection was cut", end)
+            for end in (False, None):  # without chunks nobody can tell that it is whole
+                self.answer(content, size=100, whole=end)
+                taken, why = self.taken(self.changes())
+                self.assertEqual([each.at for each in taken], ["8@2"])
+                self.assertIn("the connection was cut", why)
 
     def test_04_what_it_asks(self):
         self.answer(b"")
@@ -308,6 +350,18 @@ class Parts(unittest.TestCase):
         time.sleep(0.2)
         self.assertLessEqual(changes._bytes, mirror.READ_AHEAD)
         self.assertEqual(len(self.taken(changes)[0]), 40)
+
+    def test_09_a_lag_is_said_once(self):
+        said = []
+        voice = mirror.Voice()
+        voice.say = said.append
+        parts = mirror.Mirror([], None, b"", voice)
+        lags = ((1, True), (20, False), (20, True), (30, True), (8, True), (1, True), (1, False))
+        for number, (seconds, more) in enumerate(lags):
+            change = mirror.Change("message", f"{number}@1", b'{"ops": [], "timestamp": 0}')
+            change.timestamp = (time.time() - seconds) * 1000
+            parts._tell_lag(change, more)
+        self.assertEqual(said, ["behind by 20 s, at 2@1", "level at 6@1"])
 
 
 # ---- the first copy ----
@@ -466,7 +520,11 @@ class Following(MirrorCase):
         self.assertEqual(done, operations(wal_files.read_log(source.wal_dir)))
 
     def test_01_all_kinds_of_changes(self):
-        source, target = self.node("master"), self.target()
+        for role in ("master", "standalone"):
+            with self.subTest(role=role):
+                self.all_kinds(self.node(role), self.target())
+
+    def all_kinds(self, source, target):
         run = self.follow(source, target)
         source.put("k", b"1")
         source.put("k", bytes(range(256)))
@@ -574,14 +632,19 @@ class Following(MirrorCase):
         source, target = self.node("master"), self.target()
         run = self.follow(source, target)
         source.batch([{"put": {"key": f"k{number}", "value": "v"}} for number in range(10_000)])
-        size = (1 << 20) - 600
-        source.batch([{"put": {"key": f"large{number}", "value": "\x01" * size}} for number in range(16)])
+        # As JSON text six times as long, which no request may be.
+        for size in ((1 << 20) - 600, (1 << 20) - 60):  # with room for the position, and without
+            value = base64.b64encode(b"\x01" * size).decode()
+            source.batch([{"put": {"key": f"large{number}", "value_base64": value}} for number in range(16)])
         source.put("k1", b"w")
         self.wait_equal(run, source, target)
         self.assert_once(source, target)
-        entries = wal_files.read_log(target.wal_dir)
-        counts = [len(frame.entry().ops) for frame in entries]
+        entries = [frame.entry().ops for frame in wal_files.read_log(target.wal_dir)]
+        counts = [len(ops) for ops in entries]
         self.assertIn(10_000, counts)  # 9,999, and the position
+        self.assertEqual(
+            [len(ops) for ops in entries if any(op.key.startswith(b"large") for op in ops)], [17, 16, 2]
+        )
 
     def test_09_killed_within_a_large_entry(self):
         source, target = self.node("master"), self.target()
@@ -643,30 +706,6 @@ class Following(MirrorCase):
         self.assert_once(source, target)
         log = wal_files.read_log(target.wal_dir)
         self.assertLess(len(log), len(wal_files.read_log(source.wal_dir)))
-
-    @contextlib.contextmanager
-    def writes(self, node):
-        """Somebody writes all the time."""
-        stop = threading.Event()
-
-        def write():
-            client, number = node.client(), 0
-            while not stop.is_set():
-                number += 1
-                client.put(f"k{number % 50}", b"%d" % number)
-                if number % 7 == 0:
-                    client.delete(f"k{number % 11}")
-                if number % 13 == 0:
-                    client.batch([{"put": {"key": f"k{number % 17}", "value": f"{n}"}} for n in range(5)])
-                stop.wait(0.002)
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 class Histories(Cut, MirrorCase):
@@ -747,33 +786,77 @@ class Histories(Cut, MirrorCase):
         self.wait_equal(run, replica, target)
         self.assertEqual(run.said().count("copying"), 1)
 
+    def test_05_of_a_replica_alone(self):
+        cluster = self.failover_cluster(replicas=1)
+        target = self.target()
+        run = self.mirror(cluster.replica, target)
+        run.wait_said(f"following http://{cluster.replica.addr}")
+        self.write_many(cluster.master, "k", 50)
+        self.wait_equal(run, cluster.master, target)
+        cluster.replica.kill9()
+        self.write_many(cluster.master, "l", 50)
+        cluster.replica.start()
+        self.wait_equal(run, cluster.master, target)
+        self.assertEqual(run.said().count("copying"), 1)
+
+    def test_06_the_target_goes_back(self):
+        """Its master dies with batches that the replica, which takes its address over, doesn't have."""
+        cluster = self.cut_cluster(replicas=1, peers=False)
+        source = self.node("master", name="source")
+        with Proxy(cluster.master.http_port) as address:
+            run = self.mirror(source, f"http://{address.addr}")
+            run.wait_said("following")
+            source.put("k", b"1")
+            self.wait_equal(run, source, cluster.master)
+            cluster.wait_level()
+            for proxy in self.proxies:
+                proxy.pause()
+            for value in (b"2", b"3"):
+                source.put("k", value)
+                self.wait_equal(run, source, cluster.master)
+            cluster.master.kill9()
+            source.put("l", b"v")
+            self.wait_promotable(cluster.replica)
+            self.promote(cluster.replica)
+            address.target_port = cluster.replica.http_port
+            self.wait_equal(run, source, cluster.replica)
+            run.wait_said("the target went back to")
+        self.assertEqual(run.said().count("copying"), 1)
+        done = operations(wal_files.read_log(cluster.replica.wal_dir))
+        self.assertEqual([op for op in done if op[1] in b"kl"], operations(wal_files.read_log(source.wal_dir)))
+
 
 class Failing(FailoverCase, MirrorCase):
     def test_01_all_of_it_at_once(self):
-        """The mirror is killed again and again, its source fails over under writes, its target is killed."""
-        cluster = self.failover_cluster()
+        """The mirror is killed twenty times, its source fails over twice, its target is killed, under writes."""
+        for mode in ("async", "sync"):
+            with self.subTest(mode=mode):
+                self.all_at_once(mode)
+
+    def all_at_once(self, mode):
+        cluster = self.failover_cluster(mode=mode)
         target = self.target()
         run = self.mirror(cluster.nodes, target)
         run.wait_said("following")
-        leader, others = cluster.master, list(cluster.replicas)
-        for number in range(4):
-            written = self.write_many(leader, f"round{number}-", 50)
-            time.sleep(random.uniform(0, 0.2))
-            run.kill9()
-            run.start()
-            if number % 2 == 0:
-                target.kill9()
-                target.start()
-            if number in (1, 2) and others:
-                leader.kill9()
-                self.wait_promotable(*others)
-                leader = others.pop(0)
-                self.promote(leader, "?force=1")
-                for other in others:
-                    self.follow(other, leader)
-            self.assertIsNotNone(written)
-        self.write_many(leader, "end", 50)
-        self.wait_equal(run, leader, target, timeout=90)
+        self.leader, others = cluster.master, list(cluster.replicas)
+        with self.writes(lambda: self.leader):
+            for number in range(20):
+                time.sleep(random.uniform(0, 0.4))
+                run.kill9()
+                run.start()
+                if number % 5 == 0:
+                    target.kill9()
+                    target.start()
+                if number in (6, 13):
+                    self.leader.kill9()
+                    self.wait_promotable(*others)
+                    new = others.pop(0)
+                    self.promote(new, "?force=1")
+                    for other in others:
+                        FailoverCase.follow(self, other, new)
+                    self.leader = new
+        self.wait_equal(run, self.leader, target, timeout=90)
+        run.stop()
 
 
 class Usage(unittest.TestCase):
