@@ -175,7 +175,7 @@ class Replicas(ExpiryCase):
         cluster = self.cluster(1, start=False, settings=SETTINGS)
         cluster.master.start()
         moments = {key: int(moment) for key, moment in
-                   expiry.spread(300, expiry.now_ms() + 8000, expiry.now_ms() + 8500).items()}
+                   expiry.spread(300, expiry.now_ms() + 15000, expiry.now_ms() + 15500).items()}
         expiry.store(cluster.master, moments)
         self.merge(cluster.master)
         cluster.replica.start("/ready")
