@@ -346,9 +346,9 @@ class Parts(unittest.TestCase):
         op = {"put": {"key": "k", "value": "v" * (1 << 20)}}
         self.answer(b"".join(self.entry(n, op) for n in range(8, 48)))
         changes = self.changes()
-        wait_until(lambda: changes._bytes > mirror.READ_AHEAD - (2 << 20), what="a full buffer")
+        wait_until(lambda: changes._memory > mirror.READ_AHEAD - (2 << 20), what="a full buffer")
         time.sleep(0.2)
-        self.assertLessEqual(changes._bytes, mirror.READ_AHEAD)
+        self.assertLessEqual(changes._memory, mirror.READ_AHEAD)
         self.assertEqual(len(self.taken(changes)[0]), 40)
 
     def test_09_a_lag_is_said_once(self):
