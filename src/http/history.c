@@ -28,14 +28,20 @@ static uint64_t fork_of(const struct nx_http_history *history, uint64_t epoch)
     return end < history->durable ? end : history->durable;
 }
 
-/* Of an entry that is durable here. One older than the history is of an epoch before the oldest in it. */
+/* Of an entry that is durable here. A client may have got its number later than it was written, with the epoch of
+ * then (a key's version): whoever led in an epoch of this history held all that stands before its end here. An
+ * entry older than the history is of an epoch before the oldest in it. */
 static bool is_held(const struct nx_http_history *history, const struct client_offset *wanted)
 {
     const struct nx_epochs *epochs = &history->epochs;
     uint64_t epoch = nx_epochs_at(epochs, wanted->offset);
 
+    if (epoch == wanted->epoch ||
+        (epoch < wanted->epoch && nx_epochs_end_of(epochs, wanted->epoch) != 0)) {
+        return true;
+    }
     if (epoch != 0) {
-        return epoch == wanted->epoch;
+        return false;
     }
     return epochs->count > 0 ? wanted->epoch < epochs->list[0].epoch
                              : wanted->epoch <= history->epoch;
