@@ -1,9 +1,9 @@
 /* Runs in http workers. DELETE /kv?prefix=: all keys with a prefix, page by page in byte order, each page
  * one log entry, in constant memory.
  *
- * The range is gone through once, and only versions that were there when the run began are deleted, so it
- * ends however fast others write. What they write meanwhile may be deleted or not: a key that is written
- * between being seen and its entry is deleted.
+ * The range is gone through once, and only versions that were there when the run began are deleted. Others'
+ * newer ones are passed over, many times faster than anybody writes them, so that the run ends. Some are
+ * deleted all the same: a key that is written between being seen and its entry is.
  *
  * Pages are read from what is durable here, so that a key written a moment ago is found. Before the answer
  * the walwriter is asked for a judgment that changes nothing: where a quorum is wanted it comes once all
