@@ -82,6 +82,10 @@ static void begin_request(struct connection *connection, struct nx_slice head)
     connection->state = CONN_BUSY;
     request->owner = connection;
     rc = nx_request_parse_head(request);
+    if (rc == -ENOMEM) {
+        nx_connection_close(connection);
+        return;
+    }
     if (rc == -EBADMSG) {
         nx_refuse(connection, NX_ERROR_BAD_REQUEST, "The request is malformed: %s.",
                   request->malformed);

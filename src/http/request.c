@@ -9,7 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define KEEP_BYTES (64u << 10) /* of each buffer, for the next request */
+#define KEEP_BYTES  (64u << 10) /* of each buffer, for the next request */
+#define FEW_HEADERS 8
 
 bool nx_equal_nocase(struct nx_slice a, struct nx_slice b)
 {
@@ -61,11 +62,32 @@ static int on_url(http_parser *parser, const char *at, size_t length)
     return 0;
 }
 
+/* Room for one more header. */
+static bool reserve_header(struct request *request)
+{
+    unsigned cap = request->header_cap == 0 ? FEW_HEADERS : request->header_cap * 2;
+    struct header *headers;
+
+    if (request->header_count < request->header_cap) {
+        return true;
+    }
+    headers = realloc(request->headers, cap * sizeof *headers);
+    if (headers == NULL) {
+        return false;
+    }
+    request->headers = headers;
+    request->header_cap = cap;
+    return true;
+}
+
 static int on_field(http_parser *parser, const char *at, size_t length)
 {
     struct request *request = request_of(parser);
 
     if (!request->head_done && request->header_count < NX_HEAD_MAX_FIELDS) {
+        if (!reserve_header(request)) {
+            return -1;
+        }
         request->headers[request->header_count++] = (struct header){
             .name = nx_slice_of(at, length),
             .value = nx_slice_of("", 0),
@@ -228,6 +250,9 @@ int nx_request_parse_head(struct request *request)
     if (unknown_method) {
         error = parse_behind_method(request);
     }
+    if (error == HPE_CB_header_field) {
+        return -ENOMEM;
+    }
     /* Our own words first: they name the header. */
     rc = check_length(request);
     rc = rc < 0 ? rc : check_coding(request);
@@ -275,7 +300,9 @@ void nx_request_shed(struct request *request)
     nx_text_free(&request->query.bytes);
     nx_text_free(&request->body);
     nx_text_free(&request->conditions);
-    request->header_count = 0;
+    free(request->headers);
+    request->headers = NULL;
+    request->header_count = request->header_cap = 0;
     request->query.count = 0;
     request->target = request->query_raw = request->key = request->id = nx_slice_of(NULL, 0);
 }
@@ -287,14 +314,17 @@ void nx_request_reset(struct request *request)
     struct text query_bytes = request->query.bytes;
     struct text body = request->body;
     struct text conditions = request->conditions;
+    struct header *headers = request->headers;
+    unsigned header_cap = request->header_cap;
 
     nx_text_reset(&head, KEEP_BYTES);
     nx_text_reset(&path, KEEP_BYTES);
     nx_text_reset(&query_bytes, KEEP_BYTES);
     nx_text_reset(&body, KEEP_BYTES);
     nx_text_reset(&conditions, KEEP_BYTES);
-    memset(request, 0, offsetof(struct request, headers));
-    memset(&request->header_count, 0, sizeof *request - offsetof(struct request, header_count));
+    memset(request, 0, sizeof *request);
+    request->headers = headers;
+    request->header_cap = header_cap;
     request->head = head;
     request->path = path;
     request->query.bytes = query_bytes;
@@ -304,6 +334,7 @@ void nx_request_reset(struct request *request)
 
 void nx_request_free(struct request *request)
 {
+    free(request->headers);
     nx_text_free(&request->head);
     nx_text_free(&request->path);
     nx_text_free(&request->query.bytes);

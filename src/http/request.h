@@ -58,8 +58,9 @@ struct request {
     bool message_done;
     struct nx_slice target;
     struct nx_slice query_raw;
-    struct header headers[NX_HEAD_MAX_FIELDS];
+    struct header *headers; /* as many as there are: they are kept while it waits or streams */
     unsigned header_count;
+    unsigned header_cap;
     const char *malformed; /* why, when the framing headers contradict the standard */
 
     /* Where it goes. */
@@ -97,7 +98,7 @@ struct request {
 };
 
 /* Takes the head apart with http_parser; `head` holds it whole and has passed nx_head_scan. 0;
- * -EBADMSG (malformed says why); -ENOTSUP: a method that nobody knows, else well-formed. */
+ * -EBADMSG (malformed says why); -ENOTSUP: a method that nobody knows, else well-formed; -ENOMEM. */
 int nx_request_parse_head(struct request *request);
 
 /* Gives bytes of the body to the parser, which calls nx_connection_body with the content. 0 and

@@ -160,6 +160,25 @@ START_TEST(the_position_is_of_one_moment)
 }
 END_TEST
 
+START_TEST(the_bytes_between_two_entries)
+{
+    for (size_t i = 1; i <= 10; i++) {
+        ck_assert(append(100 * i));
+    }
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 10, 10), 0);
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 12, 10), 0); /* waits for what is still to come */
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 9, 10), 1000);
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 7, 9), 800 + 900);
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 0, 10), 5500);
+    writer.pinned_offset = UINT64_MAX;
+    while (atomic_load(&shm->log.oldest_offset) < 5) {
+        ck_assert(append(1 << 20));
+    }
+    ck_assert_uint_eq(nx_log_bytes_between(shm, 3, writer.newest), UINT64_MAX);
+    ck_assert_uint_gt(nx_log_bytes_between(shm, writer.newest - 2, writer.newest), 2 << 20);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("shared_log");
@@ -175,6 +194,7 @@ int main(void)
     tcase_add_test(tcase, the_index_gives_up_before_it_wraps);
     tcase_add_test(tcase, runs_cover_a_group_across_the_wrap);
     tcase_add_test(tcase, the_position_is_of_one_moment);
+    tcase_add_test(tcase, the_bytes_between_two_entries);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
 
