@@ -51,9 +51,9 @@ struct http_worker {
     struct connection_list connections;
     struct connection_list waits; /* parked requests */
     struct connection_list exports;
-    struct tail tail;       /* reads what is committed, once for all that want it: */
-    struct changes changes; /* ... followers of /changes */
-    struct watches watches; /* ... reads that wait for another version of their key */
+    struct tail tail;                 /* reads what is committed, once for all that want it: */
+    struct changes changes;           /* ... followers of /changes */
+    struct watches watches;           /* ... reads that wait for another version of their key */
     struct connection_list snapshots; /* requests for one (snapshot_api.h) */
     bool snapshot_asked;              /* the postmaster was, for one, and has not answered yet */
     struct nx_control_asks asks;      /* what the postmaster was asked and has not answered yet */
