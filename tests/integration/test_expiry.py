@@ -6,7 +6,6 @@ NEXUS_EXPIRY_KEYS=1000000 NEXUS_EXPIRY_SECONDS=60 makes the last test the large 
 import json
 import os
 import threading
-import time
 import unittest
 
 import expiry
