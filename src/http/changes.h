@@ -93,8 +93,8 @@ bool nx_changes_none(const struct http_worker *worker);
 /* The next entries of the log, for all that are live. */
 void nx_changes_push(struct http_worker *worker, struct nx_slice frames);
 
-/* They must fetch the next entry by themselves. */
-void nx_changes_fall_behind(struct http_worker *worker);
+/* They must fetch this entry, which is the tail's next, by themselves. */
+void nx_changes_fall_behind(struct http_worker *worker, uint64_t offset);
 
 /* They can't be served on. */
 void nx_changes_cut_live(struct http_worker *worker);

@@ -162,12 +162,17 @@ static void fall_behind(struct follower *follower)
     nx_follower_move(follower, sending ? FOLLOWER_SENDING : FOLLOWER_READY);
 }
 
-void nx_changes_fall_behind(struct http_worker *worker)
+void nx_changes_fall_behind(struct http_worker *worker, uint64_t offset)
 {
-    struct follower *follower;
+    struct follower *follower = nx_follower_first(worker, FOLLOWER_LIVE);
 
-    while ((follower = nx_follower_first(worker, FOLLOWER_LIVE)) != NULL) {
-        fall_behind(follower);
+    while (follower != NULL) {
+        struct follower *next = TAILQ_NEXT(follower, by_state);
+
+        if (follower->at.offset < offset) {
+            fall_behind(follower);
+        }
+        follower = next;
     }
 }
 

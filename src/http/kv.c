@@ -122,6 +122,7 @@ static void respond_value(struct connection *connection,
  * come. */
 static void wait_expired(struct connection *connection)
 {
+    nx_wait_cancel(connection);
     connection->request->wait_over = nx_now_ms() >= connection->request->deadline_ms;
     nx_route_body_done(connection);
 }

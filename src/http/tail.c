@@ -127,7 +127,8 @@ static int touch_keys(struct http_worker *worker, struct nx_slice frames)
 }
 
 /* Hands out the next chunk. An entry that is larger than the buffer is not pushed to followers: each fetches
- * it when its client has taken what it was sent before, so that it isn't in memory once for each of them. */
+ * it when its client has taken what it was sent before, so that it isn't in memory once for each of them. It is
+ * read here for waits, and for followers that have it, or wait for a later one: they look at its epoch. */
 static int hand_out(struct http_worker *worker, uint64_t committed)
 {
     struct tail *tail = &worker->tail;
@@ -135,11 +136,11 @@ static int hand_out(struct http_worker *worker, uint64_t committed)
     int rc = nx_tail_read(tail, &tail->stream, tail->next, committed, false, &chunk);
 
     if (rc == -EMSGSIZE) {
-        nx_changes_fall_behind(worker);
+        nx_changes_fall_behind(worker, tail->next);
         chunk.length = 0;
         chunk.last = tail->next;
         rc = 0;
-        if (worker->watches.count > 0) {
+        if (is_wanted(worker)) {
             rc = nx_tail_read(tail, &tail->stream, tail->next, tail->next, true, &chunk);
         }
     }

@@ -173,6 +173,15 @@ class Events(ChangesCase):
             ("text/event-stream", str(self.now())),
         )
 
+    def test_065_a_body_is_read_past(self):
+        node = self.node_
+        request = b"GET /changes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
+        with socket.create_connection(("127.0.0.1", node.http_port), 10) as sock:
+            sock.sendall(request)
+            wait_until(lambda: b"\r\n\r\n" in sock.recv(65536, socket.MSG_PEEK), what="the head")
+            node.put("body", b"1")
+            wait_until(lambda: b'"body"' in sock.recv(65536, socket.MSG_PEEK), what="the event")
+
     def test_07_http_1_0(self):
         node = self.node_
         start = self.now()
@@ -300,11 +309,14 @@ class Kept(ChangesCase):
         node = self.node()
         live = [self.changes(node) for _ in range(3)]
         other = self.changes(node, prefix="other")
+        ahead = [self.changes(node, since=since) for since in ("3@1", "2@2")]
         value = SEVEN_MIB + bytes([1]) * 100000  # each of which becomes six
         offsets = [node.put(f"large{i}", value) for i in range(3)]
         offsets.append(node.put("other", b"1"))
         self.assertEqual(other.change().offset, offsets[-1])
         late = self.changes(node, since=offsets[0] - 1)
+        self.assertEqual(ahead[0].change().offset, offsets[3])
+        ahead[1].wait_end()
         for follower in (*live, late):
             events = follower.changes(4)
             self.assertEqual(offsets_of(events), offsets)
