@@ -324,15 +324,16 @@ class Kept(ChangesCase):
                 self.assertEqual(event.ops[0][1].encode(), value)
 
     def test_04_one_whose_next_entry_is_no_longer_kept_is_cut(self):
-        settings = {**SMALL_LOG, "replication.max_log_size": 100}
-        node = self.node(settings=settings)
-        puts(node.http_port, 100, 10000)
-        follower = self.changes(node, since=0, receive=4096)  # and reads nothing of it
-        oldest = lambda: sorted(name for name in os.listdir(node.wal_dir) if name.endswith(".wal"))
-        first = os.listdir(node.wal_dir)
-        puts(node.http_port, 4000, 10000)
-        node.wait_until(lambda: not set(first) & set(oldest()), what="another log")
-        self.assertGreater(follower.wait_cut(), 0)
+        node = self.node(settings={**SMALL_LOG, "replication.max_log_size": 1000})
+        segments = lambda: {name for name in os.listdir(node.wal_dir) if name.endswith(".wal")}
+        puts(node.http_port, 1000, 20000)  # more than fits between the node and its client
+        follower = self.changes(node, since=0, receive=4096)
+        first = segments()
+        while first & segments():
+            puts(node.http_port, 100, 20000)
+            follower.sock.recv(10000)  # so that it isn't cut for taking nothing
+        follower.wait_cut()
+        node.wait_log("a follower of /changes is cut at offset .* what follows is no longer kept")
         self.refused(node, 410, "history_gone", headers={"Last-Event-ID": "50@1"})
 
 
