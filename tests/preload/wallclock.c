@@ -21,9 +21,10 @@ __attribute__((constructor)) static void start(void)
     int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd >= 0) {
-        void *at = mmap(NULL, sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0);
-
-        ahead_s = at == MAP_FAILED ? NULL : at;
+        ahead_s = mmap(NULL, sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0);
+        if (ahead_s == MAP_FAILED) {
+            ahead_s = NULL;
+        }
         close(fd);
     }
 }
