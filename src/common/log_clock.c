@@ -8,6 +8,9 @@
 /* Of the time between two stamps, what a clock that is ahead may lose: clocks of two machines drift apart by less. */
 #define SLEW_PART 2000
 
+/* Further apart than a stamp's way takes. */
+#define STEP_US 1000000
+
 /* The year 9999: nobody means a later stamp. */
 #define STAMP_MOST 253402300800000000ull
 
@@ -45,7 +48,9 @@ void nx_log_clock_hear(struct nx_shm *shm, uint64_t stamp_us, bool anew)
     uint64_t boot = nx_boot_us();
     uint64_t least = now_by(lead) - (boot - heard) / SLEW_PART;
 
+    bool other = lead == 0 || (anew && least > stamp_us + STEP_US);
+
     if (stamp_us != 0 && stamp_us <= STAMP_MOST) {
-        nx_log_clock_set(shm, anew || lead == 0 || stamp_us > least ? stamp_us : least);
+        nx_log_clock_set(shm, other || stamp_us > least ? stamp_us : least);
     }
 }

@@ -20,8 +20,8 @@ uint64_t nx_log_clock_ms(const struct nx_shm *shm);
 void nx_log_clock_set(struct nx_shm *shm, uint64_t now_us);
 
 /* A replica hears a stamp of its master, Unix us: that moment has passed there. The clock never goes back for it; where
- * it is ahead it loses at most 1 ms in 2 s until it isn't. anew: a master, or a session, that it has not heard yet:
- * then its stamp counts alone. */
+ * it is ahead it loses at most 1 ms in 2 s until it isn't. anew: the first one in an epoch. A clock that is more than
+ * a second ahead of it was never that master's: it is set back then. */
 void nx_log_clock_hear(struct nx_shm *shm, uint64_t stamp_us, bool anew);
 
 /* Whether what expires at expires_at (Unix ms, 0: never) has expired at clock_ms. */

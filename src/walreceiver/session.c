@@ -119,6 +119,12 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }
 
+static void hear_clock(struct nx_walreceiver *r, uint64_t stamp_us)
+{
+    nx_log_clock_hear(r->shm, stamp_us, r->clock_epoch != r->master_epoch);
+    r->clock_epoch = r->master_epoch;
+}
+
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
 {
     hear_offset(r, ping->current_wal_offset);
@@ -127,8 +133,7 @@ static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
         nx_quorum_raise(r->shm, ping->quorum_offset);
     }
     if (ping->log_clock != 0 && ping->log_clock < UINT64_MAX / 1000) {
-        nx_log_clock_hear(r->shm, ping->log_clock * 1000, !r->clock_heard);
-        r->clock_heard = true;
+        hear_clock(r, ping->log_clock * 1000);
     }
     if (ping->timestamp != 0) {
         r->pong_due = true;
@@ -236,8 +241,7 @@ static void hear_stamp(struct nx_walreceiver *r)
                  atomic_load_explicit(&r->shm->receiver.welcome_offset, memory_order_relaxed);
 
     if (fresh) {
-        nx_log_clock_hear(r->shm, r->held.timestamp, !r->clock_heard);
-        r->clock_heard = true;
+        hear_clock(r, r->held.timestamp);
     }
 }
 

@@ -146,7 +146,7 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     enum nx_commit_rule rule = welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM;
 
     r->welcomed = true;
-    r->clock_heard = false;
+    r->master_epoch = welcome->epoch;
     memcpy(r->cluster_id, welcome->cluster_id.data, NX_UUID_LENGTH);
     r->cluster_id[NX_UUID_LENGTH] = '\0';
     r->io.phase = NX_WIRE_SESSION;
