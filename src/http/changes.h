@@ -31,7 +31,7 @@ enum follower_state {
     FOLLOWER_LIVE,    /* fed by the tail */
     FOLLOWER_READY,   /* may fetch its next chunk */
     FOLLOWER_SENDING, /* its client has not taken the last one */
-    FOLLOWER_LARGE,   /* its next entry is large, and enough of such are in memory */
+    FOLLOWER_LARGE,   /* its next entry is large, and enough of such events are in memory */
     FOLLOWER_STATES
 };
 
@@ -45,13 +45,22 @@ struct follower {
     uint64_t told_ms;        /* when it was last sent anything */
     uint64_t sent_ms;        /* SENDING: since when */
     uint64_t slow_ms;        /* for so long its client was waited for, far behind */
-    size_t large;            /* bytes of a large piece that its client has not taken */
     bool was_live;
     uint16_t prefix_length;
     uint8_t prefix[];
 };
 
 TAILQ_HEAD(follower_queue, follower);
+
+/* The event of a large entry: in memory once for all that are sent it whole, until the last one has it. */
+struct large_event {
+    LIST_ENTRY(large_event) link;
+    struct changes *changes;
+    struct client_offset at;
+    bool whole; /* not what a prefix has left of it */
+    unsigned uses;
+    struct text text;
+};
 
 struct changes {
     struct follower_queue by_state[FOLLOWER_STATES];
@@ -60,8 +69,9 @@ struct changes {
     struct text shared;             /* a chunk's events as all get them that filter nothing */
     struct client_offset shared_at; /* behind them; offset 0: not made */
     struct text own;                /* as one of them gets them */
-    size_t large;                   /* bytes of all large pieces */
-    uint64_t looked_ms;             /* for slow clients */
+    LIST_HEAD(, large_event) large_events;
+    size_t large_bytes; /* of them */
+    uint64_t looked_ms; /* for slow clients */
 };
 
 bool nx_changes_init(struct http_worker *worker);

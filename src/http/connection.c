@@ -38,6 +38,22 @@ void nx_connection_send(struct connection *connection, const void *bytes, size_t
     }
 }
 
+void nx_connection_send_shared(struct connection *connection,
+                               struct nx_slice bytes,
+                               void (*release)(const void *bytes, size_t length, void *arg),
+                               void *arg)
+{
+    struct text *out = &connection->worker->out;
+    bool sent = bufferevent_write(connection->bev, out->data, out->length) == 0;
+
+    nx_text_reset(out, OUT_KEEP);
+    if (!sent || evbuffer_add_reference(bufferevent_get_output(connection->bev), bytes.data,
+                                        bytes.length, release, arg) < 0) {
+        release(bytes.data, bytes.length, arg);
+        nx_connection_close(connection);
+    }
+}
+
 /* Sends what was gathered: most answers leave with one send and never see the event loop. */
 static void flush(struct connection *connection)
 {

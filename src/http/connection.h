@@ -92,6 +92,13 @@ void nx_connection_close(struct connection *connection);
 /* The answer's bytes. They are gathered and leave together when the connection has run. */
 void nx_connection_send(struct connection *connection, const void *bytes, size_t length);
 
+/* The same for bytes that stand still until `release` is called with `arg`, which is always done: they are not
+ * copied, so that many connections may send the same ones. */
+void nx_connection_send_shared(struct connection *connection,
+                               struct nx_slice bytes,
+                               void (*release)(const void *bytes, size_t length, void *arg),
+                               void *arg);
+
 /* Bytes that the client has not taken yet. */
 size_t nx_connection_backlog(const struct connection *connection);
 

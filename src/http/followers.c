@@ -97,7 +97,6 @@ void nx_follower_leave(struct follower *follower)
 
     TAILQ_REMOVE(&changes->by_state[follower->state], follower, by_state);
     nx_follower_leave_clock(follower);
-    nx_follower_give_back_large(follower);
     if (TAILQ_EMPTY(&changes->by_time)) {
         nx_text_free(&changes->shared);
         nx_text_free(&changes->own);

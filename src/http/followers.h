@@ -54,9 +54,6 @@ void nx_follower_leave_clock(struct follower *follower);
 /* Reads and sends the next chunk for one that is ready. */
 void nx_follower_fetch(struct follower *follower);
 
-/* A large piece has left memory: those that wait for room look whether it is enough. */
-void nx_follower_give_back_large(struct follower *follower);
-
 /* Cuts those that are far behind and for whose clients was waited too long. */
 void nx_followers_cut_slow(struct http_worker *worker);
 

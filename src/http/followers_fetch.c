@@ -1,5 +1,5 @@
 /* Runs in http workers. Those who follow the log and aren't level with its tail: each reads on from its own
- * position, by a stream of its own, a chunk at a time; and the end of those whose clients are too slow for what
+ * position, by a stream of its own, a chunk at a time, or one large entry; and the end of those whose clients are too slow for what
  * is written. See changes.h. */
 #include "common/latch.h"
 #include "common/log.h"
@@ -7,49 +7,137 @@
 #include "common/shared_log.h"
 #include "http/changes_event.h"
 #include "http/followers.h"
+#include "http/response.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
-#define LARGE_PIECE (256u << 10)
-#define LARGE_BYTES (64u << 20) /* large pieces in memory; one alone may be larger */
+#define LARGE_BYTES (64u << 20) /* of large events in memory; one alone may be larger */
 #define FAR_BEHIND  (16u << 20) /* bytes of the log */
 #define SLOW_MS     2000        /* for so long a client is waited for in all, while far behind */
 #define LOOK_MS     250         /* between looks for such */
 
-/* ---- fetching ---- */
+static void sending(struct follower *follower)
+{
+    nx_follower_move(follower, FOLLOWER_SENDING);
+    follower->sent_ms = nx_now_ms();
+}
 
-/* Reads what comes next for it. 0; -EAGAIN: it is large, and has to wait; or a negative error. */
-static int read_next(struct follower *follower, uint64_t last, struct nx_log_chunk *ret_chunk)
+/* ---- large entries ---- */
+
+static void free_large(struct large_event *event)
+{
+    nx_text_free(&event->text);
+    free(event);
+}
+
+/* One client less has to take it. Without any it goes, and those that wait for room look whether that is enough. */
+static void release_large(const void *bytes, size_t length, void *arg)
+{
+    struct large_event *event = arg;
+    struct changes *changes = event->changes;
+    struct follower *waiting;
+
+    (void)bytes;
+    if (--event->uses > 0) {
+        return;
+    }
+    changes->large_bytes -= length;
+    LIST_REMOVE(event, link);
+    free_large(event);
+    while ((waiting = TAILQ_FIRST(&changes->by_state[FOLLOWER_LARGE])) != NULL) {
+        nx_follower_move(waiting, FOLLOWER_READY);
+    }
+}
+
+static void send_large(struct follower *follower, struct large_event *event)
+{
+    struct connection *connection = follower->connection;
+
+    event->uses++;
+    follower->at = event->at;
+    sending(follower);
+    nx_follower_told(follower);
+    nx_respond_shared_piece(connection, nx_slice_of(event->text.data, event->text.length),
+                            release_large, event);
+    nx_connection_run(connection);
+}
+
+/* The event of the next entry as others are being sent it, NULL: none, or this one gets less of it. */
+static struct large_event *find_large(const struct follower *follower)
+{
+    struct large_event *event;
+
+    LIST_FOREACH(event, &nx_follower_changes(follower)->large_events, link) {
+        if (follower->prefix_length == 0 && event->whole &&
+            event->at.offset == follower->at.offset + 1) {
+            return event;
+        }
+    }
+    return NULL;
+}
+
+/* Moves the follower over the one frame. 0 and its event, NULL where nothing of it is for this follower. */
+static int make_large(struct follower *follower,
+                      struct nx_slice frame,
+                      struct large_event **ret_event)
+{
+    struct changes *changes = nx_follower_changes(follower);
+    struct large_event *event = calloc(1, sizeof *event);
+    int rc;
+
+    *ret_event = NULL;
+    if (event == NULL) {
+        return -ENOMEM;
+    }
+    event->changes = changes;
+    event->whole = follower->prefix_length == 0;
+    event->at = follower->at;
+    rc = nx_changes_put_frames(&event->text, &event->at, frame, nx_follower_prefix(follower));
+    if (rc < 0 || event->text.failed) {
+        free_large(event);
+        return rc < 0 ? rc : -ENOMEM;
+    }
+    follower->at = event->at;
+    if (event->text.length == 0) {
+        free_large(event);
+        return 0;
+    }
+    changes->large_bytes += event->text.length;
+    LIST_INSERT_HEAD(&changes->large_events, event, link);
+    *ret_event = event;
+    return 0;
+}
+
+/* The next entry, a frame of `length` bytes. */
+static void fetch_large(struct follower *follower, size_t length)
 {
     const struct changes *changes = nx_follower_changes(follower);
     struct tail *tail = &follower->connection->worker->tail;
     uint64_t next = follower->at.offset + 1;
-    int rc = nx_tail_read(tail, &follower->stream, next, last, false, ret_chunk);
+    struct large_event *event = find_large(follower);
+    struct nx_log_chunk chunk;
+    int rc = 0;
 
-    if (rc != -EMSGSIZE) {
-        return rc;
+    if (event == NULL) {
+        if (changes->large_bytes > 0 && changes->large_bytes + length > LARGE_BYTES) {
+            nx_follower_move(follower, FOLLOWER_LARGE);
+            return;
+        }
+        rc = nx_tail_read(tail, &follower->stream, next, next, true, &chunk);
+        rc = rc < 0 ? rc : make_large(follower, nx_slice_of(chunk.buf, chunk.length), &event);
     }
-    if (changes->large > 0 && changes->large + ret_chunk->length > LARGE_BYTES) {
-        return -EAGAIN;
+    if (rc < 0) {
+        nx_follower_cut_unread(follower, rc);
+    } else if (event != NULL) {
+        send_large(follower, event);
+    } else {
+        nx_follower_move(follower, FOLLOWER_READY);
     }
-    return nx_tail_read(tail, &follower->stream, next, next, true, ret_chunk);
 }
 
-static void send_fetched(struct follower *follower)
-{
-    struct changes *changes = nx_follower_changes(follower);
-    const struct text *text = &changes->own;
-
-    nx_follower_move(follower, FOLLOWER_SENDING);
-    follower->sent_ms = nx_now_ms();
-    if (text->length > LARGE_PIECE) {
-        follower->large = text->length;
-        changes->large += text->length;
-    }
-    nx_follower_send(follower, text);
-    nx_text_reset(&changes->own, NX_FOLLOWER_KEEP_TEXT);
-}
+/* ---- others ---- */
 
 void nx_follower_fetch(struct follower *follower)
 {
@@ -63,35 +151,24 @@ void nx_follower_fetch(struct follower *follower)
         nx_follower_move(follower, nx_follower_place(follower));
         return;
     }
+    rc = nx_tail_read(&worker->tail, &follower->stream, follower->at.offset + 1, last, false,
+                      &chunk);
+    if (rc == -EMSGSIZE) {
+        fetch_large(follower, chunk.length);
+        return;
+    }
     nx_text_reset(text, NX_FOLLOWER_KEEP_TEXT);
-    rc = read_next(follower, last, &chunk);
     if (rc == 0) {
         rc = nx_changes_put_frames(text, &follower->at, nx_slice_of(chunk.buf, chunk.length),
                                    nx_follower_prefix(follower));
     }
-    if (rc == -EAGAIN) {
-        nx_follower_move(follower, FOLLOWER_LARGE);
-    } else if (rc < 0 || text->failed) {
+    if (rc < 0 || text->failed) {
         nx_follower_cut_unread(follower, rc < 0 ? rc : -ENOMEM);
     } else if (text->length > 0) {
-        send_fetched(follower);
+        sending(follower);
+        nx_follower_send(follower, text);
     } else {
         nx_follower_move(follower, FOLLOWER_READY);
-    }
-}
-
-void nx_follower_give_back_large(struct follower *follower)
-{
-    struct changes *changes = nx_follower_changes(follower);
-    struct follower *waiting;
-
-    if (follower->large == 0) {
-        return;
-    }
-    changes->large -= follower->large;
-    follower->large = 0;
-    while ((waiting = TAILQ_FIRST(&changes->by_state[FOLLOWER_LARGE])) != NULL) {
-        nx_follower_move(waiting, FOLLOWER_READY);
     }
 }
 
@@ -121,7 +198,6 @@ void nx_follower_drained(struct follower *follower)
     if (follower->state != FOLLOWER_SENDING) {
         return;
     }
-    nx_follower_give_back_large(follower);
     follower->slow_ms =
         is_far_behind(follower) ? follower->slow_ms + (nx_now_ms() - follower->sent_ms) : 0;
     if (follower->slow_ms > SLOW_MS) {

@@ -177,24 +177,42 @@ bool nx_respond_begin(struct connection *connection, const struct response *resp
     return true;
 }
 
-void nx_respond_piece(struct connection *connection, struct nx_slice piece)
+/* What stands around a piece that is a chunk. */
+static void put_chunk_begin(struct connection *connection, size_t length)
 {
-    struct text *out = &connection->worker->out;
     char line[20];
 
-    if (piece.length == 0) {
-        return;
+    if (connection->chunked) {
+        snprintf(line, sizeof line, "%zx\r\n", length);
+        nx_text_puts(&connection->worker->out, line);
     }
-    if (!connection->chunked) {
-        nx_text_add(out, piece.data, piece.length);
-    } else {
-        int n = snprintf(line, sizeof line, "%zx\r\n", piece.length);
+}
 
-        nx_text_add(out, line, (size_t)n);
-        nx_text_add(out, piece.data, piece.length);
-        nx_text_puts(out, "\r\n");
+static void put_chunk_end(struct connection *connection)
+{
+    if (connection->chunked) {
+        nx_text_puts(&connection->worker->out, "\r\n");
     }
     check_memory(connection);
+}
+
+void nx_respond_piece(struct connection *connection, struct nx_slice piece)
+{
+    if (piece.length > 0) {
+        put_chunk_begin(connection, piece.length);
+        nx_text_add(&connection->worker->out, piece.data, piece.length);
+        put_chunk_end(connection);
+    }
+}
+
+void nx_respond_shared_piece(struct connection *connection,
+                             struct nx_slice piece,
+                             void (*release)(const void *bytes, size_t length, void *arg),
+                             void *arg)
+{
+    put_chunk_begin(connection, piece.length);
+    nx_connection_send_shared(connection, piece, release, arg);
+    put_chunk_end(connection);
 }
 
 void nx_respond_end(struct connection *connection)

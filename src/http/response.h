@@ -46,6 +46,11 @@ void nx_respond_success(struct connection *connection, const char *message);
  * response->body is not looked at. Returns false when the answer is over with its head (HEAD). */
 bool nx_respond_begin(struct connection *connection, const struct response *response);
 void nx_respond_piece(struct connection *connection, struct nx_slice piece);
+/* A piece that isn't copied (nx_connection_send_shared). */
+void nx_respond_shared_piece(struct connection *connection,
+                             struct nx_slice piece,
+                             void (*release)(const void *bytes, size_t length, void *arg),
+                             void *arg);
 /* The answer is complete. */
 void nx_respond_end(struct connection *connection);
 

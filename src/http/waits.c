@@ -123,25 +123,17 @@ uint64_t nx_waits_lowest(const struct http_worker *worker)
     return lowest;
 }
 
-/* One that waits for another version of its key, or NULL. */
-static struct connection *next_patient(struct http_worker *worker)
-{
-    struct connection *connection;
-
-    LIST_FOREACH(connection, &worker->waits, wait_link) {
-        if (connection->request->deadline_ms != 0) {
-            return connection;
-        }
-    }
-    return NULL;
-}
-
 void nx_waits_cut_short(struct http_worker *worker)
 {
-    struct connection *connection;
+    struct connection *connection = LIST_FIRST(&worker->waits);
 
-    while ((connection = next_patient(worker)) != NULL) {
-        nx_wait_resume(connection);
+    while (connection != NULL) {
+        struct connection *next = LIST_NEXT(connection, wait_link);
+
+        if (connection->request->deadline_ms != 0) {
+            nx_wait_resume(connection);
+        }
+        connection = next;
     }
 }
 
