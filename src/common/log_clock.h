@@ -19,9 +19,9 @@ uint64_t nx_log_clock_ms(const struct nx_shm *shm);
 /* Sets it to what it is now: its writer alone (shm_layout.h). */
 void nx_log_clock_set(struct nx_shm *shm, uint64_t now_us);
 
-/* A replica hears a stamp of its master, Unix us: that moment has passed there. The clock never goes back for it; where
- * it is ahead it loses at most 1 ms in 2 s until it isn't. anew: the first one in an epoch. A clock that is more than
- * a second ahead of it was never that master's: it is set back then. */
+/* A replica hears a stamp of its master, Unix us: that moment has passed there. Where the clock is ahead it loses less
+ * than a millisecond at a stamp, and at most 1 ms in 2 s, until it isn't. anew: the first one in an epoch, and a fresh
+ * one. A clock that is more than a second ahead of it was never that master's: it is set back then. */
 void nx_log_clock_hear(struct nx_shm *shm, uint64_t stamp_us, bool anew);
 
 /* Whether what expires at expires_at (Unix ms, 0: never) has expired at clock_ms. */

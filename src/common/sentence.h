@@ -13,7 +13,7 @@ struct nx_sentence {
 /* An empty sentence in text, of which cap (at least 1) bytes may be used, the NUL among them. */
 struct nx_sentence nx_sentence_in(char *text, size_t cap);
 
-/* Appends. */
+/* Appends; what finds no room is cut off. */
 void nx_say(struct nx_sentence *sentence, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

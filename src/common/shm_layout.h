@@ -132,7 +132,7 @@ struct nx_log_state {
 /* The log clock (log_clock.h). W: walwriter; on a replica, once it has recovered, walreceiver. */
 struct nx_log_clock {
     alignas(NX_LINE) nx_atomic_u64 lead_us; /* over CLOCK_BOOTTIME; 0: not known yet */
-    nx_atomic_u64 heard_us;                 /* CLOCK_BOOTTIME when that was set last */
+    nx_atomic_u64 heard_us; /* CLOCK_BOOTTIME when that was set; for its writer alone */
 };
 
 /* The log's epoch history. W:walwriter. nx_epochs_read, nx_epochs_publish. */

@@ -26,9 +26,9 @@ enum nx_submit_kind {
 
 enum nx_submit_flags {
     NX_SUBMIT_WANT_HITS = 1, /* completion.hits: count operations whose key existed before */
-    NX_SUBMIT_TOUCH =
-        2, /* the body is one put without a value: the key keeps the value that it has and
-                              * gets this expiry, or none. Absent: NOTHING */
+    /* The body is one put without a value: the key keeps the value that it has and gets this expiry, or none.
+     * Absent: NOTHING. */
+    NX_SUBMIT_TOUCH = 2,
 };
 
 /* What a submission asks. All pointers are the caller's and are copied before submit returns. */

@@ -4,6 +4,7 @@
 
 #include "common/quorum.h"
 #include "common/shared_log.h"
+#include "http/bounds.h"
 #include "http/connection.h"
 #include "http/history.h"
 #include "http/node.h"
@@ -141,7 +142,7 @@ static void begin(struct connection *connection, struct follower *follower)
 void nx_handle_changes(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
-    const struct nx_slice *prefix = nx_query_find(&connection->request->query, "prefix");
+    struct nx_slice prefix;
     struct client_offset since;
     struct follower *follower;
 
@@ -150,9 +151,7 @@ void nx_handle_changes(struct connection *connection)
                   "Changes are of the committed state: they can't be had with Nexus-Read: local.");
         return;
     }
-    if (prefix != NULL && prefix->length > NX_MAX_KEY) {
-        nx_refuse(connection, NX_ERROR_BAD_PARAMETER,
-                  "Parameter 'prefix' is longer than a key (%d bytes).", NX_MAX_KEY);
+    if (!nx_bounds_param(connection, "prefix", &prefix)) {
         return;
     }
     if (worker->stopping) {
@@ -166,8 +165,7 @@ void nx_handle_changes(struct connection *connection)
     if (since.epoch == 0) {
         since.epoch = epoch_at(worker->shm, since.offset);
     }
-    follower =
-        nx_follower_create(connection, since, prefix != NULL ? *prefix : nx_slice_of(NULL, 0));
+    follower = nx_follower_create(connection, since, prefix);
     if (follower == NULL) {
         nx_refuse(connection, NX_ERROR_OVERLOADED, "Memory is short on this node.");
         return;

@@ -27,6 +27,8 @@
 
 #define MAX_EXPORTS      4
 #define PIECE_BYTES      (64u << 10) /* a chunk ends with the first line above this */
+#define PASS_MOST        10000       /* expired records, in one turn */
+#define PASS_PAUSE_MS    1           /* then others have theirs */
 #define MERGE_TIMEOUT_MS 60000       /* without progress of the checkpointer */
 
 struct export
@@ -119,21 +121,35 @@ static void put_line(struct text *text, const struct nx_record *record)
     nx_text_puts(text, "\n");
 }
 
-/* Sends the next piece; the one behind it follows when the client has taken this one. */
-static void send_piece(struct connection *connection)
+/* The next lines. 0, -ENOENT: these are the last ones, or a negative error. */
+static int put_lines(struct export *export, struct text *text)
 {
-    struct export *export = export_of(connection);
-    struct text *text = &connection->worker->json;
     struct nx_record record;
+    unsigned passed = 0;
     int rc = 0;
 
     nx_text_reset(text, SIZE_MAX);
-    while (text->length < PIECE_BYTES && !text->failed && rc == 0) {
+    while (text->length < PIECE_BYTES && passed < PASS_MOST && !text->failed && rc == 0) {
         rc = next_record(export, &record);
-        if (rc == 0 && !nx_expired(record.expires_at, export->clock_ms)) {
+        if (rc < 0) {
+            break;
+        }
+        if (nx_expired(record.expires_at, export->clock_ms)) {
+            passed++;
+        } else {
             put_line(text, &record);
         }
     }
+    return rc;
+}
+
+/* Sends the next piece; the one behind it follows when the client has taken this one. */
+static void send_piece(struct connection *connection)
+{
+    struct text *text = &connection->worker->json;
+    int rc = put_lines(export_of(connection), text);
+
+    connection->wait_expired = NULL;
     if (text->failed || (rc < 0 && rc != -ENOENT)) {
         nx_error("an export is cut: %s", text->failed ? "memory is short" : nx_errno_text(rc));
         nx_connection_close(connection);
@@ -142,6 +158,9 @@ static void send_piece(struct connection *connection)
     nx_respond_piece(connection, nx_slice_of(text->data, text->length));
     if (rc == -ENOENT) {
         nx_respond_end(connection);
+    } else if (text->length == 0) { /* nothing that a client could take */
+        connection->wait_expired = send_piece;
+        nx_connection_timer(connection, PASS_PAUSE_MS);
     }
 }
 

@@ -190,9 +190,15 @@ static int make_shared(struct changes *changes, struct nx_slice frames, uint64_t
     if (changes->shared_at.offset >= first) {
         return 0; /* made already */
     }
+    nx_text_reset(&changes->shared, NX_FOLLOWER_KEEP_TEXT);
     changes->shared_at = (struct client_offset){first - 1, 0};
-    return nx_changes_put_frames(&changes->shared, &changes->shared_at, frames,
-                                 nx_slice_of(NULL, 0));
+    int rc = nx_changes_put_frames(&changes->shared, &changes->shared_at, frames,
+                                   nx_slice_of(NULL, 0));
+
+    if (rc < 0) {
+        changes->shared_at.offset = 0; /* half of it is nothing for the others */
+    }
+    return rc;
 }
 
 /* The frames' events for this follower, and its position behind them. */
@@ -249,7 +255,6 @@ void nx_changes_push(struct http_worker *worker, struct nx_slice frames)
     if (follower == NULL || nx_tail_frame(&rest, &header) <= 0) {
         return;
     }
-    nx_text_reset(&changes->shared, NX_FOLLOWER_KEEP_TEXT);
     changes->shared_at.offset = 0;
     while (follower != NULL) {
         struct follower *next = TAILQ_NEXT(follower, by_state);

@@ -135,10 +135,10 @@ static uint64_t look_ms(const struct connection *connection, const struct nx_ite
     uint64_t clock = nx_log_clock_ms(connection->worker->shm);
     uint64_t expiry;
 
-    if (item == NULL || item->expires_at <= clock) {
+    if (item == NULL || item->expires_at == 0) {
         return deadline;
     }
-    expiry = nx_now_ms() + (item->expires_at - clock);
+    expiry = nx_now_ms() + (item->expires_at > clock ? item->expires_at - clock : 0);
     return expiry < deadline ? expiry : deadline;
 }
 

@@ -93,7 +93,7 @@ struct request {
     bool linearizable;             /* Nexus-Read: linearizable */
     bool led;                      /* ... and it does */
     uint64_t asked_us;    /* ... when the quorum was asked whether this master leads; 0: not yet */
-    uint64_t deadline_ms; /* of ?wait=; 0: none yet */
+    uint64_t deadline_ms; /* of its wait: for that answer, or ?wait=; 0: none yet */
     bool wait_over;       /* it has passed */
 };
 

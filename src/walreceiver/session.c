@@ -119,10 +119,11 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }
 
-static void hear_clock(struct nx_walreceiver *r, uint64_t stamp_us)
+/* A Ping's is fresh, an entry's may be as old as what waits between here and the master. */
+static void hear_clock(struct nx_walreceiver *r, uint64_t stamp_us, bool ping)
 {
-    nx_log_clock_hear(r->shm, stamp_us, r->clock_epoch != r->master_epoch);
-    r->clock_epoch = r->master_epoch;
+    nx_log_clock_hear(r->shm, stamp_us, ping && r->clock_epoch != r->master_epoch);
+    r->clock_epoch = ping ? r->master_epoch : r->clock_epoch;
 }
 
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
@@ -133,7 +134,7 @@ static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
         nx_quorum_raise(r->shm, ping->quorum_offset);
     }
     if (ping->log_clock != 0 && ping->log_clock < UINT64_MAX / 1000) {
-        hear_clock(r, ping->log_clock * 1000);
+        hear_clock(r, ping->log_clock * 1000, true);
     }
     if (ping->timestamp != 0) {
         r->pong_due = true;
@@ -234,17 +235,6 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
     return true;
 }
 
-/* What was logged since this session began was stamped a moment ago; what comes to catch up was not. */
-static void hear_stamp(struct nx_walreceiver *r)
-{
-    bool fresh = r->held.offset >
-                 atomic_load_explicit(&r->shm->receiver.welcome_offset, memory_order_relaxed);
-
-    if (fresh) {
-        hear_clock(r, r->held.timestamp);
-    }
-}
-
 static void take_frames(struct nx_walreceiver *r)
 {
     struct nx_frame frame;
@@ -260,7 +250,7 @@ static void take_frames(struct nx_walreceiver *r)
     }
     if (r->welcomed && r->new_entries > 0) {
         hear_offset(r, r->last.offset);
-        hear_stamp(r);
+        hear_clock(r, r->held.timestamp, false);
     }
     if (rc == -EBADMSG) {
         nx_receiver_refuse(

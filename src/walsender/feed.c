@@ -110,14 +110,15 @@ static void queue_heartbeat(struct nx_walsender *ws)
 
         ws->pong_due = nx_frame_io_put_pong(&ws->io, &pong) < 0;
     }
-    bool busy = nx_full_sync_runs(&ws->sync); /* then nothing else tells how far this master is */
-    uint64_t since = busy ? ws->pinged_ms : ws->sent_ms;
+    uint64_t now = nx_now_ms();
 
     if (nx_frame_io_pending(&ws->io) > 0) {
         return;
     }
-    if (nx_count_ping_due(ws) || nx_now_ms() - since >= interval) {
-        ws->pinged_ms = nx_now_ms();
+    /* Under load too: in a full sync nothing else tells how far this master is, and entries may be old, so that
+     * only a Ping sets a replica's log clock. */
+    if (nx_count_ping_due(ws) || now - ws->sent_ms >= interval || now - ws->pinged_ms >= interval) {
+        ws->pinged_ms = now;
         (void)nx_count_put_ping(ws);
     }
 }

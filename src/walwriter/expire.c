@@ -12,8 +12,8 @@
 
 #include <errno.h>
 
-/* Keys in one entry: with clients' writes in its group few, so that these cost them little; the later they are, the
- * more, so that deletions keep up with any rate that writes can have. */
+/* Keys in one entry, one entry a group: with clients' writes beside it few, so that these cost them little; the later
+ * they are, the more. Batches of thousands that expire at once take longer to go than they took to come. */
 #define KEYS_RIDING  16u
 #define KEYS_OWN     64u /* in a group of its own */
 #define KEYS_MOST    256u
@@ -24,8 +24,9 @@
 
 #define OWN_PAUSE_US  2000    /* between groups of its own: the disk is the clients' first */
 #define ROOM_US       20000   /* when the log had no room */
+#define QUORUM_US     5000000 /* when the quorum is far behind */
 #define RETRY_US      1000000 /* when the disk had none, or the state could not be read */
-#define ROWS_MOST     1024    /* of the state's index, looked at in one go */
+#define LOOKS_MOST    1024 /* versions looked at in one go, most of which may be replaced already */
 #define OPS_BYTES     (16u << 10)
 #define QUORUM_BEHIND 1024 /* entries that the quorum lacks: then it must catch up first */
 
@@ -41,8 +42,8 @@ static struct expiry_heap *earliest(struct walwriter *w)
     for (unsigned i = 0; i < NX_GENERATIONS; i++) {
         struct expiry_heap *heap = &w->expire.heaps[i];
 
-        if (heap->count > 0 && (found == NULL || expiry_heap_top(heap)->expires_at <
-                                                     expiry_heap_top(found)->expires_at)) {
+        if (heap->count > 0 && (found == NULL || nx_expiry_heap_top(heap)->expires_at <
+                                                     nx_expiry_heap_top(found)->expires_at)) {
             found = heap;
         }
     }
@@ -55,7 +56,7 @@ static uint64_t next_ms(const struct walwriter *w)
     uint64_t due = w->expire.state_due_ms;
 
     for (unsigned i = 0; i < NX_GENERATIONS; i++) {
-        const struct expiry_item *top = expiry_heap_top(&w->expire.heaps[i]);
+        const struct expiry_item *top = nx_expiry_heap_top(&w->expire.heaps[i]);
 
         due = top != NULL && top->expires_at < due ? top->expires_at : due;
     }
@@ -67,7 +68,7 @@ static uint64_t due_ms(const struct walwriter *w)
 {
     uint64_t next = next_ms(w);
 
-    return next == 0 || next == UINT64_MAX ? next : next + GATHER_MS;
+    return next == 0 || next >= UINT64_MAX - GATHER_MS ? next : next + GATHER_MS;
 }
 
 /* Only who leads deletes, and not while that leaves the quorum further behind. */
@@ -118,7 +119,7 @@ void nx_expire_note(struct walwriter *w, uint64_t expires_at, uint64_t op_pos)
     size_t i = w->generation % NX_GENERATIONS;
     struct expiry_item item = {expires_at, op_pos};
 
-    if (expiry_heap_push(&w->expire.heaps[i], &item) < 0) {
+    if (nx_expiry_heap_push(&w->expire.heaps[i], &item) < 0) {
         w->expire.lost[i] = true;
     }
 }
@@ -127,7 +128,7 @@ void nx_expire_begin(struct walwriter *w, uint64_t number)
 {
     size_t i = number % NX_GENERATIONS;
 
-    expiry_heap_free(&w->expire.heaps[i]);
+    nx_expiry_heap_free(&w->expire.heaps[i]);
     w->expire.lost[i] = false;
 }
 
@@ -135,7 +136,7 @@ void nx_expire_freed(struct walwriter *w, uint64_t number)
 {
     size_t i = number % NX_GENERATIONS;
     struct expire *expire = &w->expire;
-    const struct expiry_item *top = expiry_heap_top(&expire->heaps[i]);
+    const struct expiry_item *top = nx_expiry_heap_top(&expire->heaps[i]);
     uint64_t earliest_ms = expire->lost[i] ? 0 : top != NULL ? top->expires_at : UINT64_MAX;
 
     /* Its versions have rows in the state's index now, some perhaps where that was passed already. */
@@ -163,13 +164,14 @@ struct gathering {
     uint32_t count;
     uint32_t most;
     uint64_t clock_ms;
-    unsigned rows; /* of the state's index, looked at */
+    unsigned looked; /* at so many versions, whether they stand or not */
     int rc;
 };
 
 static bool full(const struct gathering *g)
 {
-    return g->count == g->most || g->ops.cap - g->ops.used < NX_OP_HEADER + NX_MAX_KEY;
+    return g->looked == LOOKS_MOST || g->count == g->most ||
+           g->ops.cap - g->ops.used < NX_OP_HEADER + NX_MAX_KEY;
 }
 
 static void add(struct gathering *g, struct nx_slice key)
@@ -202,12 +204,13 @@ static bool gather_from_heaps(struct gathering *g)
 {
     struct expiry_heap *heap;
 
-    while ((heap = earliest(g->w)) != NULL && expiry_heap_top(heap)->expires_at <= g->clock_ms) {
+    while ((heap = earliest(g->w)) != NULL && nx_expiry_heap_top(heap)->expires_at <= g->clock_ms) {
         if (full(g)) {
             return true;
         }
-        take_item(g, expiry_heap_top(heap));
-        expiry_heap_pop(heap);
+        g->looked++;
+        take_item(g, nx_expiry_heap_top(heap));
+        nx_expiry_heap_pop(heap);
     }
     return false;
 }
@@ -232,10 +235,10 @@ static int take_row(void *arg, const struct nx_expiring *row)
     struct expire *expire = &g->w->expire;
 
     expire->state_due_ms = row->expires_at;
-    if (row->expires_at > g->clock_ms || full(g) || g->rows == ROWS_MOST) {
+    if (row->expires_at > g->clock_ms || full(g)) {
         return 1;
     }
-    g->rows++;
+    g->looked++;
     if (row_stands(g, row)) {
         add(g, nx_slice_of(row->key, row->key_length));
     }
@@ -285,7 +288,10 @@ static uint8_t *make_room(struct walwriter *w, uint32_t keys, uint64_t *ret_pos,
     size_t length = nx_entry_frame_size(OPS_BYTES);
     uint8_t *frame = nx_room_make(w, length, keys, ret_pos);
 
-    if (frame == NULL || nx_wal_file_fits(w, length)) {
+    if (frame == NULL || !nx_group_fits(w, length)) {
+        return NULL;
+    }
+    if (nx_wal_file_fits(w, length)) {
         return frame;
     }
     if (w->group_first <= w->log.newest) {
@@ -306,9 +312,14 @@ static void gather(struct gathering *g)
 {
     static struct nx_log_limit unreadable;
 
-    if (!gather_from_heaps(g)) {
+    /* In turns, so that neither waits for ever behind the other. */
+    if (g->w->expire.state_first) {
         gather_from_state(g);
     }
+    if (!gather_from_heaps(g) && !g->w->expire.state_first) {
+        gather_from_state(g);
+    }
+    g->w->expire.state_first = !g->w->expire.state_first;
     if (g->rc < 0) {
         nx_log_limited(
             &unreadable, NX_LOG_ERROR,
@@ -329,7 +340,7 @@ int nx_expire_step(struct walwriter *w)
         return 0;
     }
     if (!quorum_keeps_up(w)) {
-        put_off(w, RETRY_US);
+        put_off(w, QUORUM_US);
         return 0;
     }
     uint64_t clock_ms = nx_group_stamp(w) / 1000;

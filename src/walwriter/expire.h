@@ -21,6 +21,7 @@ struct expire {
     bool lost[NX_GENERATIONS]; /* memory was short: not all of its versions are in the heap */
     struct nx_expiring passed; /* rows of the state's index below were looked at; without key */
     uint64_t state_due_ms;  /* when the first row behind is due; 0: not known, UINT64_MAX: none */
+    bool state_first;       /* the next look begins with the state's index */
     uint64_t not_before_us; /* no group of its own before, CLOCK_MONOTONIC */
 };
 

@@ -20,7 +20,7 @@ static bool grow(struct expiry_heap *heap)
     return true;
 }
 
-int expiry_heap_push(struct expiry_heap *heap, const struct expiry_item *item)
+int nx_expiry_heap_push(struct expiry_heap *heap, const struct expiry_item *item)
 {
     size_t at;
 
@@ -36,12 +36,12 @@ int expiry_heap_push(struct expiry_heap *heap, const struct expiry_item *item)
     return 0;
 }
 
-const struct expiry_item *expiry_heap_top(const struct expiry_heap *heap)
+const struct expiry_item *nx_expiry_heap_top(const struct expiry_heap *heap)
 {
     return heap->count == 0 ? NULL : &heap->items[0];
 }
 
-void expiry_heap_pop(struct expiry_heap *heap)
+void nx_expiry_heap_pop(struct expiry_heap *heap)
 {
     struct expiry_item last = heap->items[--heap->count];
     size_t at = 0;
@@ -61,7 +61,7 @@ void expiry_heap_pop(struct expiry_heap *heap)
     heap->items[at] = last;
 }
 
-void expiry_heap_free(struct expiry_heap *heap)
+void nx_expiry_heap_free(struct expiry_heap *heap)
 {
     free(heap->items);
     *heap = (struct expiry_heap){.items = NULL};

@@ -20,15 +20,15 @@ struct expiry_heap {
 };
 
 /* 0 or -ENOMEM, and nothing is added. */
-int expiry_heap_push(struct expiry_heap *heap, const struct expiry_item *item);
+int nx_expiry_heap_push(struct expiry_heap *heap, const struct expiry_item *item);
 
 /* The earliest, or NULL. */
-const struct expiry_item *expiry_heap_top(const struct expiry_heap *heap);
+const struct expiry_item *nx_expiry_heap_top(const struct expiry_heap *heap);
 
 /* Removes it; there is one. */
-void expiry_heap_pop(struct expiry_heap *heap);
+void nx_expiry_heap_pop(struct expiry_heap *heap);
 
 /* Empties it and gives its memory back. */
-void expiry_heap_free(struct expiry_heap *heap);
+void nx_expiry_heap_free(struct expiry_heap *heap);
 
 #endif

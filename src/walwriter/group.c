@@ -264,7 +264,7 @@ static enum nx_submit_status early_refusal(struct walwriter *w,
     return NX_SUBMIT_DONE;
 }
 
-static bool fits_group(const struct walwriter *w, size_t length)
+bool nx_group_fits(const struct walwriter *w, size_t length)
 {
     return w->group_bytes == 0 || w->group_bytes + length <= NX_GROUP_MAX_BYTES;
 }
@@ -335,7 +335,7 @@ static enum taken take_write(struct walwriter *w,
     if (place.frame == NULL) {
         return NO_ROOM;
     }
-    if (!fits_group(w, w->wanted_length)) {
+    if (!nx_group_fits(w, w->wanted_length)) {
         return NO_GROUP;
     }
     return nx_wal_file_fits(w, w->wanted_length) ? decide(w, producer, received, &place)
@@ -389,7 +389,7 @@ static enum taken take_frame(struct walwriter *w,
     if (frame == NULL) {
         return NO_ROOM;
     }
-    if (!fits_group(w, header.frame_length)) {
+    if (!nx_group_fits(w, header.frame_length)) {
         return NO_GROUP;
     }
     if (!nx_wal_file_fits(w, header.frame_length)) {

@@ -211,7 +211,8 @@ static int run(struct walwriter *w)
         }
         if (idle || !spin(w)) {
             sleep_until_rung(w);
-        } else if (++turns % CONTROL_EVERY == 0) {
+        }
+        if (++turns % CONTROL_EVERY == 0) {
             hear(w);
         }
     }

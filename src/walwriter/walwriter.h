@@ -130,6 +130,8 @@ void nx_group_append_ops(struct walwriter *w,
                          uint64_t pos,
                          size_t ops_length,
                          uint32_t op_count);
+/* Whether a frame of `length` bytes fits the group. */
+bool nx_group_fits(const struct walwriter *w, size_t length);
 /* The moment of the group being gathered, by the log clock: its entries' stamp, and what expiry is judged by. */
 uint64_t nx_group_stamp(struct walwriter *w);
 /* Answers the held submission with `status` (stalled for too long). Those behind it have no wait of their

@@ -359,7 +359,7 @@ class Parts(unittest.TestCase):
         lags = ((1, True), (20, False), (20, True), (30, True), (8, True), (1, True), (1, False))
         for number, (seconds, more) in enumerate(lags):
             change = mirror.Change("message", f"{number}@1", b'{"ops": [], "timestamp": 0}')
-            change.timestamp = (time.time() - seconds) * 1000
+            change.timestamp = (time.time() - seconds) * 1e6  # Unix us, as events have it
             parts._tell_lag(change, more)
         self.assertEqual(said, ["behind by 20 s, at 2@1", "level at 6@1"])
 

@@ -248,7 +248,7 @@ START_TEST(without_memory_for_the_heap_the_state_is_gone_through_anew)
     merge_and_free();
     ck_assert_str_eq(step(), "a");
     put("b", NOW_MS - 105);
-    expiry_heap_free(&w.expire.heaps[w.generation % NX_GENERATIONS]);
+    nx_expiry_heap_free(&w.expire.heaps[w.generation % NX_GENERATIONS]);
     w.expire.lost[w.generation % NX_GENERATIONS] = true;
     ck_assert_str_eq(step(), "");
     merge_and_free();
@@ -267,21 +267,84 @@ START_TEST(a_generation_that_is_merged_but_not_free_counts_once)
 }
 END_TEST
 
-START_TEST(a_step_takes_few_beside_clients_writes_and_more_alone)
+static unsigned count_words(const char *text)
+{
+    unsigned count = text[0] == '\0' ? 0 : 1;
+
+    for (; *text != '\0'; text++) {
+        count += *text == ' ' ? 1 : 0;
+    }
+    return count;
+}
+
+static void put_many(unsigned count, uint64_t late_ms)
 {
     char key[16];
-    unsigned steps = 0;
 
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < count; i++) {
         (void)snprintf(key, sizeof key, "k%u", i);
-        put(key, nx_log_clock_ms(shm) - 100);
+        put(key, nx_log_clock_ms(shm) - late_ms);
     }
-    w.expire.not_before_us = UINT64_MAX;
+}
+
+/* Lateness counts: one key more for each 4 ms. Tests may be held up, so bounds are wide. */
+START_TEST(a_step_takes_few_beside_clients_writes_and_more_alone)
+{
+    ck_assert_str_eq(step(), "");
+    put_many(2000, 20);
+    w.answer_count = 1;
+    unsigned riding = count_words(step());
+    unsigned alone = count_words(step());
+
+    ck_assert_uint_ge(riding, 16);
+    ck_assert_uint_gt(alone, riding);
+    ck_assert_uint_le(alone, 256);
+}
+END_TEST
+
+START_TEST(what_is_late_goes_faster_but_not_without_bound)
+{
+    ck_assert_str_eq(step(), ""); /* the state is known to hold nothing */
+    put_many(2000, 60000);
+    w.answer_count = 1;
+    ck_assert_uint_eq(count_words(step()), 256);
+    ck_assert_uint_eq(count_words(step()), 256);
+}
+END_TEST
+
+/* Versions that were replaced cost a look each, and there may be any number of them. */
+START_TEST(replaced_versions_are_passed_a_thousand_at_a_time)
+{
+    for (unsigned i = 0; i < 3000; i++) {
+        put("often", NOW_MS - 500);
+    }
+    put("often", 0);
+    ck_assert_str_eq(step(), "");
+    ck_assert(nx_expire_due(&w));
+    ck_assert_str_eq(step(), "");
+    while (step()[0] == '\0') {
+    }
+    ck_assert_uint_eq(w.expire.heaps[0].count + w.expire.heaps[1].count + w.expire.heaps[2].count,
+                      0);
+}
+END_TEST
+
+START_TEST(a_group_that_is_full_takes_no_deletion)
+{
+    put("a", NOW_MS - 101);
+    w.group_bytes = NX_GROUP_MAX_BYTES - 100;
+    ck_assert_str_eq(step(), "");
+    w.group_bytes = 0;
+    ck_assert_str_eq(step(), "a");
+}
+END_TEST
+
+START_TEST(a_moment_that_never_comes_is_never_due)
+{
+    put("a", UINT64_MAX);
+    put("b", UINT64_MAX - 3);
+    ck_assert_str_eq(step(), "");
     ck_assert(!nx_expire_due(&w));
-    while (step()[0] != '\0') {
-        steps++;
-    }
-    ck_assert_uint_ge(steps, 2);
 }
 END_TEST
 
@@ -359,6 +422,10 @@ int main(void)
     tcase_add_test(tests, without_memory_for_the_heap_the_state_is_gone_through_anew);
     tcase_add_test(tests, a_generation_that_is_merged_but_not_free_counts_once);
     tcase_add_test(tests, a_step_takes_few_beside_clients_writes_and_more_alone);
+    tcase_add_test(tests, what_is_late_goes_faster_but_not_without_bound);
+    tcase_add_test(tests, replaced_versions_are_passed_a_thousand_at_a_time);
+    tcase_add_test(tests, a_group_that_is_full_takes_no_deletion);
+    tcase_add_test(tests, a_moment_that_never_comes_is_never_due);
     tcase_add_loop_test(tests, who_does_not_lead_deletes_nothing, 0, 3);
     tcase_add_test(tests, a_quorum_that_is_far_behind_must_catch_up_first);
     tcase_add_test(tests, an_expired_key_is_absent_to_writers);

@@ -11,20 +11,20 @@ static void push(uint64_t expires_at, uint64_t op_pos)
 {
     struct expiry_item item = {expires_at, op_pos};
 
-    ck_assert_int_eq(expiry_heap_push(&heap, &item), 0);
+    ck_assert_int_eq(nx_expiry_heap_push(&heap, &item), 0);
 }
 
 static void teardown(void)
 {
-    expiry_heap_free(&heap);
+    nx_expiry_heap_free(&heap);
 }
 
 START_TEST(an_empty_one_has_no_top)
 {
-    ck_assert_ptr_null(expiry_heap_top(&heap));
+    ck_assert_ptr_null(nx_expiry_heap_top(&heap));
     push(5, 50);
-    expiry_heap_pop(&heap);
-    ck_assert_ptr_null(expiry_heap_top(&heap));
+    nx_expiry_heap_pop(&heap);
+    ck_assert_ptr_null(nx_expiry_heap_top(&heap));
 }
 END_TEST
 
@@ -33,14 +33,14 @@ START_TEST(the_earliest_is_on_top)
     push(30, 1);
     push(10, 2);
     push(20, 3);
-    ck_assert_uint_eq(expiry_heap_top(&heap)->op_pos, 2);
-    expiry_heap_pop(&heap);
-    ck_assert_uint_eq(expiry_heap_top(&heap)->op_pos, 3);
+    ck_assert_uint_eq(nx_expiry_heap_top(&heap)->op_pos, 2);
+    nx_expiry_heap_pop(&heap);
+    ck_assert_uint_eq(nx_expiry_heap_top(&heap)->op_pos, 3);
     push(15, 4);
-    ck_assert_uint_eq(expiry_heap_top(&heap)->op_pos, 4);
-    expiry_heap_pop(&heap);
-    expiry_heap_pop(&heap);
-    ck_assert_uint_eq(expiry_heap_top(&heap)->op_pos, 1);
+    ck_assert_uint_eq(nx_expiry_heap_top(&heap)->op_pos, 4);
+    nx_expiry_heap_pop(&heap);
+    nx_expiry_heap_pop(&heap);
+    ck_assert_uint_eq(nx_expiry_heap_top(&heap)->op_pos, 1);
 }
 END_TEST
 
@@ -56,12 +56,12 @@ START_TEST(many_come_out_in_order)
         sum += expires_at;
     }
     for (unsigned i = 0; i < 10000; i++) {
-        const struct expiry_item *top = expiry_heap_top(&heap);
+        const struct expiry_item *top = nx_expiry_heap_top(&heap);
 
         ck_assert_uint_ge(top->expires_at, last);
         last = top->expires_at;
         sum -= last;
-        expiry_heap_pop(&heap);
+        nx_expiry_heap_pop(&heap);
     }
     ck_assert_uint_eq(sum, 0);
     ck_assert_uint_eq(heap.count, 0);

@@ -43,16 +43,38 @@ START_TEST(a_later_stamp_moves_it_on)
 }
 END_TEST
 
-START_TEST(an_old_stamp_does_not_set_it_back)
+static uint64_t lead(void)
+{
+    return atomic_load(&shm->clock.lead_us);
+}
+
+START_TEST(an_old_stamp_takes_little_of_it)
 {
     uint64_t start = nx_wall_us();
-    uint64_t last = start;
+    uint64_t before;
 
     nx_log_clock_set(shm, start);
     for (unsigned i = 0; i < 1000; i++) {
+        before = lead();
         nx_log_clock_hear(shm, start - HOUR, false);
-        ck_assert_uint_ge(now(), last);
-        last = now();
+        ck_assert_uint_le(before - lead(), 500);
+    }
+}
+END_TEST
+
+/* However often it hears, what it loses goes by the time between. */
+START_TEST(what_it_loses_adds_up)
+{
+    uint64_t before;
+
+    nx_log_clock_set(shm, nx_wall_us());
+    before = lead();
+    atomic_store(&shm->clock.heard_us, nx_boot_us() - SECOND / 10);
+    nx_log_clock_hear(shm, now() - HOUR, false);
+    ck_assert_uint_ge(before - lead(), 50);
+    ck_assert_uint_le(before - lead(), 500);
+    while (before - lead() < 60) { /* each time too short to lose anything */
+        nx_log_clock_hear(shm, now() - HOUR, false);
     }
 }
 END_TEST
@@ -111,7 +133,8 @@ int main(void)
     tcase_add_test(tests, before_it_is_known_it_is_the_wall_clock);
     tcase_add_test(tests, it_goes_on_from_where_it_was_set);
     tcase_add_test(tests, a_later_stamp_moves_it_on);
-    tcase_add_test(tests, an_old_stamp_does_not_set_it_back);
+    tcase_add_test(tests, an_old_stamp_takes_little_of_it);
+    tcase_add_test(tests, what_it_loses_adds_up);
     tcase_add_test(tests, the_first_stamp_of_an_epoch_may_set_it_back);
     tcase_add_test(tests, but_not_for_what_a_stamp_takes_to_come);
     tcase_add_test(tests, what_is_no_time_is_not_heard);
