@@ -323,8 +323,8 @@ START_TEST(replaced_versions_are_passed_a_thousand_at_a_time)
     w.expire.not_before_us = 0;
     ck_assert(nx_expire_due(&w));
     ck_assert_str_eq(step(), "");
-    while (step()[0] == '\0') {
-    }
+    ck_assert_str_eq(step(), "");
+    ck_assert_str_eq(step(), "");
     ck_assert_uint_eq(w.expire.heaps[0].count + w.expire.heaps[1].count + w.expire.heaps[2].count,
                       0);
 }
