@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import threading
 import time
 import unittest
 
@@ -416,6 +415,16 @@ class Roles(ChangesCase, FailoverCase):
             pass
         self.assertEqual(event.id, f"{offset}@2")
 
+    def waiting_read(self, node):
+        """A connection whose read is parked: it is sent together with one that is answered right before."""
+        connection = load.Connection(node.http_port)
+        connection.send([
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /kv/none?wait=300 HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: 0\r\n\r\n",
+        ])
+        self.assertEqual(connection.answer()[0], 200)
+        return connection
+
     def test_03_a_stop_ends_all_streams(self):
         for sig in (signal.SIGUSR2, signal.SIGTERM):
             with self.subTest(sig):
@@ -425,23 +434,15 @@ class Roles(ChangesCase, FailoverCase):
                 old = self.changes(node, version="1.0")
                 stuck = [self.changes(node, since=0, receive=4096) for _ in range(3)]
                 waiting = Follower(node.http_port, path="/changes?since=1000000")
-                answers = []
-                read = threading.Thread(
-                    target=lambda: answers.append(
-                        node.client(timeout=60).request(
-                            "GET", "/kv/none?wait=300", None, {"If-None-Match": "0"}
-                        )
-                    )
-                )
-                read.start()
+                read = self.waiting_read(node)
                 self.assertEqual(len(stuck), 3)
                 os.kill(node.pid, sig)
                 for follower in (*live, waiting):
                     self.assertEqual(follower.wait_end(), [])
                 self.assertEqual(old.wait_end(), [])
                 self.assertEqual(node.wait_exit(), 0)
-                read.join()
-                self.assertEqual(answers[0][0], 404 if sig == signal.SIGUSR2 else 503)
+                self.assertEqual(read.answer()[0], 404 if sig == signal.SIGUSR2 else 503)
+                read.sock.close()
                 node.start()
                 self.assertEqual(self.changes(node, since=last - 1).change().offset, last)
                 waiting.close()
