@@ -92,6 +92,7 @@ static void close_state(struct checkpointer *c)
 static void publish_position(struct checkpointer *c)
 {
     publish(&c->published->map_free, nx_state_map_free(c->state));
+    publish(&c->published->state_bytes, nx_state_bytes(c->state));
     publish(&c->published->checkpoint_offset, c->position.offset);
     publish(&c->published->failures, 0);
     if (c->short_of_space) {
@@ -439,7 +440,7 @@ static void sleep_until_rung(struct checkpointer *c)
     bool nothing = c->confirmed && c->unmerged_since_ms == 0;
     int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
 
-    timeout = smaller_wait(timeout, interval_wait(c));
+    timeout = smaller_wait(timeout, c->confirmed ? interval_wait(c) : -1);
     timeout = smaller_wait(timeout, nx_warming_step(&c->warming) ? WARMING_MS : -1);
     if (c->merged) {
         close_state(c);

@@ -202,6 +202,7 @@ struct nx_checkpoint_state {
     nx_atomic_u64 disk_reserve;  /* bytes that nothing but recovery, merges and deletes may use */
     nx_atomic_u32 disk_state;    /* enum nx_disk_state: full = only the reserve is left */
     nx_atomic_u64 map_free;      /* bytes left in LMDB's map, estimated low */
+    nx_atomic_u64 state_bytes;   /* of LMDB's pages that hold records */
     nx_atomic_u64 failures;      /* merges that failed in a row */
     /* Looks at what is kept (segments, pins): how many were begun, and ended. Who has written a pin
      * waits for one that began after it (nx_replica_slot.look_wanted). */

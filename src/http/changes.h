@@ -45,6 +45,8 @@ struct follower {
     uint64_t told_ms;        /* when it was last sent anything */
     uint64_t sent_ms;        /* SENDING: since when */
     uint64_t slow_ms;        /* for so long its client was waited for, far behind */
+    size_t large_wanted;     /* LARGE: bytes of its next event; 0: not known */
+    bool has_large;          /* SENDING: a large one */
     bool was_live;
     uint16_t prefix_length;
     uint8_t prefix[];

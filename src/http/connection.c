@@ -343,6 +343,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     (void)bev;
     if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0) {
         connection->eof = true;
+        nx_wait_eof(connection);
         if (stream != NULL && stream->eof != NULL) {
             stream->eof(connection);
         }

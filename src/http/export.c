@@ -124,7 +124,7 @@ static void put_line(struct text *text, const struct nx_record *record)
 /* The next lines. 0, -ENOENT: these are the last ones, or a negative error. */
 static int put_lines(struct export *export, struct text *text)
 {
-    struct nx_record record;
+    struct nx_record record = {.key = NULL};
     unsigned passed = 0;
     int rc = 0;
 

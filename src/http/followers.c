@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIVE_BACKLOG   (256u << 10) /* bytes that a live one's client has not taken, at most */
+#define LIVE_BACKLOG   (128u << 10) /* bytes that a live one's client has not taken, at most */
 #define FETCHES_A_TURN 4            /* chunks, by all together: others have their turn */
 #define PART_MS        1000         /* for taking what is left when this node stops */
 
@@ -192,8 +192,8 @@ static int make_shared(struct changes *changes, struct nx_slice frames, uint64_t
     }
     nx_text_reset(&changes->shared, NX_FOLLOWER_KEEP_TEXT);
     changes->shared_at = (struct client_offset){first - 1, 0};
-    int rc = nx_changes_put_frames(&changes->shared, &changes->shared_at, frames,
-                                   nx_slice_of(NULL, 0));
+    int rc =
+        nx_changes_put_frames(&changes->shared, &changes->shared_at, frames, nx_slice_of(NULL, 0));
 
     if (rc < 0) {
         changes->shared_at.offset = 0; /* half of it is nothing for the others */

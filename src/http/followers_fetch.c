@@ -16,7 +16,8 @@
 #define LARGE_BYTES (64u << 20) /* of large events in memory; one alone may be larger */
 #define FAR_BEHIND  (16u << 20) /* bytes of the log */
 #define SLOW_MS     2000        /* for so long a client is waited for in all, while far behind */
-#define LOOK_MS     250         /* between looks for such */
+#define HOLD_MS     5000 /* for so long one may hold a large event that keeps others waiting */
+#define LOOK_MS     250  /* between looks for such */
 
 static void sending(struct follower *follower)
 {
@@ -56,6 +57,7 @@ static void send_large(struct follower *follower, struct large_event *event)
     struct connection *connection = follower->connection;
 
     event->uses++;
+    follower->has_large = true;
     follower->at = event->at;
     sending(follower);
     nx_follower_told(follower);
@@ -78,7 +80,14 @@ static struct large_event *find_large(const struct follower *follower)
     return NULL;
 }
 
-/* Moves the follower over the one frame. 0 and its event, NULL where nothing of it is for this follower. */
+/* One alone may be larger. */
+static bool has_room(const struct changes *changes, size_t length)
+{
+    return changes->large_bytes == 0 || changes->large_bytes + length <= LARGE_BYTES;
+}
+
+/* Moves the follower over the one frame. 0 and its event, NULL where nothing of it is for this follower; -EAGAIN:
+ * it has to wait for room. */
 static int make_large(struct follower *follower,
                       struct nx_slice frame,
                       struct large_event **ret_event)
@@ -99,21 +108,27 @@ static int make_large(struct follower *follower,
         free_large(event);
         return rc < 0 ? rc : -ENOMEM;
     }
-    follower->at = event->at;
     if (event->text.length == 0) {
+        follower->at = event->at;
         free_large(event);
         return 0;
     }
+    if (!has_room(changes, event->text.length)) {
+        follower->large_wanted = event->text.length;
+        free_large(event);
+        return -EAGAIN;
+    }
+    follower->at = event->at;
     changes->large_bytes += event->text.length;
     LIST_INSERT_HEAD(&changes->large_events, event, link);
     *ret_event = event;
     return 0;
 }
 
-/* The next entry, a frame of `length` bytes. */
-static void fetch_large(struct follower *follower, size_t length)
+/* The next entry is large. What of it is for this follower, and so how much room that takes, is known only once it was
+ * read. */
+static void fetch_large(struct follower *follower)
 {
-    const struct changes *changes = nx_follower_changes(follower);
     struct tail *tail = &follower->connection->worker->tail;
     uint64_t next = follower->at.offset + 1;
     struct large_event *event = find_large(follower);
@@ -121,13 +136,18 @@ static void fetch_large(struct follower *follower, size_t length)
     int rc = 0;
 
     if (event == NULL) {
-        if (changes->large_bytes > 0 && changes->large_bytes + length > LARGE_BYTES) {
+        if (!has_room(nx_follower_changes(follower), follower->large_wanted)) {
             nx_follower_move(follower, FOLLOWER_LARGE);
             return;
         }
         rc = nx_tail_read(tail, &follower->stream, next, next, true, &chunk);
         rc = rc < 0 ? rc : make_large(follower, nx_slice_of(chunk.buf, chunk.length), &event);
     }
+    if (rc == -EAGAIN) {
+        nx_follower_move(follower, FOLLOWER_LARGE);
+        return;
+    }
+    follower->large_wanted = 0;
     if (rc < 0) {
         nx_follower_cut_unread(follower, rc);
     } else if (event != NULL) {
@@ -154,7 +174,7 @@ void nx_follower_fetch(struct follower *follower)
     rc = nx_tail_read(&worker->tail, &follower->stream, follower->at.offset + 1, last, false,
                       &chunk);
     if (rc == -EMSGSIZE) {
-        fetch_large(follower, chunk.length);
+        fetch_large(follower);
         return;
     }
     nx_text_reset(text, NX_FOLLOWER_KEEP_TEXT);
@@ -183,14 +203,23 @@ static bool is_far_behind(const struct follower *follower)
            nx_log_bytes_between(shm, follower->at.offset, nx_committed_offset(shm)) > FAR_BEHIND;
 }
 
+/* One takes a large event so slowly that others, who wait for room for theirs, would stand still. */
+static bool holds_up(const struct follower *follower, uint64_t now)
+{
+    return follower->has_large && now - follower->sent_ms > HOLD_MS &&
+           !TAILQ_EMPTY(&nx_follower_changes(follower)->by_state[FOLLOWER_LARGE]);
+}
+
 static void log_slow(const struct follower *follower)
 {
     static struct nx_log_limit limit;
 
-    nx_log_limited(&limit, NX_LOG_WARNING,
-                   "a follower of /changes is cut at offset %" PRIu64
-                   ": it takes less than is written, and is more than %u MiB behind",
-                   follower->at.offset, FAR_BEHIND >> 20);
+    nx_log_limited(
+        &limit, NX_LOG_WARNING,
+        "a follower of /changes is cut at offset %" PRIu64
+        ": it takes less than is written, and is more than %u MiB behind, or others wait "
+        "for the memory of what it takes",
+        follower->at.offset, FAR_BEHIND >> 20);
 }
 
 void nx_follower_drained(struct follower *follower)
@@ -198,6 +227,7 @@ void nx_follower_drained(struct follower *follower)
     if (follower->state != FOLLOWER_SENDING) {
         return;
     }
+    follower->has_large = false;
     follower->slow_ms =
         is_far_behind(follower) ? follower->slow_ms + (nx_now_ms() - follower->sent_ms) : 0;
     if (follower->slow_ms > SLOW_MS) {
@@ -224,7 +254,8 @@ void nx_followers_cut_slow(struct http_worker *worker)
     while (follower != NULL) {
         struct follower *next = TAILQ_NEXT(follower, by_state);
 
-        if (follower->slow_ms + (now - follower->sent_ms) > SLOW_MS && is_far_behind(follower)) {
+        if (holds_up(follower, now) ||
+            (follower->slow_ms + (now - follower->sent_ms) > SLOW_MS && is_far_behind(follower))) {
             log_slow(follower);
             nx_follower_cut(follower);
         }

@@ -40,6 +40,18 @@ void nx_wait_confirm(struct connection *connection,
     connection->wait_asked_us = asked_us;
 }
 
+void nx_wait_eof(struct connection *connection)
+{
+    struct request *request = connection->request;
+    uint64_t limit = connection->worker->process->config->http.request_timeout_ms;
+    uint64_t now = nx_now_ms();
+
+    if ((connection->waiting || connection->watching) && request->deadline_ms > now + limit) {
+        request->deadline_ms = now + limit;
+        nx_connection_timer(connection, limit);
+    }
+}
+
 void nx_wait_cancel(struct connection *connection)
 {
     if (connection->waiting) {

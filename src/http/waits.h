@@ -23,6 +23,10 @@ void nx_wait_confirm(struct connection *connection,
                      uint64_t deadline_ms,
                      void (*expired)(struct connection *connection));
 
+/* The client sends no more. It may have gone, which can't be told, so that a ?wait= lasts no longer than
+ * http.request_timeout_ms from now. */
+void nx_wait_eof(struct connection *connection);
+
 /* Takes it off the list that it is in, if any (of watch.h too). */
 void nx_wait_cancel(struct connection *connection);
 

@@ -124,6 +124,8 @@ int nx_state_confirm(struct nx_state *state, struct nx_position *ret_position);
 /* Bytes that new data may still take in the map, estimated low: free pages and those never used, less
  * what two transactions like the largest of late take to replace pages. 0 when it can't be told. */
 uint64_t nx_state_map_free(struct nx_state *state);
+/* Bytes of the pages that hold records, 0 when it can't be told: a transaction replaces no more than these. */
+uint64_t nx_state_bytes(struct nx_state *state);
 /* Frees reader slots of dead processes; run whenever a child died. */
 void nx_state_clear_dead_readers(struct nx_state *state);
 

@@ -193,6 +193,39 @@ static void note_replaced(struct nx_state *state, size_t txn, uint64_t pages)
     }
 }
 
+/* Pages of one table. */
+static uint64_t pages_of(MDB_txn *txn, MDB_dbi table)
+{
+    MDB_stat stat;
+
+    return mdb_stat(txn, table, &stat) != 0
+               ? 0
+               : stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+}
+
+/* Pages that hold records: a transaction can't replace more. In the running read transaction. */
+static uint64_t count_used_pages(const struct nx_state *state)
+{
+    const struct nx_environment *environment = state->environment;
+
+    return pages_of(state->read, environment->kv) + pages_of(state->read, environment->expiry) +
+           pages_of(state->read, environment->meta);
+}
+
+uint64_t nx_state_bytes(struct nx_state *state)
+{
+    struct nx_position base;
+    MDB_stat stat;
+    uint64_t pages;
+
+    if (state->reading || nx_state_read_begin(state, &base) < 0) {
+        return 0;
+    }
+    pages = state->reading_void ? 0 : count_used_pages(state);
+    nx_state_read_end(state);
+    return mdb_env_stat(state->environment->env, &stat) != 0 ? 0 : pages * stat.ms_psize;
+}
+
 uint64_t nx_state_map_free(struct nx_state *state)
 {
     MDB_env *env = state->environment->env;
@@ -200,6 +233,7 @@ uint64_t nx_state_map_free(struct nx_state *state)
     struct free_pages pages = {0, 0};
     MDB_envinfo info;
     MDB_stat stat;
+    uint64_t in_use;
 
     if (state->reading || nx_state_read_begin(state, &base) < 0) {
         return 0;
@@ -209,12 +243,13 @@ uint64_t nx_state_map_free(struct nx_state *state)
         nx_state_read_end(state);
         return 0;
     }
+    in_use = count_used_pages(state);
     nx_state_read_end(state);
     note_replaced(state, info.me_last_txnid, pages.late);
     uint64_t all = info.me_mapsize / stat.ms_psize;
     uint64_t used = info.me_last_pgno + 1;
     uint64_t left = (all > used ? all - used : 0) + pages.usable;
-    uint64_t kept = 2 * state->replaced;
+    uint64_t kept = 2 * (state->replaced < in_use ? state->replaced : in_use);
 
     return left > kept ? (left - kept) * stat.ms_psize : 0;
 }

@@ -22,13 +22,14 @@
 /* What is due waits a moment for more, so that keys which expire one by one share an entry: nobody sees it. */
 #define GATHER_MS 10
 
-#define OWN_PAUSE_US  2000    /* between groups of its own: the disk is the clients' first */
-#define ROOM_US       20000   /* when the log had no room */
-#define QUORUM_US     5000000 /* when the quorum is far behind */
-#define RETRY_US      1000000 /* when the disk had none, or the state could not be read */
-#define LOOKS_MOST    1024 /* versions looked at in one go, most of which may be replaced already */
-#define OPS_BYTES     (16u << 10)
-#define QUORUM_BEHIND 1024 /* entries that the quorum lacks: then it must catch up first */
+#define OWN_PAUSE_US 2000    /* between groups of its own: the disk is the clients' first */
+#define ROOM_US      20000   /* when the log had no room */
+#define QUORUM_US    5000000 /* when the quorum is far behind */
+#define RETRY_US     1000000 /* when the disk had none, or the state could not be read */
+#define LOOKS_MOST   1024 /* versions looked at in one go, most of which may be replaced already */
+#define OPS_BYTES    (16u << 10)
+#define QUORUM_PART \
+    8 /* of a generation's bytes, logged and not in the quorum: then it must catch up first */
 
 static_assert(OPS_BYTES >= NX_OP_HEADER + NX_MAX_KEY, "an entry holds one deletion at least");
 
@@ -83,8 +84,9 @@ static bool leads(const struct walwriter *w)
 
 static bool quorum_keeps_up(const struct walwriter *w)
 {
-    return nx_quorum_confirmed(w->shm) &&
-           w->group_first - 1 <= nx_committed_offset(w->shm) + QUORUM_BEHIND;
+    uint64_t behind = nx_log_bytes_between(w->shm, nx_committed_offset(w->shm), w->group_first - 1);
+
+    return nx_quorum_confirmed(w->shm) && behind <= w->shm->generation_bytes / QUORUM_PART;
 }
 
 bool nx_expire_due(const struct walwriter *w)

@@ -12,6 +12,10 @@
 #include <errno.h>
 #include <string.h>
 
+/* Of LMDB, bytes: a page, and what a record with its row of the expiry index has beside the bytes of its operation. */
+#define STATE_PAGE     4096u
+#define STATE_OVERHEAD 96u
+
 bool nx_group_waiting(const struct walwriter *w)
 {
     for (unsigned i = 0; i < NX_PRODUCERS; i++) {
@@ -224,6 +228,41 @@ static int place_ops(struct walwriter *w,
     return rc < 0 ? rc : (int)(count > 0);
 }
 
+/* The oldest generation that is not merged; merged ones are freed later, when their place is needed. */
+static uint64_t first_unmerged(const struct walwriter *w)
+{
+    uint64_t merged =
+        atomic_load_explicit(&w->shm->checkpoint.merged_generation, memory_order_acquire);
+
+    return merged < w->oldest_generation ? w->oldest_generation : merged + 1;
+}
+
+static uint64_t count_versions(struct walwriter *w, uint64_t first)
+{
+    uint64_t count = 0;
+
+    for (uint64_t number = first; number <= w->generation; number++) {
+        count += atomic_load_explicit(&nx_skip_pool(w->shm, number)->count, memory_order_relaxed);
+    }
+    return count;
+}
+
+/* Bytes of LMDB's map that it takes to merge all that isn't merged, and `length` more: what the state grows by, pages
+ * being half full at worst; and, since a transaction holds old and new pages at once, what it replaces: a page of
+ * records and one of the expiry index for each version, but no more than there are. */
+static uint64_t map_needed(struct walwriter *w, size_t length)
+{
+    uint64_t first = first_unmerged(w);
+    uint64_t first_pos = atomic_load_explicit(
+        &w->shm->generations[first % NX_GENERATIONS].first_pos, memory_order_relaxed);
+    uint64_t state = atomic_load_explicit(&w->shm->checkpoint.state_bytes, memory_order_relaxed);
+    uint64_t versions = count_versions(w, first);
+    uint64_t grows = 2 * (w->log.next_pos - first_pos + length + versions * STATE_OVERHEAD);
+    uint64_t touched = 2 * STATE_PAGE * versions;
+
+    return grows + (touched < state + grows ? touched : state + grows);
+}
+
 /* Space on disk and in LMDB's map: what can't be stored later is refused now. Deletes may use the
  * reserve, so that a full node can be emptied. */
 static enum nx_submit_status storage_refusal(struct walwriter *w,
@@ -232,10 +271,6 @@ static enum nx_submit_status storage_refusal(struct walwriter *w,
 {
     const struct nx_checkpoint_state *checkpoint = &w->shm->checkpoint;
     uint64_t map_free = atomic_load_explicit(&checkpoint->map_free, memory_order_relaxed);
-    uint64_t unmerged =
-        w->log.next_pos -
-        atomic_load_explicit(&w->shm->generations[w->oldest_generation % NX_GENERATIONS].first_pos,
-                             memory_order_relaxed);
 
     if (summary->puts == 0) {
         return NX_SUBMIT_DONE;
@@ -243,8 +278,7 @@ static enum nx_submit_status storage_refusal(struct walwriter *w,
     if (atomic_load_explicit(&checkpoint->disk_state, memory_order_relaxed) == NX_DISK_FULL) {
         return NX_SUBMIT_DISK_FULL;
     }
-    /* Twice: LMDB writes whole pages, and a transaction holds old and new ones at once. */
-    return map_free < 2 * (unmerged + length) ? NX_SUBMIT_MAP_FULL : NX_SUBMIT_DONE;
+    return map_free < map_needed(w, length) ? NX_SUBMIT_MAP_FULL : NX_SUBMIT_DONE;
 }
 
 /* The answer to a write that isn't even looked at, or DONE. */

@@ -369,7 +369,7 @@ END_TEST
 START_TEST(a_quorum_that_is_far_behind_must_catch_up_first)
 {
     put("a", NOW_MS - 101);
-    for (unsigned i = 0; i < 2000; i++) {
+    for (unsigned i = 0; i < 20000; i++) {
         put("b", 0);
     }
     atomic_store(&shm->control.role, NX_NODE_MASTER);
