@@ -71,7 +71,9 @@ static int parse_tag(struct nx_slice element, struct client_offset *ret_tag)
     element = cut_weak(element);
     if (element.length >= 2 && element.data[0] == '"' && element.data[element.length - 1] == '"') {
         element = nx_slice_of(element.data + 1, element.length - 2);
-        if (memchr(element.data, '"', element.length) != NULL) {
+        /* "*" is a slip for *, and as a tag that nothing has it would let pass what * forbids. */
+        if (memchr(element.data, '"', element.length) != NULL ||
+            nx_slice_equal(element, nx_slice_text("*"))) {
             return -EINVAL;
         }
         if (nx_client_offset_parse(element, ret_tag) < 0) {

@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-#define NX_MAX_TTL_S 3153600000u /* a hundred years */
+#define NX_MAX_TTL_S      3153600000u      /* a hundred years */
+#define NX_MAX_EXPIRES_AT 253402300799999u /* Unix ms; the end of the year 9999 */
 
 /* What expires in ttl_s seconds (at most NX_MAX_TTL_S; 0: never) expires at: Unix ms, or 0. */
 static inline uint64_t nx_expires_in(const struct nx_shm *shm, uint64_t ttl_s)

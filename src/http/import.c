@@ -301,8 +301,12 @@ static void take_line(struct connection *connection, struct import *import, stru
     }
     snprintf(place, sizeof place, "Line %" PRIu64, import->line_number);
     if (nx_json_parse(connection->worker->tokener, line, &object, &fault) < 0) {
+        struct json_fault at_line;
+
         hint_at_line_ends(line, &fault);
-        fail_line(import, import->line_number, fault.code, fault.message);
+        (void)nx_json_fault(&at_line, fault.code, "%s: %.*s", place,
+                            (int)(sizeof fault.message - 64), fault.message);
+        fail_line(import, import->line_number, at_line.code, at_line.message);
         return;
     }
     if (nx_json_line_of(object, place, max_value, &import->item, &delete, &fault) < 0) {

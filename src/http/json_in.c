@@ -206,9 +206,10 @@ struct number {
 
 static const struct number ttl_number = {"ttl", NX_MAX_TTL_S,
                                          "a whole number of seconds, 1 to 3153600000"};
-/* json-c makes the largest 64-bit number of one that is larger, so that one can't be told from those. */
-static const struct number expires_at_number = {"expires_at", INT64_MAX,
-                                                "a whole number of Unix milliseconds, 1 or more"};
+/* To the end of the year 9999: who gives microseconds is told so. */
+static const struct number expires_at_number = {
+    "expires_at", NX_MAX_EXPIRES_AT,
+    "a whole number of Unix milliseconds, 1 to 253402300799999 (the year 9999)"};
 
 /* *ret_value is 0 where it isn't given. */
 static int number_of(struct json_object *object,

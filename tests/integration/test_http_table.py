@@ -104,7 +104,7 @@ class Puts(TableCase):
 
     def test_if_match_that_fails_names_the_version(self):
         version = self.server.put("mismatch", b"old")
-        for header in (f'"{version + 1}"', f"{version - 1}", "0", '"abc"', "1, 2", '""', '"*"'):
+        for header in (f'"{version + 1}"', f"{version - 1}", "0", '"abc"', "1, 2", '""'):
             problem = self.refused(412, "precondition_failed", "PUT", "/kv/mismatch", b"new",
                                    {"If-Match": header})
             self.assertEqual(problem["offset"], version, header)

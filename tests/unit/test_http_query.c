@@ -233,6 +233,7 @@ static const struct {
     {"", -EINVAL, false, 0, 0},
     {",", -EINVAL, false, 0, 0},
     {"abc", -EINVAL, false, 0, 0},
+    {"\"*\"", -EINVAL, false, 0, 0}, /* a slip for * */
     {"\"5", -EINVAL, false, 0, 0},
     {"\"5\"6\"", -EINVAL, false, 0, 0},
     {"5, *", -EINVAL, false, 0, 0},
