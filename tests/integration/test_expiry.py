@@ -141,6 +141,28 @@ class OneNode(ExpiryCase):
         self.assertEqual(node.get("large"), value)
 
 
+    def test_08_a_full_map_takes_writes_again_when_its_keys_have_expired(self):
+        node = self.node(settings={**SETTINGS, "state.map_size": "16MiB", "wal.shm_size": "32MiB",
+                                   "wal.segment_size": "1MiB", "state.checkpoint_interval": "1s"})
+        first = int(expiry.now_ms()) + 4000
+        stored = 0
+        while stored < 400000:
+            lines = "".join(json.dumps({"key": f"k{number * 7919 % 400000}", "value": "v" * 60,
+                                        "expires_at": first + number * 7919 % 2000}) + "\n"
+                            for number in range(stored, stored + 2000))
+            status, _, body = node.request("POST", "/import", lines.encode())
+            if status == 507:
+                self.assertEqual(json.loads(body)["code"], "map_full")
+                break
+            self.assertEqual(status, 200)
+            stored += 2000
+        self.assertGreater(stored, 4000)
+        node.wait_until(lambda: not node.versions(), timeout=60, what="the end of all keys")
+        node.wait_until(lambda: node.request("PUT", "/kv/again", b"v")[0] in (200, 201), timeout=60,
+                        what="a write that is taken")
+        self.assertEqual([json.loads(line)["key"] for line in node.export().splitlines()], ["again"])
+
+
 class Replicas(ExpiryCase):
     def test_01_replicas_agree(self):
         cluster = self.cluster(2, settings=SETTINGS)

@@ -489,6 +489,8 @@ class Refusals(MirrorCase):
         self.assertIn("is of the prefix ''", self.refused(source, target, "--prefix", "p"))
         other = self.node("master", name="other")
         self.assertIn("is a position in cluster", self.refused(other, target))
+        for options in (("--name", "b"), ("--name", "b", "--prefix", "p")):
+            self.assertIn("_mirror/default is the position of another mirror", self.refused(other, target, *options))
         self.assertEqual(self.position(target), content)
         self.assertEqual(target.get("k"), b"v")
 
