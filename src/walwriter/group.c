@@ -13,8 +13,8 @@
 #include <string.h>
 
 /* Of LMDB, bytes: a page, and what a record with its row of the expiry index has beside the bytes of its operation. */
-#define STATE_PAGE     4096u
-#define STATE_OVERHEAD 96u
+#define STATE_PAGE     4096ull
+#define STATE_OVERHEAD 96ull
 
 bool nx_group_waiting(const struct walwriter *w)
 {
