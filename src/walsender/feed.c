@@ -110,14 +110,16 @@ static void queue_heartbeat(struct nx_walsender *ws)
 
         ws->pong_due = nx_frame_io_put_pong(&ws->io, &pong) < 0;
     }
+    /* In a full sync nothing else tells how far this master is: the first one goes out at once. */
+    bool busy = nx_full_sync_runs(&ws->sync);
+    uint64_t since = busy || ws->pinged_ms > ws->opened_ms ? ws->pinged_ms : ws->opened_ms;
     uint64_t now = nx_now_ms();
 
     if (nx_frame_io_pending(&ws->io) > 0) {
         return;
     }
-    /* Under load too: in a full sync nothing else tells how far this master is, and entries may be old, so that
-     * only a Ping sets a replica's log clock. */
-    if (nx_count_ping_due(ws) || now - ws->sent_ms >= interval || now - ws->pinged_ms >= interval) {
+    /* Under load too: entries may be old, so that only a Ping sets a replica's log clock. */
+    if (nx_count_ping_due(ws) || now - ws->sent_ms >= interval || now - since >= interval) {
         ws->pinged_ms = now;
         (void)nx_count_put_ping(ws);
     }

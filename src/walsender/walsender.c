@@ -278,7 +278,6 @@ static void begin(struct nx_walsender *ws, struct nx_process *process)
     ws->opened_ms = nx_now_ms();
     ws->heard_ms = ws->opened_ms;
     ws->sent_ms = ws->opened_ms;
-    ws->pinged_ms = ws->opened_ms;
     ws->titled_offset = UINT64_MAX;
     (void)nx_net_nodelay(process->client_fd);
     /* Silence is judged by heartbeats: the kernel would also count the time in which a living replica holds

@@ -239,6 +239,7 @@ class Many(ExpiryCase):
         began = int(expiry.now_ms()) + lead
         moments = expiry.spread(KEYS, began, began + SECONDS * 1000)
         expiry.store(cluster.master, moments)
+        cluster.wait_level()
         stop, offsets = threading.Event(), []
         writer = threading.Thread(target=self.write, args=(cluster.master, stop, offsets), daemon=True)
         readers = expiry.Readers(cluster.nodes, moments)
