@@ -1,7 +1,7 @@
 /* The log clock: the time that stamps entries and by which keys expire, the same on all nodes but for what
- * a stamp takes to arrive. It never steps: whatever becomes of the wall clock, it goes on with
- * CLOCK_BOOTTIME from where it began. On a master the walwriter begins it; a replica's follows the stamps
- * of its master.
+ * a stamp takes to arrive. Whatever becomes of the wall clock, it goes on with CLOCK_BOOTTIME from where it
+ * began. On a master the walwriter begins it, and it never steps; a replica's follows the stamps of its
+ * master (nx_log_clock_hear).
  *
  * In shared memory it is one number, its lead over CLOCK_BOOTTIME, so that it is read without a lock. */
 #ifndef NX_COMMON_LOG_CLOCK_H
