@@ -7,12 +7,12 @@
 # (release: tests that preload libraries or measure, label release) and build-tsan (unit tests
 # labelled tsan). A report of a sanitizer fails the run, whichever process of a test wrote it.
 #
-#   NEXUS_TEST_JOBS    tests at a time (twice the processors)
+#   NEXUS_TEST_JOBS    tests at a time (twice the processors and one: they mostly wait)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
 cores=$(nproc)
-jobs=${NEXUS_TEST_JOBS:-$((2 * cores))}
+jobs=${NEXUS_TEST_JOBS:-$((2 * cores + 1))}
 failures=()
 ran=0
 

@@ -324,6 +324,7 @@ class ImportedDeletes(NexusTestCase):
         self.import_(master, self.line("a", "1"), self.line("b", "2"))
         self.assertEqual(self.import_(master, self.line("x"))["entries"], 0)
         self.assertEqual(self.import_(master, self.line("a"))["imported"], 1)
+        replica.wait_offset(master.status()["wal_offset"])
         self.assertEqual(replica.export(), b'{"key":"b","value":"2"}\n')
 
 

@@ -94,6 +94,7 @@ class OneNode(ExpiryCase):
         offset = node.status()["checkpoint_offset"]
         self.assertEqual(offset, node.status()["wal_offset"])
         node.wait_until(lambda: not expiry.exported(node), what="the end of all keys")
+        expiry.wait_deleted(node, moments)
         node.stop()
         expiry.check_deletions(expiry.deletions(node), moments)
 
@@ -113,8 +114,7 @@ class OneNode(ExpiryCase):
                 node.kill_child(end)
                 node.wait_answer("/ready")
         node.wait_until(lambda: not node.versions(), what="the end of all keys")
-        last = node.put("z", "v")
-        node.wait_until(lambda: node.status()["wal_offset"] >= last, what="the last write")
+        expiry.wait_deleted(node, moments)
         node.stop()
         expiry.check_deletions(expiry.deletions(node), moments)
 
@@ -205,7 +205,7 @@ class Replicas(ExpiryCase):
         self.assertEqual({key: line["expires_at"] for key, line in expiry.exported(cluster.replica).items()}, moments)
         cluster.master.kill_all()
         cluster.replica.json("POST", "/replication/promote")
-        cluster.replica.wait_until(lambda: len(expiry.deletions(cluster.replica)) == len(moments), what="all deletions")
+        expiry.wait_deleted(cluster.replica, moments)
         cluster.replica.stop()
         expiry.check_deletions(expiry.deletions(cluster.replica), moments)
 

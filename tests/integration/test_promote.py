@@ -381,7 +381,7 @@ class Fences(PromoteCase):
         )
         old, new = cluster.master, cluster.replica
         old.put("k0", b"v", headers={"Nexus-Durability": "local"})
-        cluster.wait_level()
+        new.wait_status(applied_offset=1)
         answers = {}
 
         def ask(name, *request):

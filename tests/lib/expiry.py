@@ -99,6 +99,12 @@ def deletions(node):
     return found
 
 
+def wait_deleted(node, moments):
+    """Waits until the log has as many deletions as there are keys: they come after the moment from which on a key
+    is not shown any more."""
+    node.wait_until(lambda: len(deletions(node)) >= len(moments), what="all deletions")
+
+
 def check_deletions(found, moments):
     """Each of the keys was deleted once, and none before its moment."""
     counts = {}

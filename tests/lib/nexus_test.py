@@ -709,8 +709,16 @@ class Node:
         )
 
     def wait_offset(self, offset, timeout=TIMEOUT):
-        """Waits until reads of this node see that offset."""
-        return self.wait_status(timeout, applied_offset=lambda value: (value or 0) >= offset)
+        """Waits until reads of this node see that offset. What it has applied is not enough: a replica
+        in sync mode shows an entry when it has heard that the quorum has it."""
+        status = self.wait_status(timeout, applied_offset=lambda value: (value or 0) >= offset)
+
+        def seen():
+            answer, headers, _ = self.request("GET", "/kv?limit=1")
+            return answer == 200 and int(headers["Nexus-Offset"]) >= offset
+
+        self.wait_until(seen, timeout, f"a read at offset {offset}")
+        return status
 
     # -- log --
 

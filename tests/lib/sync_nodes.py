@@ -7,7 +7,7 @@ import signal
 from nexus_test import NexusTestCase
 
 SYNC = {"replication.mode": "sync"}
-SHORT = {"replication.sync_timeout_ms": 400}
+SHORT = {"replication.sync_timeout_ms": 1500}
 
 
 class SyncTestCase(NexusTestCase):
