@@ -91,8 +91,10 @@ static void close_state(struct checkpointer *c)
 
 static void publish_position(struct checkpointer *c)
 {
-    publish(&c->published->map_free, nx_state_map_free(c->state));
-    publish(&c->published->state_bytes, nx_state_bytes(c->state));
+    struct nx_state_room room = nx_state_room(c->state);
+
+    publish(&c->published->map_free, room.map_free);
+    publish(&c->published->state_bytes, room.in_use);
     publish(&c->published->checkpoint_offset, c->position.offset);
     publish(&c->published->failures, 0);
     if (c->short_of_space) {

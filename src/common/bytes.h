@@ -74,6 +74,33 @@ static inline bool nx_slice_equal(struct nx_slice a, struct nx_slice b)
     return a.length == b.length && (a.length == 0 || memcmp(a.data, b.data, a.length) == 0);
 }
 
+/* The order of keys: byte by byte, a key before what begins with it. < 0, 0, > 0. */
+static inline int nx_slice_compare(struct nx_slice a, struct nx_slice b)
+{
+    size_t common = a.length < b.length ? a.length : b.length;
+    int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
+
+    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
+}
+
+static inline bool nx_slice_begins(struct nx_slice slice, struct nx_slice prefix)
+{
+    return slice.length >= prefix.length &&
+           (prefix.length == 0 || memcmp(slice.data, prefix.data, prefix.length) == 0);
+}
+
+/* FNV-1a (Fowler, Noll, Vo), 64 bits, its halves folded into 32. For tables in memory: it keeps nobody
+ * from choosing keys that collide. */
+static inline uint32_t nx_slice_hash(struct nx_slice slice)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < slice.length; i++) {
+        hash = (hash ^ slice.data[i]) * 0x100000001b3u;
+    }
+    return (uint32_t)(hash ^ hash >> 32);
+}
+
 /* Reads a buffer from front to back. A read that finds too few bytes, or a value that can't be,
  * sets `bad` and takes nothing; from then on every read gives zeros. So a decoder may read all its
  * fields and look at `bad` once, before it believes any of them. */

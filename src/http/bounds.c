@@ -6,20 +6,9 @@
 
 #include <string.h>
 
-static int compare(struct nx_slice a, struct nx_slice b)
-{
-    size_t common = a.length < b.length ? a.length : b.length;
-    int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
-
-    if (order != 0) {
-        return order;
-    }
-    return a.length < b.length ? -1 : a.length > b.length;
-}
-
 void nx_bounds_from(struct key_bounds *bounds, struct nx_slice key)
 {
-    if (compare(key, nx_slice_of(bounds->start, bounds->start_length)) > 0) {
+    if (nx_slice_compare(key, nx_slice_of(bounds->start, bounds->start_length)) > 0) {
         memcpy(bounds->start, key.data, key.length);
         bounds->start_length = key.length;
     }
@@ -27,7 +16,8 @@ void nx_bounds_from(struct key_bounds *bounds, struct nx_slice key)
 
 void nx_bounds_below(struct key_bounds *bounds, struct nx_slice key)
 {
-    if (bounds->end_length == 0 || compare(key, nx_slice_of(bounds->end, bounds->end_length)) < 0) {
+    if (bounds->end_length == 0 ||
+        nx_slice_compare(key, nx_slice_of(bounds->end, bounds->end_length)) < 0) {
         memcpy(bounds->end, key.data, key.length);
         bounds->end_length = key.length;
     }

@@ -5,7 +5,6 @@
 #include "http/tail.h"
 
 #include <errno.h>
-#include <string.h>
 
 static void put_id(struct text *out, const struct client_offset *at)
 {
@@ -20,8 +19,7 @@ static void put_id(struct text *out, const struct client_offset *at)
 
 static bool is_of(const struct nx_op *op, struct nx_slice prefix)
 {
-    return op->kind != NX_OP_EPOCH && op->key.length >= prefix.length &&
-           (prefix.length == 0 || memcmp(op->key.data, prefix.data, prefix.length) == 0);
+    return op->kind != NX_OP_EPOCH && nx_slice_begins(op->key, prefix);
 }
 
 static void put_op(struct json *json, const struct nx_op *op)

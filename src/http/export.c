@@ -84,9 +84,8 @@ static void on_closed(struct connection *connection)
 
 static bool has_prefix(const struct export *export, const struct nx_record *record)
 {
-    return record->key_length >= export->prefix_length &&
-           (export->prefix_length == 0 ||
-            memcmp(record->key, export->prefix, export->prefix_length) == 0);
+    return nx_slice_begins(nx_slice_of(record->key, record->key_length),
+                           nx_slice_of(export->prefix, export->prefix_length));
 }
 
 /* The next record with the prefix. 0, -ENOENT at the end, or a negative error. */

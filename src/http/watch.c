@@ -7,15 +7,10 @@
 #include "http/waits.h"
 #include "http/worker.h"
 
-/* FNV-1a. Whoever has keys collide makes his own waits slower to find. */
+/* Whoever has keys collide makes his own waits slower to find. */
 static struct watch_list *bucket_of(struct http_worker *worker, struct nx_slice key)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-
-    for (size_t i = 0; i < key.length; i++) {
-        hash = (hash ^ key.data[i]) * 0x100000001b3u;
-    }
-    return &worker->watches.buckets[(hash ^ hash >> 32) & (NX_WATCH_BUCKETS - 1)];
+    return &worker->watches.buckets[nx_slice_hash(key) & (NX_WATCH_BUCKETS - 1)];
 }
 
 void nx_watch_park(struct connection *connection,

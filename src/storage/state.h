@@ -121,11 +121,15 @@ void nx_state_write_abort(struct nx_state *state);
 /* One durable transaction that rewrites the position found, so that what was read at start is disk and
  * not page cache. Errors as of a commit. */
 int nx_state_confirm(struct nx_state *state, struct nx_position *ret_position);
-/* Bytes that new data may still take in the map, estimated low: free pages and those never used, less
- * what two transactions like the largest of late take to replace pages. 0 when it can't be told. */
-uint64_t nx_state_map_free(struct nx_state *state);
-/* Bytes of the pages that hold records, 0 when it can't be told: a transaction replaces no more than these. */
-uint64_t nx_state_bytes(struct nx_state *state);
+/* Room in the map; both 0 when it can't be told. */
+struct nx_state_room {
+    uint64_t
+        map_free; /* bytes that new data may still take, estimated low: free pages and those never used, less
+                          what two transactions like the largest of late take to replace pages */
+    uint64_t
+        in_use; /* bytes of the pages that hold records: a transaction replaces no more than these */
+};
+struct nx_state_room nx_state_room(struct nx_state *state);
 /* Frees reader slots of dead processes; run whenever a child died. */
 void nx_state_clear_dead_readers(struct nx_state *state);
 

@@ -212,21 +212,7 @@ static uint64_t count_used_pages(const struct nx_state *state)
            pages_of(state->read, environment->meta);
 }
 
-uint64_t nx_state_bytes(struct nx_state *state)
-{
-    struct nx_position base;
-    MDB_stat stat;
-    uint64_t pages;
-
-    if (state->reading || nx_state_read_begin(state, &base) < 0) {
-        return 0;
-    }
-    pages = state->reading_void ? 0 : count_used_pages(state);
-    nx_state_read_end(state);
-    return mdb_env_stat(state->environment->env, &stat) != 0 ? 0 : pages * stat.ms_psize;
-}
-
-uint64_t nx_state_map_free(struct nx_state *state)
+struct nx_state_room nx_state_room(struct nx_state *state)
 {
     MDB_env *env = state->environment->env;
     struct nx_position base;
@@ -236,14 +222,14 @@ uint64_t nx_state_map_free(struct nx_state *state)
     uint64_t in_use;
 
     if (state->reading || nx_state_read_begin(state, &base) < 0) {
-        return 0;
+        return (struct nx_state_room){0};
     }
     if (mdb_env_info(env, &info) != 0 || mdb_env_stat(env, &stat) != 0 ||
         count_free_pages(state->read, info.me_last_txnid, &pages) < 0) {
         nx_state_read_end(state);
-        return 0;
+        return (struct nx_state_room){0};
     }
-    in_use = count_used_pages(state);
+    in_use = state->reading_void ? 0 : count_used_pages(state);
     nx_state_read_end(state);
     note_replaced(state, info.me_last_txnid, pages.late);
     uint64_t all = info.me_mapsize / stat.ms_psize;
@@ -251,7 +237,10 @@ uint64_t nx_state_map_free(struct nx_state *state)
     uint64_t left = (all > used ? all - used : 0) + pages.usable;
     uint64_t kept = 2 * (state->replaced < in_use ? state->replaced : in_use);
 
-    return left > kept ? (left - kept) * stat.ms_psize : 0;
+    return (struct nx_state_room){
+        .map_free = left > kept ? (left - kept) * stat.ms_psize : 0,
+        .in_use = in_use * stat.ms_psize,
+    };
 }
 
 void nx_state_clear_dead_readers(struct nx_state *state)

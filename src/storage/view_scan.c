@@ -31,14 +31,6 @@ struct scan {
     bool has_record;
 };
 
-static int compare(struct nx_slice a, struct nx_slice b)
-{
-    size_t common = a.length < b.length ? a.length : b.length;
-    int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
-
-    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
-}
-
 static struct nx_slice list_key(const struct list_source *list)
 {
     return nx_slice_of(list->key, list->key_length);
@@ -160,13 +152,13 @@ static bool smallest(const struct scan *scan, struct nx_slice *ret_key)
     for (unsigned i = 0; i < scan->span.count; i++) {
         const struct list_source *list = &scan->lists[i];
 
-        if (list->node != NULL && (!found || compare(list_key(list), key) < 0)) {
+        if (list->node != NULL && (!found || nx_slice_compare(list_key(list), key) < 0)) {
             key = list_key(list);
             found = true;
         }
     }
     if (found && scan->range->end_length > 0 &&
-        compare(key, nx_slice_of(scan->range->end, scan->range->end_length)) >= 0) {
+        nx_slice_compare(key, nx_slice_of(scan->range->end, scan->range->end_length)) >= 0) {
         return false;
     }
     *ret_key = key;

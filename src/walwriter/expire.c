@@ -93,7 +93,7 @@ bool nx_expire_due(const struct walwriter *w)
 {
     uint64_t due = due_ms(w);
 
-    return due != UINT64_MAX && leads(w) && due <= nx_log_clock_ms(w->shm) &&
+    return due != UINT64_MAX && !w->has_held && leads(w) && due <= nx_log_clock_ms(w->shm) &&
            nx_now_us() >= w->expire.not_before_us;
 }
 
@@ -104,7 +104,7 @@ int nx_expire_wait(const struct walwriter *w)
     uint64_t now = nx_now_us();
     uint64_t wait;
 
-    if (due == UINT64_MAX || !leads(w)) {
+    if (due == UINT64_MAX || w->has_held || !leads(w)) {
         return -1;
     }
     wait = due > clock ? due - clock : 0;
@@ -338,7 +338,7 @@ int nx_expire_step(struct walwriter *w)
     int rc = 0;
     uint64_t pos;
 
-    if (w->has_held || !nx_expire_due(w)) {
+    if (!nx_expire_due(w)) {
         return 0;
     }
     if (!quorum_keeps_up(w)) {

@@ -36,7 +36,7 @@ void nx_expire_freed(struct walwriter *w, uint64_t number);
  * process must die. */
 int nx_expire_step(struct walwriter *w);
 
-/* Whether nx_expire_step would do something now. */
+/* Whether nx_expire_step would do something now; never while a submission is held: that goes first. */
 bool nx_expire_due(const struct walwriter *w);
 
 /* Milliseconds until it does, or -1: not before something else happens. */

@@ -24,20 +24,9 @@ void nx_touched_clear(void)
     }
 }
 
-/* FNV-1a (Fowler, Noll, Vo), 32 bits. */
-static uint32_t hash(struct nx_slice key)
-{
-    uint32_t h = 2166136261u;
-
-    for (size_t i = 0; i < key.length; i++) {
-        h = (h ^ key.data[i]) * 16777619u;
-    }
-    return h;
-}
-
 uint8_t *nx_touched_kind(struct nx_slice key)
 {
-    uint32_t i = hash(key) & (SLOTS - 1);
+    uint32_t i = nx_slice_hash(key) & (SLOTS - 1);
 
     while (slots[i].stamp == stamp && !nx_slice_equal(slots[i].key, key)) {
         i = (i + 1) & (SLOTS - 1);

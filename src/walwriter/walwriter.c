@@ -36,7 +36,7 @@ static bool sync_wanted(struct walwriter *w)
 
 static bool work_waits(struct walwriter *w)
 {
-    if (sync_wanted(w) || nx_room_seal_possible(w) || (!w->has_held && nx_expire_due(w))) {
+    if (sync_wanted(w) || nx_room_seal_possible(w) || nx_expire_due(w)) {
         return true;
     }
     return w->has_held ? nx_room_free_possible(w) : nx_group_waiting(w);
@@ -97,7 +97,7 @@ static void sleep_until_rung(struct walwriter *w)
     int timeout = smaller_wait(stall_wait(w), nx_wal_file_sync_wait(w));
 
     timeout = smaller_wait(timeout, nx_wal_file_note_wait(w));
-    timeout = smaller_wait(timeout, w->has_held ? -1 : nx_expire_wait(w));
+    timeout = smaller_wait(timeout, nx_expire_wait(w));
     nx_latch_prepare(w->shm, w->process->slot, NX_WAKE_NEVER);
     if (!work_waits(w) && w->order.type == 0) {
         nx_latch_poll(w->process->slot, &control, 1, timeout);
