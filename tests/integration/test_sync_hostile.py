@@ -15,8 +15,8 @@ from nexus_test import SANITIZED, NexusTestCase, wait_until
 SETTINGS = {
     "replication.mode": "sync",
     "replication.heartbeat_ms": 200,
-    "replication.sync_timeout_ms": 600,
-    "http.request_timeout_ms": 600,
+    "replication.sync_timeout_ms": 1500,
+    "http.request_timeout_ms": 1500,
     "http.workers": 2,
 }
 LOCAL = {"Nexus-Durability": "local"}
