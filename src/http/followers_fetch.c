@@ -1,6 +1,6 @@
 /* Runs in http workers. Those who follow the log and aren't level with its tail: each reads on from its own
- * position, by a stream of its own, a chunk at a time, or one large entry; and the end of those whose clients are too slow for what
- * is written. See changes.h. */
+ * position, by a stream of its own, a chunk at a time, or one large entry; and the end of those whose clients
+ * are too slow for what is written. See changes.h. */
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"

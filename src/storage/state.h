@@ -123,11 +123,11 @@ void nx_state_write_abort(struct nx_state *state);
 int nx_state_confirm(struct nx_state *state, struct nx_position *ret_position);
 /* Room in the map; both 0 when it can't be told. */
 struct nx_state_room {
-    uint64_t
-        map_free; /* bytes that new data may still take, estimated low: free pages and those never used, less
-                          what two transactions like the largest of late take to replace pages */
-    uint64_t
-        in_use; /* bytes of the pages that hold records: a transaction replaces no more than these */
+    /* Bytes that new data may still take, estimated low: free pages and those never used, less what two
+     * transactions like the largest of late take to replace pages. */
+    uint64_t map_free;
+    /* Bytes of the pages that hold records: a transaction replaces no more than these. */
+    uint64_t in_use;
 };
 struct nx_state_room nx_state_room(struct nx_state *state);
 /* Frees reader slots of dead processes; run whenever a child died. */

@@ -119,13 +119,6 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }
 
-/* A Ping's is fresh, an entry's may be as old as what waits between here and the master. */
-static void hear_clock(struct nx_walreceiver *r, uint64_t stamp_us, bool ping)
-{
-    nx_log_clock_hear(r->shm, stamp_us, ping && r->clock_epoch != r->master_epoch);
-    r->clock_epoch = ping ? r->master_epoch : r->clock_epoch;
-}
-
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
 {
     hear_offset(r, ping->current_wal_offset);
@@ -134,7 +127,8 @@ static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
         nx_quorum_raise(r->shm, ping->quorum_offset);
     }
     if (ping->log_clock != 0 && ping->log_clock < UINT64_MAX / 1000) {
-        hear_clock(r, ping->log_clock * 1000, true);
+        nx_log_clock_hear(r->shm, ping->log_clock * 1000, r->clock_epoch != r->master_epoch);
+        r->clock_epoch = r->master_epoch;
     }
     if (ping->timestamp != 0) {
         r->pong_due = true;
@@ -250,7 +244,8 @@ static void take_frames(struct nx_walreceiver *r)
     }
     if (r->welcomed && r->new_entries > 0) {
         hear_offset(r, r->last.offset);
-        hear_clock(r, r->held.timestamp, false);
+        /* Not fresh as a Ping's is: perhaps as old as what waits between here and the master. */
+        nx_log_clock_hear(r->shm, r->held.timestamp, false);
     }
     if (rc == -EBADMSG) {
         nx_receiver_refuse(

@@ -74,7 +74,7 @@ struct nx_walreceiver {
     struct nx_byte_marks marks;
     struct nx_entry_header held; /* of the frame that is being submitted */
     uint64_t master_epoch;       /* of its Welcome */
-    uint64_t clock_epoch;        /* in which the log clock was heard last; 0: not yet */
+    uint64_t clock_epoch;        /* in which a Ping has told the log clock last; 0: not yet */
     bool holding;                /* its ring is full: the socket is not read */
     size_t progress;             /* of nx_submit */
     uint64_t counted_received;   /* of io.received and io.sent, published already */

@@ -28,8 +28,9 @@
 #define RETRY_US     1000000 /* when the disk had none, or the state could not be read */
 #define LOOKS_MOST   1024 /* versions looked at in one go, most of which may be replaced already */
 #define OPS_BYTES    (16u << 10)
-#define QUORUM_PART \
-    8 /* of a generation's bytes, logged and not in the quorum: then it must catch up first */
+
+/* Of a generation's bytes: with more logged that isn't in the quorum, that must catch up first. */
+#define QUORUM_PART 8
 
 static_assert(OPS_BYTES >= NX_OP_HEADER + NX_MAX_KEY, "an entry holds one deletion at least");
 

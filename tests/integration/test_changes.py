@@ -469,7 +469,7 @@ class Sync(ChangesCase, SyncTestCase):
         self.resume(walwriter)
         for follower in followers[:3]:
             self.assertEqual(follower.change().id, f"{start + 1}@1")
-        self.wait_writable(master)
+        master.wait_written()
         self.assertEqual(followers[3].change().id, f"{start + 2}@1")
 
 

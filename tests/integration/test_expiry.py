@@ -140,7 +140,6 @@ class OneNode(ExpiryCase):
         node.start()
         self.assertEqual(node.get("large"), value)
 
-
     def test_08_a_full_map_takes_writes_again_when_its_keys_have_expired(self):
         node = self.node(settings={**SETTINGS, "state.map_size": "16MiB", "wal.shm_size": "32MiB",
                                    "wal.segment_size": "1MiB", "state.checkpoint_interval": "1s"})
@@ -158,8 +157,7 @@ class OneNode(ExpiryCase):
             stored += 2000
         self.assertGreater(stored, 4000)
         node.wait_until(lambda: not node.versions(), timeout=60, what="the end of all keys")
-        node.wait_until(lambda: node.request("PUT", "/kv/again", b"v")[0] in (200, 201), timeout=60,
-                        what="a write that is taken")
+        node.wait_written("again", b"v", timeout=60)
         self.assertEqual([json.loads(line)["key"] for line in node.export().splitlines()], ["again"])
 
 
@@ -212,7 +210,7 @@ class Replicas(ExpiryCase):
     def test_04_sync_mode_deletes_by_the_quorum(self):
         cluster = self.cluster(1, settings={**SETTINGS, "replication.mode": "sync", "replication.sync_quorum": 1})
         master = cluster.master
-        master.wait_until(lambda: master.request("PUT", "/kv/first", b"v")[0] in (200, 201), what="the quorum")
+        master.wait_written("first", b"v")
         offset = master.put("a", "v", ttl=1)
         for node in cluster.nodes:
             self.wait_gone(node, "a")

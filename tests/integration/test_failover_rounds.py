@@ -256,15 +256,9 @@ class FailoverRounds(NexusTestCase):
             if found:
                 self.fail(node.describe(f"its log says {found.group(0)!r}"))
 
-    def wait_confirmed(self):
-        self.master.wait_until(
-            lambda: self.master.request("PUT", "/kv/at-rest", b"x")[0] in (200, 201),
-            what="a confirmed write",
-        )
-
     def check_at_rest(self):
         self.callers.end()
-        self.wait_confirmed()
+        self.master.wait_written("at-rest")
         others = self.mesh.others(self.master)
         last = self.master.status()["wal_offset"]
         for node in others:

@@ -682,7 +682,7 @@ class Following(MirrorCase):
         source = self.node("master", name="source")
         cluster = self.cluster(settings={"replication.mode": "sync", "replication.sync_timeout_ms": 1500})
         target, replica = cluster.master, cluster.replica
-        target.wait_until(lambda: target.request("PUT", "/kv/k", b"v")[0] in (200, 201), what="a quorum")
+        target.wait_written("k", b"v")
         run = self.follow(source, target)
         for number in range(3):
             replica.kill9()

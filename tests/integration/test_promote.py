@@ -65,15 +65,9 @@ class PromoteCase(NexusTestCase):
             others = [other.addr for other in cluster.nodes if other is not node]
             node.settings["replication.peers"] = ",".join(others)
         cluster.start()
-        self.wait_confirmed(cluster.master, "first")
+        cluster.master.wait_written("first", b"v")
         cluster.wait_level()
         return cluster
-
-    def wait_confirmed(self, master, key):
-        master.wait_until(
-            lambda: master.request("PUT", f"/kv/{key}", b"v")[0] in (200, 201),
-            what="a confirmed write",
-        )
 
     def promote(self, node, query="", timeout=60):
         """-> the answer, whose members are found to be those that they should be"""
@@ -593,7 +587,7 @@ class Promises(PromoteCase):
         cluster = self.peers_cluster()
         first, second = cluster.replicas
         first.stop()
-        self.wait_confirmed(cluster.master, "only-on-the-second")
+        cluster.master.wait_written("only-on-the-second", b"v")
         cluster.master.kill9()
         first.start()
         self.assert_problem(
@@ -605,7 +599,7 @@ class Promises(PromoteCase):
         self.assertEqual(second.get("only-on-the-second", headers={"Nexus-Read": "local"}), b"v")
         self.follow(first, second)
         self.wait_follows(first, second)
-        self.wait_confirmed(second, "again")
+        second.wait_written("again", b"v")
 
     def test_04_a_former_master_asks_before_it_serves(self):
         cluster = self.peers_cluster()

@@ -207,7 +207,7 @@ class Signals(NexusTestCase):
         mark = node.log_mark()
         os.kill(node.pid, signal.SIGHUP)
         node.wait_log("wait for a restart: http.workers", since=mark)
-        wait_until(lambda: node.request("PUT", "/kv/k", b"x" * 11)[0] in (200, 201), what="the new limit")
+        node.wait_written("k", b"x" * 11)
         configure("max_value_size = banana")
         mark = node.log_mark()
         os.kill(node.pid, signal.SIGHUP)

@@ -135,7 +135,7 @@ class Reload(SyncTestCase):
         reload(2)
         master.env["NEXUS_CONFIG"] = conf
         cluster.start()
-        self.wait_writable(master)
+        master.wait_written()
         self.pause(cluster.replicas[0])
         before = self.offset(master)
         answers = []
@@ -232,7 +232,7 @@ class Reads(SyncTestCase):
         self.assertEqual(master.get("a", headers=LOCAL), b"1")
         self.assertEqual(len(master.json("GET", "/kv", headers=LOCAL)["items"]), 2)
         replica.start()
-        self.wait_writable(master)
+        master.wait_written()
         self.assertEqual(master.get("a"), b"1")
 
     def test_a_replica_shows_only_what_the_quorum_has(self):

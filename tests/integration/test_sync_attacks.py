@@ -22,7 +22,7 @@ class Attacks(SyncTestCase):
         return super().sync_cluster(replicas, quorum, **options)
 
     def check_equal(self, cluster):
-        self.wait_writable(cluster.master)
+        cluster.master.wait_written()
         cluster.wait_level()
         master = cluster.master.export()
         for replica in cluster.replicas:
@@ -149,7 +149,7 @@ class Clients(Attacks):
             master.wait_until(
                 lambda: master.json("GET", answer["check"])["state"] == "quorum", what="the end"
             )
-        self.wait_writable(master)
+        master.wait_written()
         count = len(master.versions("i"))
         self.assertGreaterEqual(count, answer["imported"])
         self.check_equal(cluster)
@@ -207,7 +207,7 @@ class Stops(Attacks):
             self.resume(pid)
             master.drop_connections()
             master.wait_answer("/health")
-            self.wait_writable(master)
+            master.wait_written()
         self.check_equal(cluster)
 
     def lose(self, client):
@@ -223,7 +223,7 @@ class Stops(Attacks):
             master.stop()
             master.settings["replication.mode"] = mode
             master.start()
-            self.wait_writable(master)
+            master.wait_written()
             master.put(f"in-{mode}", b"v")
             self.check_equal(cluster)
             for replica in cluster.replicas:

@@ -149,11 +149,7 @@ class Hostile(NexusTestCase):
     def fill(self, master):
         """More than the sockets' buffers hold: a snapshot of it is being sent until it is read."""
         for number in range(12):
-            master.wait_until(
-                lambda key=f"/kv/k{number}": master.request("PUT", key, os.urandom(1 << 20))[0]
-                in (200, 201),
-                what="a confirmed write",
-            )
+            master.wait_written(f"k{number}", os.urandom(1 << 20))
 
     def check_honest(self, master, problem=None):
         """An honest peer comes: all that was written is confirmed by it, and new writes are."""
@@ -165,9 +161,7 @@ class Hostile(NexusTestCase):
             master.wait_until(
                 lambda: master.json("GET", problem["check"])["state"] == "quorum", what="confirmation"
             )
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/honest", b"v")[0] in (200, 201), what="a confirmed write"
-        )
+        master.wait_written("honest", b"v")
         return peer
 
 
@@ -175,9 +169,7 @@ class Acks(Hostile):
     def refused_ack(self, frames, code=6):
         master = self.master()
         liar = self.peer(master)
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/first", b"v")[0] in (200, 201), what="a confirmed write"
-        )
+        master.wait_written("first", b"v")
         liar.ack = False
         quorum = master.status()["quorum_offset"]
         problem = self.unknown(master)
@@ -392,10 +384,7 @@ class Hellos(Hostile):
         master = self.master()
         honest = self.peer(master)
         for number in range(5):
-            master.wait_until(
-                lambda key=f"/kv/k{number}": master.request("PUT", key, b"v")[0] in (200, 201),
-                what="a confirmed write",
-            )
+            master.wait_written(f"k{number}", b"v")
         honest.close()
         master.kill_all()
         master.start()
@@ -451,9 +440,7 @@ class Together(Hostile):
                                 "replication.sync_timeout_ms": 5000}
         )
         master = cluster.master
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/w", b"x")[0] in (200, 201), what="a confirmed write"
-        )
+        master.wait_written("w")
         ids = [row["id"] for row in master.replicas()]
         stop = threading.Event()
         sessions = []

@@ -113,17 +113,11 @@ class SyncLoad(NexusTestCase):
             settings=SETTINGS,
             master_settings={"replication.mode": "sync", "replication.sync_quorum": quorum},
         )
-        self.wait_writable(cluster.master)
+        cluster.master.wait_written()
         load = Load(cluster.master.http_port, writes, CLIENTS, self.seed)
         load.start()
         self.addCleanup(load.abandon)
         return cluster, load
-
-    def wait_writable(self, master):
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
-            what="a confirmed write",
-        )
 
     def check(self, faults):
         self.assertFalse(faults, f"{len(faults)}, the first:\n" + "\n".join(faults[:SHOWN]))
@@ -148,7 +142,7 @@ class SyncLoad(NexusTestCase):
     def check_at_rest(self, cluster, load):
         """All nodes are there: what was unknown has ended, the same way everywhere."""
         master = cluster.master
-        self.wait_writable(master)
+        master.wait_written()
         last = cluster.wait_level()
         for write in load.account.of(UNKNOWN):
             if write.check:

@@ -720,6 +720,12 @@ class Node:
         self.wait_until(seen, timeout, f"a read at offset {offset}")
         return status
 
+    def wait_written(self, key="writable", value=b"x", timeout=TIMEOUT):
+        """Puts until a write is taken, in sync mode confirmed: one that was not may stand in the log all the same."""
+        self.wait_until(
+            lambda: self.request("PUT", key_path(key), value)[0] in (200, 201), timeout, "a write that is taken"
+        )
+
     # -- log --
 
     def log(self):

@@ -18,15 +18,8 @@ class SyncTestCase(NexusTestCase):
             master_settings={**SYNC, "replication.sync_quorum": quorum, **settings},
             replica_settings=replica_settings,
         )
-        self.wait_writable(cluster.master)
+        cluster.master.wait_written()
         return cluster
-
-    def wait_writable(self, master):
-        """A write was confirmed: the replicas are there, and have confirmed what was logged before."""
-        master.wait_until(
-            lambda: master.request("PUT", "/kv/writable", b"x")[0] in (200, 201),
-            what="a confirmed write",
-        )
 
     def pause(self, node, kind="walwriter"):
         """Stops one process of a node; it is continued at the end, or by resume()."""
