@@ -63,6 +63,18 @@ run_tests()
     done
 }
 
+# A whole run uses all failpoints and planted bugs.
+check_points()
+{
+    local unused
+    unused=$(sed -nE 's/^NX_(POINT|PLANT)\((\w+),.*/\2/p' src/common/failpoints.def |
+        grep -vxFf <(sort -u "$NEXUS_FAILPOINT_USED"))
+    if [[ -n $unused ]]; then
+        echo "test.sh: failpoints that no test has used: ${unused//$'\n'/ }"
+        failures+=("unused failpoints")
+    fi
+}
+
 finish()
 {
     if [[ ${#failures[@]} -gt 0 ]]; then
@@ -94,7 +106,10 @@ if [[ $random_bits -gt 28 ]] && setarch -R true 2>/dev/null; then
     fixed_layout=(setarch -R)
 fi
 
+export NEXUS_FAILPOINT_USED=$run_dir/points
+: >"$NEXUS_FAILPOINT_USED"
 build asan build-asan && run_tests asan build-asan "$@"
+[[ $# -gt 0 ]] || check_points
 build tsan build-tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
 build release build && run_tests release build -L '^release$' "$@"
 finish

@@ -4,6 +4,7 @@
 
 #include "common/entry.h"
 #include "common/epochs.h"
+#include "common/failpoint.h"
 #include "common/shared_log.h"
 #include "common/skip_list.h"
 
@@ -102,12 +103,14 @@ int nx_merge_generation(struct nx_shm *shm,
     }
     rc = merge_list(shm, state, number, last, &result);
     rc = rc < 0 ? rc : merge_epochs(shm, state, last);
+    rc = rc < 0 ? rc : NX_FAILPOINT(merge_uncommitted);
     if (rc < 0) {
         nx_state_write_abort(state);
         return rc;
     }
     rc = nx_state_write_commit(state, &result.position);
     if (rc == 0) {
+        (void)NX_FAILPOINT(merge_committed);
         *ret_result = result;
     }
     return rc;

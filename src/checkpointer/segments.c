@@ -5,6 +5,7 @@
 
 #include "checkpointer/pins.h"
 #include "checkpointer/retention.h"
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/file_io.h"
@@ -187,8 +188,12 @@ static bool drop(struct nx_segments *segments, const struct nx_segment_info *lis
     for (size_t i = 0; i < expired; i++) {
         /* On a full disk one ready segment is enough: the others give their space back. */
         bool recycle = ready < (disk_is_full(segments) ? 1 : MOST_FREE);
-        int rc = recycle ? make_free(segments, list[i].first_offset)
+        int rc = NX_FAILPOINT(segment_removal);
+
+        if (rc == 0) {
+            rc = recycle ? make_free(segments, list[i].first_offset)
                          : unlink_segment(segments, list[i].first_offset);
+        }
 
         if (rc < 0 && rc != -ENOENT) {
             complain(segments, recycle ? "recycling a WAL segment" : "removing a WAL segment", rc);

@@ -1,6 +1,7 @@
 /* A promotion: this node is to lead in a new epoch. Up to the verdict nothing has changed but that the walreceiver is
  * away; the note that is stored then is inert until the walwriter has synced the epoch's entry, which is the commit
  * point. Runs in the postmaster. */
+#include "common/failpoint.h"
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
@@ -154,12 +155,14 @@ void nx_promotion_take_verdict(struct nx_postmaster *pm, const struct nx_control
         answer_promoted(pm, own, change->epoch, durable + 1);
         return;
     }
-    int rc = store_note(pm, change->epoch);
+    int rc = NX_FAILPOINT(promotion_asked);
 
+    rc = rc < 0 ? rc : store_note(pm, change->epoch);
     if (rc < 0) {
         nx_change_refuse_unstored(pm, rc, "the note of the promotion");
         return;
     }
+    (void)NX_FAILPOINT(promotion_noted);
     change->step = NX_STEP_COMMITTING;
     if (!nx_change_order_walwriter(pm, NX_CONTROL_BEGIN_EPOCH, change->epoch)) {
         nx_change_refuse(pm, "role_change The walwriter can't be reached; try again.");
@@ -188,6 +191,7 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     uint64_t offset = atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire);
     const char *former = pm->config.replication.master_addr;
 
+    (void)NX_FAILPOINT(promotion_finished);
     (void)snprintf(pm->former_addr, sizeof pm->former_addr, "%s",
                    former[0] != '\0' ? former : pm->dir.identity.fence.addr);
     memcpy(pm->former_http, pm->shm->receiver.master_http, sizeof pm->former_http);

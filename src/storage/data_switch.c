@@ -1,6 +1,7 @@
 /* Replacing the node's data by what a full sync has brought. prepare and tidy run in the processes that fill
  * data-N and that keep the directory; the switch in the postmaster, while no other process lives. Until
  * `current` is renamed nothing of a data-N counts, and it may be removed at any time. */
+#include "common/failpoint.h"
 #include "storage/data_dir.h"
 #include "storage/data_identity.h"
 #include "storage/data_opening.h"
@@ -148,8 +149,10 @@ int nx_data_dir_switch(struct nx_data_dir *dir,
     int fd = open_directory(AT_FDCWD, dir->path);
     int rc = fd < 0 ? fd : write_identity(fd, root, identity);
 
+    rc = rc < 0 ? rc : NX_FAILPOINT(switch_unrenamed);
     rc = rc < 0 ? rc : rename_current(fd, root);
     if (rc == 0) {
+        (void)NX_FAILPOINT(switch_renamed);
         (void)snprintf(old, sizeof old, "%s", strrchr(dir->root, '/') + 1);
         (void)snprintf(dir->root, sizeof dir->root, "%.*s/%s",
                        (int)(sizeof dir->root - NX_DATA_ROOT_SIZE - 1), dir->path, root);

@@ -2,6 +2,7 @@
  * the checkpointer (segments), walsenders (reading). It owns no descriptor beyond a call. */
 #include "storage/file_io.h"
 
+#include "common/failpoint.h"
 #include "storage/data_dir.h"
 
 #include <dirent.h>
@@ -193,6 +194,7 @@ int nx_file_replace_at(int dir_fd, const char *name, const void *bytes, size_t n
     if (close(fd) != 0 && rc == 0) {
         rc = -errno;
     }
+    rc = rc < 0 ? rc : NX_FAILPOINT(file_unrenamed);
     if (rc == 0 && renameat(dir_fd, temp, dir_fd, name) != 0) {
         rc = -errno;
     }
@@ -200,6 +202,7 @@ int nx_file_replace_at(int dir_fd, const char *name, const void *bytes, size_t n
         (void)unlinkat(dir_fd, temp, 0);
         return rc;
     }
+    (void)NX_FAILPOINT(file_renamed);
     return fsync(dir_fd) == 0 ? 0 : -errno;
 }
 

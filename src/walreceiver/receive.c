@@ -2,6 +2,7 @@
  * of frames. An entry is checked here before it is submitted (the frame's CRC was checked as it came
  * in), and once more by the walwriter, which alone decides. What is submitted can't be taken back: so a
  * new session first waits until the log's end is known. */
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/shared_log.h"
 #include "walreceiver/walreceiver.h"
@@ -206,5 +207,8 @@ uint64_t nx_receive_ackable(const struct nx_walreceiver *r)
     uint64_t durable = nx_receiver_durable(r);
     uint64_t synced = atomic_load_explicit(&r->shm->log.synced_offset, memory_order_acquire);
 
+    if (NX_PLANTED(ack_on_receive) && r->welcomed && r->last.offset > durable) {
+        return r->last.offset;
+    }
     return synced < durable ? synced : durable;
 }

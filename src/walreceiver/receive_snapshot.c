@@ -4,6 +4,7 @@
 #include "walreceiver/receive_snapshot.h"
 
 #include "common/crc32.h"
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/uuid_text.h"
@@ -361,7 +362,9 @@ void nx_receive_snapshot_chunk(struct nx_walreceiver *r, const struct nx_msg_sna
         fail(r, "writing to", -ENOSPC);
         return;
     }
-    rc = nx_incoming_add(incoming, chunk->data.data, chunk->data.length, chunk->checksum);
+    rc = NX_FAILPOINT(chunk_received);
+    rc = rc < 0 ? rc
+                : nx_incoming_add(incoming, chunk->data.data, chunk->data.length, chunk->checksum);
     if (rc < 0) {
         fail(r, "writing to", rc);
         return;

@@ -4,6 +4,7 @@
 
 #include "common/bytes.h"
 #include "common/crc32.h"
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/snapshot_job.h"
@@ -135,6 +136,7 @@ static int put_chunk(struct nx_walsender *ws, size_t n)
     (void)nx_frame_seal(place, NX_MSG_SNAPSHOT_CHUNK, payload);
     nx_frame_io_commit(&ws->io, payload + NX_FRAME_OVERHEAD);
     sync->sent += n;
+    (void)NX_FAILPOINT(chunk_sent);
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /* Commits a gathered group: write, sync, publish, answer, ring. Runs in the walwriter. The order is the
  * promise: nobody hears of an entry before fdatasync has covered it (wal.fsync = always). */
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "walwriter/walwriter.h"
 
@@ -24,29 +25,50 @@ static void post_answers(struct walwriter *w)
     w->answer_count = 0;
 }
 
-int nx_group_commit(struct walwriter *w)
+/* All that a group changes in shared memory: from here on every process sees it. */
+static void publish(struct walwriter *w)
 {
     struct nx_log_state *log = &w->shm->log;
+
+    if (w->epochs_changed) {
+        nx_epochs_publish(w->shm, &w->epochs);
+        w->epochs_changed = false;
+    }
+    nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
+    atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
+    atomic_store_explicit(&log->groups,
+                          atomic_load_explicit(&log->groups, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
+/* Writes the group, and makes it as durable as wal.fsync says. */
+static int store(struct walwriter *w)
+{
+    int rc = NX_FAILPOINT(group_unwritten);
+
+    if (NX_PLANTED(ship_before_sync)) {
+        publish(w);
+        nx_latch_ring_durable(w->shm, w->log.newest);
+    }
+    rc = rc < 0 ? rc : nx_wal_file_write(w, w->group_first, w->log.newest);
+    if (rc == 0 && !w->file.unsynced) {
+        rc = nx_wal_file_mark(w);
+    }
+    return rc < 0 ? rc : NX_FAILPOINT(group_unpublished);
+}
+
+int nx_group_commit(struct walwriter *w)
+{
     bool entries = w->group_first <= w->log.newest;
-    int rc = 0;
 
     if (entries) {
-        rc = nx_wal_file_write(w, w->group_first, w->log.newest);
-        if (rc == 0 && !w->file.unsynced) {
-            rc = nx_wal_file_mark(w);
-        }
+        int rc = store(w);
+
         if (rc < 0) {
             return rc;
         }
-        if (w->epochs_changed) {
-            nx_epochs_publish(w->shm, &w->epochs);
-            w->epochs_changed = false;
-        }
-        nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
-        atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
-        atomic_store_explicit(&log->groups,
-                              atomic_load_explicit(&log->groups, memory_order_relaxed) + 1,
-                              memory_order_relaxed);
+        publish(w);
+        (void)NX_FAILPOINT(group_unanswered);
     }
     post_answers(w);
     if (entries) {

@@ -1,5 +1,6 @@
 /* Epochs: the history of the log, and the entry that begins a new one. Runs in the walwriter, which alone publishes
  * the history, each epoch together with the offset of its entry. */
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "storage/data_dir.h"
 #include "walwriter/walwriter.h"
@@ -15,8 +16,10 @@ int nx_epoch_begin(struct walwriter *w, uint64_t epoch)
     if (rc < 0) {
         return rc;
     }
+    (void)NX_FAILPOINT(epoch_appended);
     rc = nx_group_commit(w);
     if (rc == 0) {
+        (void)NX_FAILPOINT(epoch_synced);
         nx_clock_note(w);
     }
     if (rc == 0 && w->file.unsynced) { /* wal.fsync other than always */

@@ -1,6 +1,7 @@
 /* Gathers a group: takes submissions from all rings, decides each in order, encodes what it decides
  * into the arena and links it. Runs in the walwriter. Nothing here is visible to anybody before
  * commit.c publishes it: readers stop at durable_offset. */
+#include "common/failpoint.h"
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
@@ -55,6 +56,7 @@ void nx_group_append(struct walwriter *w,
             nx_skip_insert(w->shm, nx_skip_pool(w->shm, w->generation),
                            pos + (uint64_t)(iter.at - frame), header->offset, iter.index - 1);
         }
+        (void)NX_FAILPOINT(entry_unlinked);
         if (op.expires_at != 0) {
             nx_expire_note(w, op.expires_at, pos + (uint64_t)(iter.at - frame));
         }

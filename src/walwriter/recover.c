@@ -1,5 +1,6 @@
 /* The walwriter's start: replays the log behind LMDB's position into the shared log and the skip lists,
  * then takes over where it ends. The rules of what belongs to the log are storage/wal_recovery.h's. */
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"
@@ -58,6 +59,7 @@ static int replay_entry(void *arg, const uint8_t *frame, size_t length)
     }
     memcpy(place, frame, length);
     nx_group_append(w, place, pos, &header);
+    (void)NX_FAILPOINT(recovery_replay);
     if (w->log.next_pos - w->generation_start_pos >= w->shm->generation_bytes) {
         nx_room_seal_if_due(w);
     }
@@ -254,6 +256,7 @@ int nx_walwriter_recover(struct walwriter *w)
         .arg = w,
     };
 
+    (void)NX_FAILPOINT(recovery_begin);
     rc = nx_recovery_run(&options, &result, error, sizeof error);
     if (rc == -ECANCELED) {
         return rc;

@@ -1,6 +1,7 @@
 /* The segment being written, and the mark. Runs in the walwriter, the only process that writes frames
  * to disk. An error here means that what the disk holds is unknown; the caller dies and recovery reads
  * it again (a failed fdatasync is never tried again as if nothing had happened). */
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"
@@ -85,8 +86,13 @@ int nx_wal_file_write(struct walwriter *w, uint64_t first, uint64_t last)
 {
     struct iovec runs[2];
     int count = nx_log_runs(w->shm, first, last, runs);
-    int rc = write_runs(w->file.fd, runs, count, w->file.at);
+    int rc;
 
+    if (NX_PLANTED(ack_before_fsync) && fdatasync(w->file.fd) != 0) { /* of the group before */
+        return -errno;
+    }
+    rc = write_runs(w->file.fd, runs, count, w->file.at);
+    rc = rc < 0 ? rc : NX_FAILPOINT(group_unsynced);
     if (rc < 0) {
         return rc;
     }
@@ -103,7 +109,7 @@ int nx_wal_file_write(struct walwriter *w, uint64_t first, uint64_t last)
 
 int nx_wal_file_sync(struct walwriter *w)
 {
-    if (w->file.fd >= 0 && fdatasync(w->file.fd) != 0) {
+    if (w->file.fd >= 0 && !NX_PLANTED(ack_before_fsync) && fdatasync(w->file.fd) != 0) {
         /* -ENOSPC would be taken for a segment that can't be begun yet, which is waited for. */
         return errno == ENOSPC ? -EIO : -errno;
     }

@@ -4,6 +4,7 @@
  * shared memory and recovery begins. */
 #include "walwriter/walwriter.h"
 
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"
@@ -257,7 +258,8 @@ int nx_walwriter_main(struct nx_process *process)
         nx_consumer_attach(&w.consumers[i], w.shm, i);
     }
     nx_process_title(process, "recovering");
-    rc = nx_walwriter_recover(&w);
+    rc = NX_FAILPOINT(walwriter_start);
+    rc = rc < 0 ? rc : nx_walwriter_recover(&w);
     if (rc == 0) {
         (void)nx_control_send(process->control.fd, NX_CONTROL_READY, 0, w.epoch_reason != NULL,
                               w.epoch_reason);

@@ -535,6 +535,8 @@ class Promises(PromoteCase):
                 self.promise(replica, epoch, str(uuid.uuid4())), 409, "quorum_not_seen"
             )
             self.assertEqual(problem["epoch"], 5)
+        replica.wait_log("the master leads in epoch 1, and this node has promised epoch 5")
+        self.assertEqual(replica.status()["wal_offset"], 5)
         problem = self.assert_problem(self.promise(replica, 1, asker), 409, "quorum_not_seen")
         self.assertEqual(problem["epoch"], 1)
         problem = self.assert_problem(

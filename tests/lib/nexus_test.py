@@ -39,6 +39,7 @@ SOURCE_DIR = os.environ.get("NEXUS_SOURCE_DIR") or os.path.dirname(
 )
 BUILD_DIR = os.environ.get("NEXUS_BUILD_DIR") or os.path.join(SOURCE_DIR, "build")
 SERVER = os.path.join(BUILD_DIR, "nexus-server")
+PASSED_ON = ("NEXUS_FAILPOINT_USED", "NEXUS_PLANT")  # of test builds, src/common/failpoint.h
 SANITIZED = os.environ.get("NEXUS_SANITIZE", "") != ""
 
 HOST = "127.0.0.1"
@@ -352,7 +353,7 @@ class Node:
 
     role       standalone, master or replica
     settings   {"section.key": value}: given as --section.key=value
-    env        further environment of the server; the caller's NEXUS_* variables never reach it
+    env        further environment of the server; of the caller's NEXUS_* only PASSED_ON reach it
     directory  an existing base directory (kept at the end) instead of a temporary one; the data
                directory is `data` in it, the log `log`
     preload    shared libraries for LD_PRELOAD; names without a slash are looked up in build/tests
@@ -413,7 +414,11 @@ class Node:
         return [SERVER, "-D", self.data_dir, *options]
 
     def environment(self):
-        env = {key: value for key, value in os.environ.items() if not key.startswith("NEXUS_")}
+        env = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("NEXUS_") or key in PASSED_ON
+        }
         if self.preload:
             paths = [
                 path if "/" in path else os.path.join(BUILD_DIR, "tests", path)
