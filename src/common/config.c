@@ -239,6 +239,7 @@ static void read_sources(struct nx_config *config, struct nx_config_report *repo
 {
     struct nx_config_texts texts = {.argument_file = NULL};
 
+    config->tokens = (struct nx_tokens){.http_auth = ""};
     nx_config_defaults(config);
     nx_config_read_arguments(&texts, report);
     if (report->action == NX_ACTION_HELP || report->action == NX_ACTION_VERSION) {
@@ -254,6 +255,9 @@ static void read_sources(struct nx_config *config, struct nx_config_report *repo
     apply(config, report, texts.arguments, NX_FROM_COMMAND_LINE);
     if (report->error_count == 0) {
         nx_config_check(config, report);
+    }
+    if (report->error_count == 0 && report->action != NX_ACTION_PRINT_CONFIG) {
+        nx_config_read_tokens(config, report);
     }
 }
 
@@ -308,6 +312,7 @@ int nx_config_reload(const struct nx_config *current,
         return rc;
     }
     keep_until_restart(current, &fresh, ret_report);
+    nx_config_compare_tokens(current, &fresh, ret_report);
     nx_config_check(&fresh, ret_report); /* new keys beside old ones that wait for a restart */
     if (ret_report->error_count > 0) {
         return -EINVAL;

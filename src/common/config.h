@@ -5,6 +5,8 @@
 #ifndef NX_COMMON_CONFIG_H
 #define NX_COMMON_CONFIG_H
 
+#include "common/token.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,8 +45,17 @@
 #define NX_MEMBER_LEVEL(key)  enum nx_log_level key;
 #define NX_MEMBER_FORMAT(key) enum nx_log_format key;
 
+/* What the token files hold; "" where none is set. */
+struct nx_tokens {
+    char http_auth[NX_TOKEN_SIZE];
+    char http_read[NX_TOKEN_SIZE];
+    char replication[NX_TOKEN_SIZE];
+};
+
 /* config.replication.heartbeat_ms and so on */
 struct nx_config {
+    struct nx_tokens tokens;
+
 #define NX_SECTION(section, about)                                      struct {
 #define NX_OPTION(section, key, kind, initial, least, most, when, help) NX_MEMBER_##kind(key)
 #define NX_SECTION_END(section) \
@@ -120,7 +131,7 @@ struct nx_config_report {
 
 /* Reads the configuration. 0; -EINVAL: *ret_report has the errors, all of them, and *ret_config is
  * untouched (its action is valid even so: --help and --version work with a broken file). Opens no file
- * but the configuration file and looks at no other. */
+ * but the configuration file and, unless it is only to be printed, the token files that it names. */
 int nx_config_load(struct nx_config *ret_config,
                    int argc,
                    char **argv,

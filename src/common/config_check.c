@@ -96,6 +96,17 @@ static void check_quorum(const struct nx_config *config, struct nx_config_report
     }
 }
 
+static void check_tokens(const struct nx_config *config, struct nx_config_report *report)
+{
+    if (config->http.read_token_file[0] != '\0' && config->http.auth_token_file[0] == '\0') {
+        nx_config_error(
+            report,
+            "%shttp.read_token_file needs http.auth_token_file: with a token that only reads, "
+            "nobody could write",
+            where_set(report, "http", "read_token_file"));
+    }
+}
+
 static void check_listening(const struct nx_config *config, struct nx_config_report *report)
 {
     struct nx_net_addr http;
@@ -147,6 +158,7 @@ void nx_config_check(const struct nx_config *config, struct nx_config_report *re
 {
     check_role(config, report);
     check_quorum(config, report);
+    check_tokens(config, report);
     check_listening(config, report);
     check_log(config, report);
     check_later(config, report);

@@ -115,6 +115,13 @@ void nx_config_read_environment(struct nx_config_texts *texts, struct nx_config_
 /* Applies the file report->file. */
 void nx_config_read_file(struct nx_config *config, struct nx_config_report *report);
 
+/* Reads the token files that the configuration names. */
+void nx_config_read_tokens(struct nx_config *config, struct nx_config_report *report);
+/* Notes the keys whose file holds another token than before. */
+void nx_config_compare_tokens(const struct nx_config *current,
+                              const struct nx_config *fresh,
+                              struct nx_config_report *report);
+
 /* What no single value shows: combinations that can't work, and features of later versions. */
 void nx_config_check(const struct nx_config *config, struct nx_config_report *report);
 

@@ -3,8 +3,10 @@
 
 #include "common/log.h"
 #include "common/net.h"
+#include "http/bearer.h"
 #include "http/connection.h"
 #include "http/response.h"
+#include "http/router.h"
 #include "http/worker.h"
 
 #include <event2/bufferevent.h>
@@ -22,10 +24,11 @@ enum peer_class nx_access_classify(const struct sockaddr *address)
     return nx_net_is_private(address) ? PEER_PRIVATE : PEER_PUBLIC;
 }
 
-/* There are no tokens yet: whoever is served at all is served without one. */
 bool nx_access_is_open(const struct http_worker *worker)
 {
-    return worker->process->config->http.allow_without_token != NX_ALLOW_NONE;
+    const struct nx_config *config = worker->process->config;
+
+    return config->tokens.http_auth[0] == '\0' && config->http.allow_without_token != NX_ALLOW_NONE;
 }
 
 static bool peer_allowed(const struct connection *connection)
@@ -106,7 +109,7 @@ static bool host_allowed(const struct connection *connection)
 
 /* ---- checks ---- */
 
-static void note_refusal(const struct connection *connection, const char *why)
+void nx_access_note_refusal(const struct connection *connection, const char *why)
 {
     static struct nx_log_limit limit;
     char peer[NX_ADDR_SIZE];
@@ -115,20 +118,18 @@ static void note_refusal(const struct connection *connection, const char *why)
     nx_log_limited(&limit, NX_LOG_WARNING, "a request of %s is refused: %s", peer, why);
 }
 
-bool nx_access_check(struct connection *connection)
+static bool check_without_token(struct connection *connection)
 {
-    if (connection->peer == PEER_UNIX) {
-        return true;
-    }
     if (!peer_allowed(connection)) {
-        note_refusal(connection, "http.allow_without_token doesn't include its address");
+        nx_access_note_refusal(connection, "http.allow_without_token doesn't include its address");
         nx_refuse(connection, NX_ERROR_TOKEN_REQUIRED,
                   "Your address is not served without a token; ask from this host, or have "
-                  "http.allow_without_token include your network.");
+                  "http.auth_token_file set, or http.allow_without_token include your network.");
         return false;
     }
     if (!host_allowed(connection)) {
-        note_refusal(connection, "its Host header names a host that isn't in http.allowed_hosts");
+        nx_access_note_refusal(connection,
+                               "its Host header names a host that isn't in http.allowed_hosts");
         nx_refuse(
             connection, NX_ERROR_CROSS_ORIGIN,
             "Host must be an IP address, localhost, a name without a dot or this host's name; "
@@ -136,6 +137,28 @@ bool nx_access_check(struct connection *connection)
         return false;
     }
     return true;
+}
+
+bool nx_access_check(struct connection *connection)
+{
+    if (connection->peer == PEER_UNIX) {
+        return true;
+    }
+    return nx_bearer_needed(connection) ? nx_bearer_check(connection)
+                                        : check_without_token(connection);
+}
+
+void nx_access_log(const struct connection *connection)
+{
+    const struct request *request = connection->request;
+    char peer[NX_ADDR_SIZE];
+
+    if (request->route->access != ROUTE_ACCESS_STATUS || request->route->method == HTTP_GET) {
+        return;
+    }
+    nx_net_peer(bufferevent_getfd(connection->bev), peer);
+    nx_info("%s %s is asked for by %s", http_method_str((enum http_method)request->parser.method),
+            request->route->path, peer);
 }
 
 static bool cut_scheme(struct nx_slice *origin, const char *scheme)
@@ -184,7 +207,7 @@ bool nx_access_check_origin(struct connection *connection)
         nx_equal_nocase(cut_port(site, port), cut_port(*host, port))) {
         return true;
     }
-    note_refusal(connection, "its Origin is another site");
+    nx_access_note_refusal(connection, "its Origin is another site");
     nx_refuse(connection, NX_ERROR_CROSS_ORIGIN,
               "The request comes from a page of another site (Origin differs from Host).");
     return false;

@@ -1,5 +1,5 @@
-/* Who may ask (http.md, "Access"): by the peer's address as long as there are no tokens, and never a
- * page of another site through somebody's browser. */
+/* Who may ask (http.md, "Access"): who shows a token, or, where none is set, by the peer's
+ * address; and never a page of another site through somebody's browser. */
 #ifndef NX_HTTP_ACCESS_H
 #define NX_HTTP_ACCESS_H
 
@@ -23,8 +23,15 @@ enum peer_class nx_access_classify(const struct sockaddr *address);
 /* Whether this node serves without any token. */
 bool nx_access_is_open(const struct http_worker *worker);
 
-/* The peer's address and the Host header. False: answered with 403. */
+/* The token where one is set, else the peer's address and the Host header; of a request whose route is known, or NULL.
+ * False: answered with 401 or 403. */
 bool nx_access_check(struct connection *connection);
+
+/* A line in the log, not more than some, for a request that is refused. */
+void nx_access_note_refusal(const struct connection *connection, const char *why);
+
+/* A line in the log that says who asks for a change of the node (promote, stop, ...). The route is known. */
+void nx_access_log(const struct connection *connection);
 
 /* The Origin header of anything but GET and HEAD. False: answered with 403. */
 bool nx_access_check_origin(struct connection *connection);

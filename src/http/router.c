@@ -236,6 +236,7 @@ static bool take_route(struct connection *connection, bool unknown_method)
         return false;
     }
     if (request->route != NULL) {
+        nx_access_log(connection);
         return take_parts(connection, path);
     }
     if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) &&
@@ -421,6 +422,7 @@ static bool check_state(struct connection *connection)
     case ROUTE_ACCESS_OPEN:
     case ROUTE_ACCESS_PROBE:
     case ROUTE_ACCESS_STATUS:
+    case ROUTE_ACCESS_NODE:
         return true;
     case ROUTE_ACCESS_READ:
         return nx_node_check_readable(connection);

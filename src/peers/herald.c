@@ -198,6 +198,7 @@ static void prepare(struct nx_peers *peers)
         .cluster_id = nx_slice_text(peers->self.cluster_id),
         .last_epoch = position.epoch,
         .last_crc = position.crc,
+        .token = nx_slice_text(config->tokens.replication),
         .http_addr = nx_slice_text(http_addr),
         .advertised_addr = nx_slice_text(advertised_addr),
         .epochs = nx_slice_of(history, nx_epochs_encode(&epochs, history)),

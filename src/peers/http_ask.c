@@ -100,6 +100,24 @@ static enum evhttp_cmd_type command_of(enum nx_ask_method method)
     return EVHTTP_REQ_GET;
 }
 
+/* The token that opens other nodes to this one: the replication token, which is made for that, else ours of HTTP,
+ * which should be theirs. */
+static int add_token(const struct nx_http_ask *ask, struct evkeyvalq *headers)
+{
+    const struct nx_tokens *tokens = &ask->reach.loop->process->config->tokens;
+    const char *token = tokens->replication[0] != '\0' ? tokens->replication : tokens->http_auth;
+    char text[sizeof "Bearer " + NX_TOKEN_SIZE];
+    int rc;
+
+    if (token[0] == '\0') {
+        return 0;
+    }
+    (void)snprintf(text, sizeof text, "Bearer %s", token);
+    rc = evhttp_add_header(headers, "Authorization", text);
+    explicit_bzero(text, sizeof text);
+    return rc;
+}
+
 static int fill(const struct nx_http_ask *ask,
                 struct evhttp_request *request,
                 const char *host,
@@ -113,6 +131,7 @@ static int fill(const struct nx_http_ask *ask,
     (void)snprintf(text, sizeof text, strchr(host, ':') == NULL ? "%s:%s" : "[%s]:%s", host, port);
     rc = evhttp_add_header(headers, "Host", text);
     rc |= evhttp_add_header(headers, "Connection", "close");
+    rc |= add_token(ask, headers);
     if (length > 0) {
         (void)snprintf(text, sizeof text, "%zu", length);
         rc |= evhttp_add_header(headers, "Content-Type", "application/json");

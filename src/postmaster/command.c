@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/synced.h"
 #include "postmaster/postmaster.h"
+#include "postmaster/privileges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,6 +99,7 @@ __attribute__((noreturn)) static void run(const struct nx_postmaster *pm)
 
     nx_log_set_process("failover_command");
     default_signals();
+    nx_privileges_begin_child(&pm->config);
     (void)setsid();
     rc = set_environment(pm);
     if (rc == 0) {

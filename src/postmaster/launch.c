@@ -3,6 +3,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "postmaster/postmaster.h"
+#include "postmaster/privileges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -56,19 +57,6 @@ static void close_foreign(const struct nx_postmaster *pm, bool keep_http)
     }
 }
 
-/* The kernel's choice when memory runs out is a child, which can be started again. */
-static void set_oom_score(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        if (write(fd, "0", 1) != 1) {
-            nx_debug("the out-of-memory score could not be reset");
-        }
-        close(fd);
-    }
-}
-
 __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
                                                 unsigned slot,
                                                 int control,
@@ -83,7 +71,7 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
     die_with_parent(parent);
     nx_signals_reset();
     close_foreign(pm, http);
-    set_oom_score();
+    nx_privileges_begin_child(&pm->config);
     nx_log_set_process(nx_process_kind_title(kind));
 
     process.kind = kind;

@@ -6,6 +6,7 @@
 #include "common/shm.h"
 #include "nexus_version.h"
 #include "postmaster/postmaster.h"
+#include "postmaster/privileges.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -59,9 +60,9 @@ static int fit_descriptors(struct nx_postmaster *pm)
     return 0;
 }
 
-static const char *served_without_token(enum nx_allow allow)
+static const char *served_without_token(const char *token, enum nx_allow allow)
 {
-    switch (allow) {
+    switch (token[0] != '\0' ? NX_ALLOW_NONE : allow) {
     case NX_ALLOW_NONE:
         return "nobody but the Unix socket";
     case NX_ALLOW_LOOPBACK:
@@ -84,10 +85,15 @@ static void log_start(const struct nx_postmaster *pm)
     nx_info("node %s, role %s, HTTP on %s, replication on %s", pm->dir.node_id,
             nx_role_name(pm->config.replication.role), pm->config.http.bind_addr,
             pm->replication_fd < 0 ? "no port" : pm->config.replication.bind_addr);
+    if (geteuid() == 0) {
+        nx_warn(
+            "this server runs as root: set server.user to a user of its own, and it drops root's rights");
+    }
     nx_info("served without a token: %s (http.allow_without_token), %s (replication."
             "allow_without_token)",
-            served_without_token(pm->config.http.allow_without_token),
-            served_without_token(pm->config.replication.allow_without_token));
+            served_without_token(pm->config.tokens.http_auth, pm->config.http.allow_without_token),
+            served_without_token(pm->config.tokens.replication,
+                                 pm->config.replication.allow_without_token));
 }
 
 /* The first start of a master or standalone node begins its cluster. */
@@ -152,16 +158,23 @@ static int prepare(struct nx_postmaster *pm)
 
 int main(int argc, char **argv)
 {
+    char error[512];
     int status = 0;
     int rc = nx_config_load(&postmaster.config, argc, argv, &report);
 
     if (nx_config_main_action(rc, &postmaster.config, &report, &status)) {
         return status;
     }
+    (void)umask(077);
+    nx_privileges_begin();
+    if (nx_privileges_drop(&postmaster.config, error, sizeof error) < 0) {
+        (void)fprintf(stderr, "nexus-server: %s\n", error);
+        return NX_EXIT_PERSON;
+    }
+    nx_privileges_guard_memory(&postmaster.config);
     if (report.action == NX_ACTION_RESTORE) {
         return nx_restore_file_main(&postmaster.config, report.restore_file);
     }
-    (void)umask(077);
     nx_log_set_process("postmaster");
     rc = nx_log_configure(&postmaster.config);
     if (rc < 0) {

@@ -53,6 +53,25 @@ static int make_directory(const struct nx_data_opening *o, const char *path)
     return 0;
 }
 
+static int fail_foreign(const struct nx_data_opening *o, uid_t owner)
+{
+    return nx_data_fail(
+        o, -EPERM,
+        "data directory %s belongs to uid %u, but this server runs as uid %u; start it "
+        "as the owner, or give it the directory (chown -R %u %s)",
+        o->dir.path, (unsigned)owner, (unsigned)geteuid(), (unsigned)geteuid(), o->dir.path);
+}
+
+static int fail_closed(const struct nx_data_opening *o, int error)
+{
+    struct stat st;
+
+    if (error == EACCES && stat(o->dir.path, &st) == 0 && st.st_uid != geteuid()) {
+        return fail_foreign(o, st.st_uid);
+    }
+    return nx_data_failed_doing(o, -error, "opening it");
+}
+
 static int resolve(struct nx_data_opening *o, const char *path)
 {
     char *absolute = realpath(path, NULL);
@@ -74,7 +93,7 @@ static int resolve(struct nx_data_opening *o, const char *path)
     if (o->fd < 0 && errno == ENOTDIR) {
         return nx_data_fail(o, -ENOTDIR, "data directory %s: it is a file; name a directory", path);
     }
-    return o->fd < 0 ? nx_data_failed_doing(o, -errno, "opening it") : 0;
+    return o->fd < 0 ? fail_closed(o, errno) : 0;
 }
 
 static int one_name(void *arg, const char *name)
@@ -93,12 +112,7 @@ static int check_mode(const struct nx_data_opening *o)
         return nx_data_failed_doing(o, -errno, "looking at it");
     }
     if (st.st_uid != geteuid()) {
-        return nx_data_fail(
-            o, -EPERM,
-            "data directory %s belongs to uid %u, but this server runs as uid %u; start it "
-            "as the owner, or give it the directory (chown -R %u %s)",
-            o->dir.path, (unsigned)st.st_uid, (unsigned)geteuid(), (unsigned)geteuid(),
-            o->dir.path);
+        return fail_foreign(o, st.st_uid);
     }
     if ((st.st_mode & 077) == 0) {
         return 0;

@@ -28,6 +28,7 @@ void nx_welcome_ask(struct nx_walreceiver *r)
         .cluster_id = nx_slice_text(known && r->last.offset > 0 ? control->cluster_id : ""),
         .last_epoch = r->giving_up ? 0 : r->last.epoch,
         .last_crc = r->giving_up ? 0 : r->last.crc,
+        .token = nx_slice_text(config->tokens.replication),
     };
     int rc;
 

@@ -2,6 +2,7 @@
  * a Hello says is a stranger's word; its text goes into messages only where it was found to be a UUID. */
 #include "walsender/handshake.h"
 
+#include "common/token.h"
 #include "common/uuid_text.h"
 #include "storage/data_dir.h"
 
@@ -33,6 +34,12 @@ static bool refuse_peer(const struct nx_hello_facts *facts,
                       "this node speaks protocol version %u, the Hello version %u: run the same "
                       "release on both nodes",
                       (unsigned)NX_WIRE_PROTOCOL_VERSION, hello->protocol_version);
+    }
+    if (facts->token[0] != '\0' && !nx_token_matches(facts->token, hello->token)) {
+        return refuse(verdict, NX_WIRE_ERROR_NOT_AUTHORISED,
+                      "%s: set replication.token_file to the same token on all nodes",
+                      hello->token.length == 0 ? "this master wants a token, and the Hello has none"
+                                               : "the Hello's token is wrong");
     }
     if (!nx_slice_is_uuid(hello->replica_id)) {
         return refuse(verdict, NX_WIRE_ERROR_BAD_FRAME, "Hello: replica_id is not a UUID");

@@ -21,6 +21,7 @@ struct nx_hello_facts {
     enum nx_node_role role;
     bool draining;           /* the node is about to stop */
     bool stopped;            /* replication is, by POST /replication/stop */
+    const char *token;       /* that a Hello must show; "": none */
     const char *master_addr; /* of a replica: where its master is */
     const char *node_id;
     const char *cluster_id;

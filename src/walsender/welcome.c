@@ -28,11 +28,12 @@ void nx_welcome_check_peer(struct nx_walsender *ws)
     nx_net_peer(ws->io.fd, ws->peer);
     if (getpeername(ws->io.fd, (struct sockaddr *)&address, &length) != 0) {
         nx_walsender_end(ws, NX_ENDING_QUIET, 0, "it was gone before it was accepted");
-    } else if (!nx_net_is_allowed((struct sockaddr *)&address,
+    } else if (ws->process->config->tokens.replication[0] == '\0' &&
+               !nx_net_is_allowed((struct sockaddr *)&address,
                                   ws->process->config->replication.allow_without_token)) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_NOT_AUTHORISED,
                          "peers at %s are not served without a token "
-                         "(replication.allow_without_token)",
+                         "(replication.token_file, replication.allow_without_token)",
                          ws->peer);
     }
 }
@@ -113,6 +114,7 @@ static void gather(struct nx_walsender *ws,
             (nx_process_stopping(ws->process) && !nx_walsender_stopped(ws)) ||
             atomic_load_explicit(&control->phase, memory_order_acquire) == NX_PHASE_DRAINING,
         .stopped = nx_walsender_stopped(ws),
+        .token = config->tokens.replication,
         .master_addr = config->replication.master_addr,
         .node_id = control->node_id,
         .cluster_id = known ? control->cluster_id : "",

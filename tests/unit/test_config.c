@@ -260,15 +260,8 @@ END_TEST
 START_TEST(what_is_not_built_is_refused_and_named)
 {
     static const char *const keys[] = {
-        "server.user",
-        "http.auth_token_file",
-        "http.read_token_file",
-        "http.tls_cert_file",
-        "http.tls_key_file",
-        "replication.token_file",
-        "replication.tls_cert_file",
-        "replication.tls_key_file",
-        "replication.tls_ca_file",
+        "http.tls_cert_file",       "http.tls_key_file",       "replication.tls_cert_file",
+        "replication.tls_key_file", "replication.tls_ca_file",
     };
     char argument[128];
     char error[256];

@@ -22,6 +22,7 @@ static void setup_welcome(void)
 {
     facts = (struct nx_hello_facts){
         .role = NX_NODE_MASTER,
+        .token = "",
         .master_addr = "10.0.0.1:15475",
         .node_id = MASTER,
         .cluster_id = CLUSTER,
@@ -109,6 +110,23 @@ START_TEST(another_protocol_version)
 {
     hello.protocol_version = 2;
     expect(NX_WIRE_ERROR_PROTOCOL_VERSION, "version 1, the Hello version 2");
+}
+END_TEST
+
+START_TEST(a_token)
+{
+    static const char token[NX_TOKEN_SIZE] = "secret";
+
+    hello.token = nx_slice_text("secret");
+    ck_assert_uint_eq(judged(), 0); /* none is wanted: it does no harm */
+    facts.token = token;
+    ck_assert_uint_eq(judged(), 0);
+    hello.token = nx_slice_text("secrets");
+    expect(NX_WIRE_ERROR_NOT_AUTHORISED, "the Hello's token is wrong: set replication.token_file");
+    hello.token = nx_slice_text("");
+    expect(NX_WIRE_ERROR_NOT_AUTHORISED, "this master wants a token, and the Hello has none");
+    facts.role = NX_NODE_REPLICA; /* who shows none is told nothing else */
+    expect(NX_WIRE_ERROR_NOT_AUTHORISED, "wants a token");
 }
 END_TEST
 
@@ -447,6 +465,7 @@ int main(void)
     tcase_add_test(tcase, an_empty_replica_is_welcome_while_all_entries_are_kept);
     tcase_add_test(tcase, the_oldest_kept_entry_may_still_be_asked_for);
     tcase_add_test(tcase, another_protocol_version);
+    tcase_add_test(tcase, a_token);
     tcase_add_test(tcase, no_uuid);
     tcase_add_test(tcase, a_master_whose_replication_was_stopped);
     tcase_add_test(tcase, a_replica_names_its_master);
