@@ -10,8 +10,7 @@
 
 enum when {
     RELOAD,
-    RESTART,
-    LATER
+    RESTART
 };
 
 struct option {
@@ -39,17 +38,13 @@ struct option {
 #define MS     "milliseconds (ms, s, min, h)"
 #define SECS   "seconds (s, min, h, d)"
 /* ROLE_words: ", standalone, master, replica" and so on, of the table's enumerations. */
-#define BUILT                                 ""
-#define LATER                                 " (not in this version)"
 #define NX_ENUM(kind, name)                   static const char kind##_words[] = ""
-#define NX_CHOICE(kind, constant, word, when) ", " word when
+#define NX_CHOICE(kind, constant, word) ", " word
 #define NX_ENUM_END(kind)                     ;
 #include "common/config_options.def"
 #undef NX_ENUM
 #undef NX_CHOICE
 #undef NX_ENUM_END
-#undef BUILT
-#undef LATER
 
 #define WORDS(kind) (kind##_words + sizeof ", " - 1)
 #define ROLE        WORDS(ROLE)
@@ -70,7 +65,6 @@ static const struct option options[] = {
 static const char *const when_text[] = {
     [RELOAD] = "a reload applies it",
     [RESTART] = "applied at a restart",
-    [LATER] = "its feature is not in this version",
 };
 
 /* NEXUS_SECTION_KEY; keys of [server] go without the section. */
@@ -123,13 +117,10 @@ static void print_docs(void)
         "(`NEXUS_SECTION_KEY`; an empty variable counts as unset), the file (`-c FILE`, `$NEXUS_CONFIG`,\n"
         "or `nexus.conf` in the data directory), the default. `nexus-server --print-config` shows what is\n"
         "in force and where each value comes from; `nexus-server --check-config` says whether it is good.\n"
-        "Unknown keys, bad values and settings of features that this version doesn't have are refused\n"
-        "with a message, never ignored.\n\n"
-        "Applied: *reload* keys follow `nexus-ctl reload` (SIGHUP), *restart* keys the next start; *later*\n"
-        "keys belong to features that this version doesn't have yet, and take their default alone.\n"
+        "Unknown keys and bad values are refused with a message, never ignored.\n\n"
+        "Applied: *reload* keys follow `nexus-ctl reload` (SIGHUP), *restart* keys the next start.\n"
         "Sizes count in 1024s whatever the unit's spelling.");
-    static const char *const when_word[] = {
-        [RELOAD] = "reload", [RESTART] = "restart", [LATER] = "later"};
+    static const char *const when_word[] = {[RELOAD] = "reload", [RESTART] = "restart"};
 
     for (const struct option *o = options; o < options + sizeof options / sizeof options[0]; o++) {
         if (o->key == NULL) {

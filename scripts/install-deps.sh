@@ -12,7 +12,7 @@ build_packages='gcc libc6-dev cmake ninja-build pkg-config
     libevent-dev liblmdb-dev libdeflate-dev libjson-c-dev libinih-dev uuid-dev libbsd-dev
     libhttp-parser-dev libarchive-dev libzstd-dev libssl-dev'
 run_packages='curl jq util-linux procps'
-test_packages="check python3 zstd $run_packages"
+test_packages="check openssl python3 zstd $run_packages"
 lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 fail()

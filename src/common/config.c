@@ -257,7 +257,7 @@ static void read_sources(struct nx_config *config, struct nx_config_report *repo
         nx_config_check(config, report);
     }
     if (report->error_count == 0 && report->action != NX_ACTION_PRINT_CONFIG) {
-        nx_config_read_tokens(config, report);
+        nx_config_read_secrets(config, report);
     }
 }
 

@@ -15,8 +15,8 @@
 #define NX_ADDR_SIZE 256  /* of "host:port", NUL included */
 
 /* enum nx_role (NX_ROLE_STANDALONE, ...), nx_mode, nx_fsync, nx_allow, nx_log_level, nx_log_format */
-#define NX_ENUM(kind, name)                   enum name {
-#define NX_CHOICE(kind, constant, word, when) constant,
+#define NX_ENUM(kind, name)             enum name {
+#define NX_CHOICE(kind, constant, word) constant,
 #define NX_ENUM_END(kind) \
     }                     \
     ;

@@ -107,6 +107,28 @@ static void check_tokens(const struct nx_config *config, struct nx_config_report
     }
 }
 
+/* TLS needs both files; authorities judge the other side of a TLS connection only. */
+static void check_tls(const struct nx_config *config, struct nx_config_report *report)
+{
+    if ((config->http.tls_cert_file[0] == '\0') != (config->http.tls_key_file[0] == '\0')) {
+        nx_config_error(report,
+                        "http.tls_cert_file and http.tls_key_file go together: set both, or none");
+    }
+    if ((config->replication.tls_cert_file[0] == '\0') !=
+        (config->replication.tls_key_file[0] == '\0')) {
+        nx_config_error(
+            report,
+            "replication.tls_cert_file and replication.tls_key_file go together: set both, or none");
+    }
+    if (config->replication.tls_ca_file[0] != '\0' &&
+        config->replication.tls_cert_file[0] == '\0' && config->http.tls_cert_file[0] == '\0') {
+        nx_config_error(report,
+                        "%sreplication.tls_ca_file needs replication.tls_cert_file and "
+                        "replication.tls_key_file: every node shows a certificate",
+                        where_set(report, "replication", "tls_ca_file"));
+    }
+}
+
 static void check_listening(const struct nx_config *config, struct nx_config_report *report)
 {
     struct nx_net_addr http;
@@ -134,32 +156,12 @@ static void check_log(const struct nx_config *config, struct nx_config_report *r
     }
 }
 
-static void check_later(const struct nx_config *config, struct nx_config_report *report)
-{
-    char where[NX_PATH_SIZE + 32];
-    char text[NX_PATH_SIZE];
-    const char *instead;
-
-    for (size_t i = 0; i < NX_CONFIG_KEYS; i++) {
-        const struct nx_option *option = &nx_options[i];
-
-        if (!nx_option_is_later(option, config, &instead)) {
-            continue;
-        }
-        nx_config_where(report, i, where, sizeof where);
-        (void)nx_option_format(option, config, text, sizeof text);
-        nx_config_error(report, "%s: %s.%s = %.80s is not built yet in this version; %s%s", where,
-                        option->section, option->key, text,
-                        instead[0] == '\0' ? "leave it empty" : "use ", instead);
-    }
-}
-
 void nx_config_check(const struct nx_config *config, struct nx_config_report *report)
 {
     check_role(config, report);
     check_quorum(config, report);
     check_tokens(config, report);
+    check_tls(config, report);
     check_listening(config, report);
     check_log(config, report);
-    check_later(config, report);
 }

@@ -34,8 +34,7 @@ enum nx_option_kind {
 
 enum nx_option_when {
     NX_WHEN_RELOAD,
-    NX_WHEN_RESTART,
-    NX_WHEN_LATER /* not in this version */
+    NX_WHEN_RESTART
 };
 
 struct nx_option {
@@ -78,11 +77,6 @@ size_t nx_option_format(const struct nx_option *option,
                         char *text,
                         size_t cap);
 
-/* The value needs a feature that this version lacks; *ret_instead is what works. */
-bool nx_option_is_later(const struct nx_option *option,
-                        const struct nx_config *config,
-                        const char **ret_instead);
-
 /* ---- the steps ---- */
 
 /* Texts of the sources, by row; NULL where a source is silent. They live as long as argv and the
@@ -115,14 +109,14 @@ void nx_config_read_environment(struct nx_config_texts *texts, struct nx_config_
 /* Applies the file report->file. */
 void nx_config_read_file(struct nx_config *config, struct nx_config_report *report);
 
-/* Reads the token files that the configuration names. */
-void nx_config_read_tokens(struct nx_config *config, struct nx_config_report *report);
+/* Reads the token files that the configuration names, and looks at its certificates and keys. */
+void nx_config_read_secrets(struct nx_config *config, struct nx_config_report *report);
 /* Notes the keys whose file holds another token than before. */
 void nx_config_compare_tokens(const struct nx_config *current,
                               const struct nx_config *fresh,
                               struct nx_config_report *report);
 
-/* What no single value shows: combinations that can't work, and features of later versions. */
+/* What no single value shows: combinations that can't work. */
 void nx_config_check(const struct nx_config *config, struct nx_config_report *report);
 
 #endif

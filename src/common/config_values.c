@@ -14,7 +14,7 @@
 /* ---- enumerations ---- */
 
 #define NX_ENUM(kind, name) static_assert(sizeof(enum name) == sizeof(unsigned), "store_word");
-#define NX_CHOICE(kind, constant, word, when)
+#define NX_CHOICE(kind, constant, word)
 #define NX_ENUM_END(kind)
 #include "common/config_options.def"
 #undef NX_ENUM
@@ -25,12 +25,9 @@ static const struct choice {
     enum nx_option_kind kind;
     unsigned value;
     const char *word;
-    bool built;
 } choices[] = {
-#define CHOICE_BUILT true
-#define CHOICE_LATER false
 #define NX_ENUM(kind, name)
-#define NX_CHOICE(of_kind, constant, text, when) {NX_KIND_##of_kind, constant, text, CHOICE_##when},
+#define NX_CHOICE(of_kind, constant, text) {NX_KIND_##of_kind, constant, text},
 #define NX_ENUM_END(kind)
 #include "common/config_options.def"
 #undef NX_ENUM
@@ -40,21 +37,14 @@ static const struct choice {
 
 #define CHOICES (sizeof choices / sizeof choices[0])
 
-static const struct choice *choice_of(enum nx_option_kind kind, unsigned value)
+static const char *word_of(enum nx_option_kind kind, unsigned value)
 {
     for (size_t i = 0; i < CHOICES; i++) {
         if (choices[i].kind == kind && choices[i].value == value) {
-            return &choices[i];
+            return choices[i].word;
         }
     }
-    return NULL;
-}
-
-static const char *word_of(enum nx_option_kind kind, unsigned value)
-{
-    const struct choice *choice = choice_of(kind, value);
-
-    return choice == NULL ? "?" : choice->word;
+    return "?";
 }
 
 const char *nx_role_name(enum nx_role role)
@@ -335,20 +325,4 @@ size_t nx_option_format(const struct nx_option *option,
         return (size_t)snprintf(text, cap, "%s", *(const bool *)member ? "true" : "false");
     }
     return format_number(option, member, text, cap);
-}
-
-bool nx_option_is_later(const struct nx_option *option,
-                        const struct nx_config *config,
-                        const char **ret_instead)
-{
-    char text[NX_PATH_SIZE];
-    const struct choice *choice;
-
-    *ret_instead = option->initial;
-    if (is_word(option->kind)) {
-        choice = choice_of(option->kind, word_value(option, config));
-        return choice != NULL && !choice->built;
-    }
-    (void)nx_option_format(option, config, text, sizeof text);
-    return option->when == NX_WHEN_LATER && strcmp(text, option->initial) != 0;
 }

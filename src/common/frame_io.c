@@ -7,8 +7,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -68,8 +72,18 @@ void nx_frame_io_open(struct nx_frame_io *io,
     };
 }
 
+int nx_frame_io_secure(struct nx_frame_io *io, enum nx_tls_use use, const char *host)
+{
+    io->tls = nx_tls_begin(use, io->fd, host);
+    io->in_waits = POLLIN;
+    io->out_waits = POLLOUT;
+    return io->tls == NULL ? -ENOMEM : 0;
+}
+
 void nx_frame_io_close(struct nx_frame_io *io)
 {
+    SSL_free(io->tls);
+    io->tls = NULL;
     if (io->fd >= 0) {
         close(io->fd);
         io->fd = -1;
@@ -77,6 +91,105 @@ void nx_frame_io_close(struct nx_frame_io *io)
     release(&io->in);
     release(&io->out);
     io->has_frame = false;
+}
+
+/* ---- the socket ---- */
+
+/* Why a call of OpenSSL's gave nothing; *ret_waits: what for. */
+static int tls_failure(const struct nx_frame_io *io, int n, short *ret_waits)
+{
+    int error = errno;
+
+    switch (SSL_get_error(io->tls, n)) {
+    case SSL_ERROR_WANT_READ:
+        *ret_waits = POLLIN;
+        return -EAGAIN;
+    case SSL_ERROR_WANT_WRITE:
+        *ret_waits = POLLOUT;
+        return -EAGAIN;
+    case SSL_ERROR_ZERO_RETURN:
+        return -EPIPE;
+    case SSL_ERROR_SYSCALL:
+        return error == 0 || ERR_peek_error() != 0 ? -EPROTO : -error;
+    default:
+        return -EPROTO;
+    }
+}
+
+static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
+{
+    int n;
+
+    ERR_clear_error();
+    errno = 0;
+    n = SSL_read(io->tls, bytes, cap < INT_MAX ? (int)cap : INT_MAX);
+    io->in_waits = POLLIN;
+    return n > 0 ? n : tls_failure(io, n, &io->in_waits);
+}
+
+static ssize_t tls_send(struct nx_frame_io *io, const uint8_t *bytes, size_t length)
+{
+    int n;
+
+    ERR_clear_error();
+    errno = 0;
+    n = SSL_write(io->tls, bytes, length < INT_MAX ? (int)length : INT_MAX);
+    io->out_waits = POLLOUT;
+    return n > 0 ? n : tls_failure(io, n, &io->out_waits);
+}
+
+/* Bytes, or -errno; -EPIPE: the peer has closed its side. */
+static ssize_t socket_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
+{
+    ssize_t n;
+
+    if (io->tls != NULL) {
+        return tls_receive(io, bytes, cap);
+    }
+    do {
+        n = recv(io->fd, bytes, cap, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    }
+    return n == 0 ? -EPIPE : n;
+}
+
+static ssize_t socket_send(struct nx_frame_io *io, const uint8_t *bytes, size_t length)
+{
+    ssize_t n;
+
+    if (io->tls != NULL) {
+        return tls_send(io, bytes, length);
+    }
+    do {
+        n = send(io->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    }
+    return n;
+}
+
+short nx_frame_io_events(const struct nx_frame_io *io, bool reading)
+{
+    bool writing = nx_frame_io_pending(io) > 0;
+
+    if (io->tls == NULL) {
+        return (short)((reading ? POLLIN : 0) | (writing ? POLLOUT : 0));
+    }
+    return (short)((reading ? io->in_waits : 0) | (writing ? io->out_waits : 0));
+}
+
+bool nx_frame_io_buffered(const struct nx_frame_io *io)
+{
+    return io->tls != NULL && !io->has_frame && SSL_pending(io->tls) > 0;
+}
+
+const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap)
+{
+    return rc == -EPROTO && io->tls != NULL ? nx_tls_reason(io->tls, ERR_peek_error(), buf, cap)
+                                            : strerrordesc_np(-rc);
 }
 
 /* ---- in ---- */
@@ -117,14 +230,9 @@ int nx_frame_io_receive(struct nx_frame_io *io)
     if (rc < 0) {
         return rc;
     }
-    do {
-        n = recv(io->fd, in->bytes + in->end, in->cap - in->end, MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (n == 0) {
-        return -EPIPE;
-    }
+    n = socket_receive(io, in->bytes + in->end, in->cap - in->end);
     if (n < 0) {
-        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        return (int)n;
     }
     in->end += (size_t)n;
     io->received += (uint64_t)n;
@@ -235,13 +343,10 @@ int nx_frame_io_flush(struct nx_frame_io *io)
     struct nx_io_buffer *out = &io->out;
 
     while (filled(out) > 0) {
-        ssize_t n = send(io->fd, out->bytes + out->start, filled(out), MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = socket_send(io, out->bytes + out->start, filled(out));
 
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
         if (n < 0) {
-            return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+            return (int)n;
         }
         out->start += (size_t)n;
         io->sent += (uint64_t)n;
@@ -300,8 +405,12 @@ void nx_frame_io_farewell(struct nx_frame_io *io,
         rc = nx_frame_io_put_error(io, &error); /* no room: the peer doesn't read anyway */
     }
     while (rc == 0 && (rc = nx_frame_io_flush(io)) == -EAGAIN &&
-           wait_for_peer(io, POLLOUT, deadline)) {
+           wait_for_peer(io, nx_frame_io_events(io, false), deadline)) {
         rc = 0;
+    }
+    if (rc == 0 && io->tls != NULL) {
+        (void)SSL_shutdown(io->tls); /* says that this is the end; the answer is not waited for */
+        ERR_clear_error();
     }
     if (rc == 0 && shutdown(io->fd, SHUT_WR) == 0) {
         drop_input(io, deadline);

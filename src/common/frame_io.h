@@ -10,12 +10,15 @@
  *         nx_frame_io_consume(io);
  *     }
  *     rc = nx_frame_io_flush(io);                          // one or more sends, never blocks
- *     poll for POLLIN, and for POLLOUT while nx_frame_io_pending(io) > 0
+ *     poll for nx_frame_io_events(io, true), without sleeping while nx_frame_io_buffered(io)
+ *
+ * The socket's bytes may be TLS (nx_frame_io_secure): then a send may wait for bytes to come, and the other way round.
  *
  * Belongs to one process; no locks, no signals (MSG_NOSIGNAL). */
 #ifndef NX_COMMON_FRAME_IO_H
 #define NX_COMMON_FRAME_IO_H
 
+#include "common/tls.h"
 #include "common/wire.h"
 #include "common/wire_frame.h"
 
@@ -35,7 +38,10 @@ struct nx_io_buffer {
 };
 
 struct nx_frame_io {
-    int fd;                   /* owned; -1 when closed */
+    int fd;             /* owned; -1 when closed */
+    struct ssl_st *tls; /* owned; NULL: none */
+    short in_waits; /* what the last receive, and the last flush, waits for: POLLIN or POLLOUT */
+    short out_waits;
     enum nx_wire_side peer;   /* whose frames come in */
     enum nx_wire_phase phase; /* the owner sets SESSION when the handshake is through */
     size_t in_typical;        /* bytes; larger only while a larger frame passes */
@@ -57,6 +63,9 @@ void nx_frame_io_open(struct nx_frame_io *io,
                       size_t in_typical,
                       size_t out_typical);
 
+/* From here on its bytes are TLS, shaken hands on by what follows. host: as in nx_tls_begin. 0 or -ENOMEM. */
+int nx_frame_io_secure(struct nx_frame_io *io, enum nx_tls_use use, const char *host);
+
 /* Closes the socket and frees the buffers; harmless on a closed one. */
 void nx_frame_io_close(struct nx_frame_io *io);
 
@@ -64,7 +73,7 @@ void nx_frame_io_close(struct nx_frame_io *io);
 
 /* One recv into what room there is (more is made for a frame that needs it). 0: something came;
  * -EAGAIN: nothing waits; -ENOBUFS: whole frames stand there, take them first; -EPIPE: the peer has
- * closed its side; -ENOMEM or what recv says. */
+ * closed its side; -ENOMEM, or what recv says; -EPROTO: TLS failed. */
 int nx_frame_io_receive(struct nx_frame_io *io);
 
 /* The next whole frame; it stays in the buffer, and this call goes on giving it, until
@@ -93,11 +102,20 @@ void nx_frame_io_commit(struct nx_frame_io *io, size_t n);
 #include "common/wire_messages.def"
 
 /* Sends as much as the socket takes. 0: all is out; -EAGAIN: some waits; or what send says (-EPIPE,
- * -ECONNRESET, -ETIMEDOUT, ...). */
+ * -ECONNRESET, -ETIMEDOUT, ...); -EPROTO: TLS failed. */
 int nx_frame_io_flush(struct nx_frame_io *io);
 
 /* Bytes that wait. */
 size_t nx_frame_io_pending(const struct nx_frame_io *io);
+
+/* What to poll the socket for; reading: more frames are wanted. */
+short nx_frame_io_events(const struct nx_frame_io *io, bool reading);
+
+/* Bytes that the next receive gives are here already, and poll doesn't know: TLS takes whole records. */
+bool nx_frame_io_buffered(const struct nx_frame_io *io);
+
+/* What a negative answer of receive or flush means, in words. Returns buf, or a static text. */
+const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap);
 
 /* The last words: puts an Error (code 0: none), flushes, shuts our direction, and reads and drops what
  * the peer still sends until it closes, at most timeout_ms in all; then closes. Without the reading

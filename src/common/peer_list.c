@@ -8,7 +8,8 @@
 #include <strings.h>
 
 #define SEPARATORS ", \t"
-#define SCHEME     "http://"
+
+static const char *const schemes[] = {"http://", "https://"};
 
 bool nx_peer_list_next(const char **text, char ret_addr[NX_ADDR_SIZE])
 {
@@ -19,9 +20,12 @@ bool nx_peer_list_next(const char **text, char ret_addr[NX_ADDR_SIZE])
     struct nx_net_addr addr;
 
     *text = at;
-    if (strncasecmp(begin, SCHEME, strlen(SCHEME)) == 0) {
-        begin += strlen(SCHEME);
-        length -= strlen(SCHEME);
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        if (strncasecmp(begin, schemes[i], strlen(schemes[i])) == 0) {
+            begin += strlen(schemes[i]);
+            length -= strlen(schemes[i]);
+            break;
+        }
     }
     if (length > 0 && begin[length - 1] == '/') {
         length--;

@@ -1,4 +1,4 @@
-/* replication.peers: "host:port" of other nodes' HTTP interfaces, separated by commas or blanks; "http://" before
+/* replication.peers: "host:port" of other nodes' HTTP interfaces, separated by commas or blanks; "http://" or "https://" before
  * one and "/" behind it are accepted. */
 #ifndef NX_COMMON_PEER_LIST_H
 #define NX_COMMON_PEER_LIST_H

@@ -3,6 +3,7 @@
 #include "common/process.h"
 
 #include "common/log.h"
+#include "common/tls.h"
 
 #include <bsd/unistd.h>
 #include <errno.h>
@@ -90,6 +91,7 @@ static void reload(struct nx_process *process)
 {
     const struct nx_control_block *control = &process->shm->control;
     uint64_t version;
+    char error[512];
 
     do { /* a second reload may write over what is being copied */
         version = atomic_load_explicit(&control->config_version, memory_order_acquire);
@@ -97,6 +99,10 @@ static void reload(struct nx_process *process)
         atomic_thread_fence(memory_order_acquire);
     } while (atomic_load_explicit(&control->config_version, memory_order_relaxed) != version);
     (void)nx_log_configure(process->config);
+    if (nx_tls_load(process->config, error, sizeof error) <
+        0) { /* the postmaster could, a moment ago */
+        nx_error("the certificates stay as they were: %s", error);
+    }
 }
 
 size_t nx_process_control(struct nx_process *process,

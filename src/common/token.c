@@ -12,6 +12,7 @@
 
 static bool is_of(uid_t uid, const char *user)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): processes that read configurations have one thread */
     const struct passwd *known = user[0] == '\0' ? NULL : getpwnam(user);
 
     return uid == 0 || uid == geteuid() || (known != NULL && uid == known->pw_uid);

@@ -96,6 +96,12 @@ int nx_frame_peek(const uint8_t *buf,
     return 0;
 }
 
+/* A handshake or an alert (RFC 8446, 5.1). */
+static bool is_tls(uint8_t type)
+{
+    return type == 0x16 || type == 0x15;
+}
+
 const char *nx_frame_fault_text(const struct nx_frame *frame, char *buf, size_t cap)
 {
     const char *name = nx_wire_type_name(frame->type);
@@ -108,7 +114,11 @@ const char *nx_frame_fault_text(const struct nx_frame *frame, char *buf, size_t 
         (void)snprintf(buf, cap, "%s is fine", name);
         break;
     case NX_FRAME_UNKNOWN_TYPE:
-        (void)snprintf(buf, cap, "unknown message type 0x%02X", (unsigned)frame->type);
+        (void)snprintf(buf, cap, "unknown message type 0x%02X%s", (unsigned)frame->type,
+                       is_tls(frame->type)
+                           ? ", which is how TLS begins: replication.tls_cert_file must be "
+                             "set on all nodes, or on none"
+                           : "");
         break;
     case NX_FRAME_WRONG_SIDE:
         (void)snprintf(buf, cap, "%s is not for this side to send", name);

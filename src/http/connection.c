@@ -3,6 +3,7 @@
  * endpoint. See connection.h for a connection's life. */
 #include "http/connection.h"
 
+#include "common/tls.h"
 #include "http/connection_parts.h"
 #include "http/response.h"
 #include "http/waits.h"
@@ -61,8 +62,8 @@ static void flush(struct connection *connection)
     size_t sent = 0;
 
     /* The pieces of a long answer take the event loop's way, so that others have their turn. */
-    if (out->length > 0 && !connection->dead && (!connection->answering || connection->prompt) &&
-        nx_connection_backlog(connection) == 0) {
+    if (out->length > 0 && !connection->dead && !connection->tls &&
+        (!connection->answering || connection->prompt) && nx_connection_backlog(connection) == 0) {
         ssize_t n = send(bufferevent_getfd(connection->bev), out->data, out->length, MSG_NOSIGNAL);
 
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -206,6 +207,9 @@ static bool begin_linger(struct connection *connection)
         nx_connection_close(connection);
         return true;
     }
+    if (connection->tls) {
+        nx_connection_tls_end(connection);
+    }
     shutdown(bufferevent_getfd(connection->bev), SHUT_WR);
     connection->state = CONN_LINGER;
     nx_connection_timer(connection, LINGER_MS);
@@ -341,6 +345,9 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     const struct stream *stream = stream_of(connection);
 
     (void)bev;
+    if (connection->shaking && nx_connection_tls_event(connection, what)) {
+        return;
+    }
     if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0) {
         connection->eof = true;
         nx_wait_eof(connection);
@@ -359,7 +366,10 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
     struct timeval stall = {.tv_sec = WRITE_STALL_S, .tv_usec = 0};
 
     if (connection != NULL) {
-        connection->bev = bufferevent_socket_new(worker->base, fd, BEV_OPT_CLOSE_ON_FREE);
+        connection->tls = peer != PEER_UNIX && nx_tls_on(NX_TLS_HTTP);
+        connection->bev = connection->tls
+                              ? nx_connection_tls_new(worker, fd)
+                              : bufferevent_socket_new(worker->base, fd, BEV_OPT_CLOSE_ON_FREE);
     }
     if (connection == NULL || connection->bev == NULL) {
         free(connection);
@@ -378,7 +388,10 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
     bufferevent_setcb(connection->bev, on_read, on_drained, on_event, connection);
     bufferevent_set_max_single_read(connection->bev, NX_READ_HIGH);
     bufferevent_set_timeouts(connection->bev, NULL, &stall);
-    if (bufferevent_enable(connection->bev, EV_READ) < 0) {
+    if (connection->tls) {
+        nx_connection_tls_begin(connection);
+    }
+    if (connection->dead || bufferevent_enable(connection->bev, EV_READ) < 0) {
         nx_connection_close(connection);
         nx_connection_run(connection);
         return -ENOMEM;

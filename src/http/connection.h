@@ -45,6 +45,8 @@ struct connection {
     enum connection_state state;
     enum peer_class peer;
     struct head_scan scan;
+    bool tls;          /* its bytes are */
+    bool shaking;      /* ... and hands aren't shaken yet */
     bool counted;      /* in http.max_connections */
     bool turned_away;  /* one above them, being told so */
     bool running;      /* nx_connection_run is under way */

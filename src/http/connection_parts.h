@@ -1,4 +1,4 @@
-/* What connection.c, connection_input.c and connection_timer.c share; nobody else includes it. */
+/* What connection.c, connection_input.c, connection_timer.c and connection_tls.c share; nobody else includes it. */
 #ifndef NX_HTTP_CONNECTION_PARTS_H
 #define NX_HTTP_CONNECTION_PARTS_H
 
@@ -18,5 +18,16 @@ bool nx_connection_take_body(struct connection *connection);
 
 /* Starts, restarts or stops the timer as the connection's state has it; call it last. */
 void nx_connection_settle_timer(struct connection *connection);
+
+/* ---- connection_tls.c ---- */
+
+/* The end of a TLS connection on an accepted socket; NULL: no memory, and the socket is still the caller's. */
+struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int fd);
+/* Its handshake begins: it has request_timeout_ms. */
+void nx_connection_tls_begin(struct connection *connection);
+/* An event while hands are shaken. True: they are; false: it failed. */
+bool nx_connection_tls_event(struct connection *connection, short what);
+/* All is sent: says so to the client. */
+void nx_connection_tls_end(struct connection *connection);
 
 #endif

@@ -55,6 +55,9 @@ void nx_connection_settle_timer(struct connection *connection)
 {
     bool begun = connection->state == CONN_HEAD && connection->scan.length > 0;
 
+    if (connection->shaking) {
+        return; /* the handshake's own time runs */
+    }
     if (begun && !connection->timed) {
         set_timer(connection, request_timeout(connection));
     }
@@ -76,6 +79,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     connection->timed = false;
+    if (connection->shaking) {
+        nx_connection_close(connection);
+        nx_connection_run(connection);
+        return;
+    }
     switch (connection->state) {
     case CONN_HEAD:
         connection->keep_alive = false;

@@ -3,6 +3,7 @@
 
 #include "common/fence.h"
 #include "http/connection.h"
+#include "http/node.h"
 #include "http/query.h"
 #include "http/response.h"
 #include "http/worker.h"
@@ -60,7 +61,7 @@ static void respond_refusal(struct connection *connection, const struct control_
     if (refusal->code == NX_ERROR_FENCED) {
         nx_fence_read(connection->worker->shm, &fence);
         if (fence.http_addr[0] != '\0') {
-            snprintf(problem.master, sizeof problem.master, "http://%.255s", fence.http_addr);
+            nx_node_url(fence.http_addr, problem.master, sizeof problem.master);
         }
     }
     snprintf(problem.message, sizeof problem.message, "%.*s", (int)sizeof problem.message - 1,

@@ -3,6 +3,7 @@
 
 #include "common/fence.h"
 #include "http/connection.h"
+#include "http/node.h"
 #include "http/worker.h"
 
 #include <inttypes.h>
@@ -31,7 +32,7 @@ void nx_fenced_describe(struct nx_shm *shm, const char *consequence, struct prob
         .epoch = fence.epoch,
     };
     if (fence.http_addr[0] != '\0') {
-        snprintf(ret_problem->master, sizeof ret_problem->master, "http://%.255s", fence.http_addr);
+        nx_node_url(fence.http_addr, ret_problem->master, sizeof ret_problem->master);
     }
     snprintf(
         ret_problem->message, sizeof ret_problem->message,

@@ -6,6 +6,7 @@
 #include "common/latch.h"
 #include "common/quorum.h"
 #include "common/synced.h"
+#include "common/tls.h"
 #include "http/connection.h"
 #include "http/durability.h"
 #include "http/fenced.h"
@@ -80,6 +81,11 @@ void nx_node_cluster_id(const struct nx_shm *shm, char ret_id[NX_UUID_TEXT])
     }
 }
 
+void nx_node_url(const char *address, char *text, size_t cap)
+{
+    (void)snprintf(text, cap, "%s://%.255s", nx_tls_on(NX_TLS_HTTP) ? "https" : "http", address);
+}
+
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
 {
     char address[NX_ADDR_TEXT];
@@ -93,7 +99,7 @@ bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
     if (address[0] == '\0') {
         return false;
     }
-    snprintf(text, cap, "http://%s", address);
+    nx_node_url(address, text, cap);
     return true;
 }
 

@@ -54,7 +54,7 @@ void nx_respond_shared_piece(struct connection *connection,
 /* The answer is complete. */
 void nx_respond_end(struct connection *connection);
 
-#define NX_MASTER_URL (NX_ADDR_TEXT + 8) /* "http://host:port", NUL included */
+#define NX_MASTER_URL (NX_ADDR_TEXT + 9) /* "https://host:port", NUL included */
 
 /* A problem and what helps to solve it. Zero it, set code and message, then what applies. */
 struct problem {

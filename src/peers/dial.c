@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -87,6 +88,20 @@ static int take_answer(struct nx_dial *dial)
 
 /* ---- a try ---- */
 
+/* Sends what waits. */
+static void output(struct nx_dial *dial)
+{
+    int rc = nx_frame_io_flush(&dial->io);
+
+    if (rc == -EAGAIN) {
+        if ((nx_frame_io_events(&dial->io, false) & POLLOUT) != 0) {
+            (void)event_add(dial->writable, NULL);
+        }
+    } else if (rc < 0) {
+        nx_reach_fail(&dial->reach, rc);
+    }
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct nx_dial *dial = arg;
@@ -106,29 +121,27 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     if (rc != -EAGAIN) {
         nx_reach_fail(&dial->reach, rc);
         (void)event_del(dial->readable);
-    }
-}
-
-/* Sends what waits. */
-static void output(struct nx_dial *dial)
-{
-    int rc = nx_frame_io_flush(&dial->io);
-
-    if (rc == -EAGAIN) {
-        (void)event_add(dial->writable, NULL);
-    } else if (rc < 0) {
-        nx_reach_fail(&dial->reach, rc);
+    } else if (nx_frame_io_pending(&dial->io) > 0) {
+        output(dial); /* TLS may have waited for what has come */
     }
 }
 
 static int say_hello(struct nx_dial *dial)
 {
+    struct nx_net_addr addr;
     int rc;
 
     (void)nx_net_nodelay(dial->fd);
     nx_frame_io_open(&dial->io, dial->fd, NX_WIRE_MASTER, IN_TYPICAL, OUT_TYPICAL);
     dial->io_open = true;
     dial->fd = -1;
+    if (nx_tls_on(NX_TLS_DIAL)) {
+        rc = nx_net_parse(dial->reach.addr, &addr);
+        rc = rc < 0 ? rc : nx_frame_io_secure(&dial->io, NX_TLS_DIAL, addr.host);
+        if (rc < 0) {
+            return rc;
+        }
+    }
     rc = nx_frame_io_put_hello(&dial->io, dial->hello);
     if (rc == 0) {
         output(dial);

@@ -2,8 +2,12 @@
  * that address: a node takes no request for a name that it doesn't know as its own. */
 #include "peers/http_ask.h"
 
+#include "common/net.h"
+#include "common/tls.h"
+
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <event2/http.h>
 #include <event2/http_struct.h>
@@ -141,9 +145,25 @@ static int fill(const struct nx_http_ask *ask,
     return rc == 0 ? 0 : -ENOMEM;
 }
 
+/* A connection's end of its own where it is TLS; NULL: evhttp makes a plain one, or there is no memory. */
+static struct bufferevent *secured(const struct nx_reach *reach)
+{
+    struct nx_net_addr addr;
+    struct ssl_st *tls = NULL;
+
+    if (nx_net_parse(reach->addr, &addr) == 0) {
+        tls = nx_tls_begin(NX_TLS_ASK, -1, addr.host);
+    }
+    return tls == NULL
+               ? NULL
+               : bufferevent_openssl_socket_new(reach->loop->base, -1, tls,
+                                                BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
+}
+
 static int begin(struct nx_reach *reach, const struct nx_address *address)
 {
     struct nx_http_ask *ask = ask_of(reach);
+    struct bufferevent *bev = NULL;
     struct evhttp_request *request;
     char host[NI_MAXHOST];
     char port[NI_MAXSERV];
@@ -153,8 +173,15 @@ static int begin(struct nx_reach *reach, const struct nx_address *address)
         return -EINVAL;
     }
     ask->error = 0;
-    ask->connection = evhttp_connection_base_new(reach->loop->base, NULL, host,
-                                                 (unsigned short)strtoul(port, NULL, 10));
+    if (nx_tls_on(NX_TLS_ASK)) {
+        bev = secured(reach);
+        if (bev == NULL) {
+            return -ENOMEM;
+        }
+        bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
+    }
+    ask->connection = evhttp_connection_base_bufferevent_new(
+        reach->loop->base, NULL, bev, host, (unsigned short)strtoul(port, NULL, 10));
     request = ask->connection == NULL ? NULL : evhttp_request_new(on_over, ask);
     if (request == NULL) {
         return -ENOMEM;

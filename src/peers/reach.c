@@ -4,6 +4,7 @@
 
 #include "common/latch.h"
 #include "common/net.h"
+#include "common/tls.h"
 
 #include <event2/dns.h>
 #include <event2/event.h>
@@ -300,7 +301,7 @@ const char *nx_reach_text(const struct nx_reach *reach, char *buf, size_t cap)
         (void)snprintf(buf, cap, "its name can't be resolved");
         break;
     case ENOTCONN: /* evhttp doesn't say why */
-        (void)snprintf(buf, cap, "no connection");
+        (void)snprintf(buf, cap, nx_tls_on(NX_TLS_ASK) ? "no TLS connection" : "no connection");
         break;
     case EPIPE:
         (void)snprintf(buf, cap, "it closed the connection without an answer");

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/restore_file.h"
 #include "common/shm.h"
+#include "common/tls.h"
 #include "nexus_version.h"
 #include "postmaster/postmaster.h"
 #include "postmaster/privileges.h"
@@ -172,6 +173,10 @@ int main(int argc, char **argv)
         return NX_EXIT_PERSON;
     }
     nx_privileges_guard_memory(&postmaster.config);
+    if (nx_tls_load(&postmaster.config, error, sizeof error) < 0) {
+        (void)fprintf(stderr, "nexus-server: %s\n", error);
+        return NX_EXIT_PERSON;
+    }
     if (report.action == NX_ACTION_RESTORE) {
         return nx_restore_file_main(&postmaster.config, report.restore_file);
     }

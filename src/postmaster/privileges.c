@@ -68,8 +68,10 @@ static int become(const struct passwd *user)
 /* What root could read at the start, a reload must be able to read. */
 static int check_secrets(const struct nx_config *config, char *error, size_t cap)
 {
-    const char *paths[] = {config->http.auth_token_file, config->http.read_token_file,
-                           config->replication.token_file};
+    const char *paths[] = {config->http.auth_token_file,      config->http.read_token_file,
+                           config->replication.token_file,    config->http.tls_key_file,
+                           config->replication.tls_key_file,  config->http.tls_cert_file,
+                           config->replication.tls_cert_file, config->replication.tls_ca_file};
 
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (paths[i][0] != '\0' && access(paths[i], R_OK) != 0) {
@@ -94,6 +96,7 @@ int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
         return 0;
     }
     errno = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the only thread */
     user = getpwnam(name);
     if (user == NULL) {
         (void)snprintf(error, cap, "server.user = %s: there is no such user (adduser --system %s)",
@@ -125,7 +128,8 @@ int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
 
 void nx_privileges_guard_memory(const struct nx_config *config)
 {
-    if (config->tokens.http_auth[0] != '\0' || config->tokens.replication[0] != '\0') {
+    if (config->tokens.http_auth[0] != '\0' || config->tokens.replication[0] != '\0' ||
+        config->http.tls_key_file[0] != '\0' || config->replication.tls_key_file[0] != '\0') {
         (void)prctl(PR_SET_DUMPABLE, 0);
     }
 }

@@ -4,6 +4,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/shm.h"
+#include "common/tls.h"
 #include "postmaster/postmaster.h"
 
 #include <errno.h>
@@ -328,6 +329,7 @@ void nx_shared_reload(struct nx_postmaster *pm)
 {
     static struct nx_config_report report;
     char names[1024];
+    char error[512];
     struct nx_config fresh;
     int rc = read_again(pm, &fresh, &report);
 
@@ -338,6 +340,10 @@ void nx_shared_reload(struct nx_postmaster *pm)
     }
     if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
         nx_role_peers_changed(pm);
+    }
+    if (nx_tls_load(&fresh, error, sizeof error) < 0) {
+        nx_error("the configuration stays as it was: %s", error);
+        return;
     }
     pm->config = fresh;
     (void)nx_log_configure(&pm->config);

@@ -203,4 +203,7 @@ void nx_connect(struct nx_walreceiver *r)
     (void)nx_net_detect_dead(fd, (unsigned)(silence < LONGEST_MS ? silence : LONGEST_MS));
     nx_net_peer(fd, r->peer);
     nx_frame_io_open(&r->io, fd, NX_WIRE_MASTER, IN_TYPICAL, OUT_TYPICAL);
+    if (nx_tls_on(NX_TLS_DIAL) && nx_frame_io_secure(&r->io, NX_TLS_DIAL, query.master.host) < 0) {
+        nx_receiver_end(r, NX_CAUSE_OWN, ENOMEM, "no memory for TLS");
+    }
 }

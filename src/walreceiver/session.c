@@ -263,15 +263,18 @@ static void end_closed(struct nx_walreceiver *r)
         nx_receiver_end(r, NX_CAUSE_BROKEN, 0, "the master closed the connection%s",
                         nx_frame_io_partial(&r->io) ? " in the middle of a frame" : "");
     } else {
-        nx_receiver_end(r, NX_CAUSE_BROKEN, 0,
-                        "%s closed the connection before its Welcome: is %s a master's replication "
-                        "port (15475 by default)?",
-                        r->peer, config_of(r)->replication.master_addr);
+        nx_receiver_end(
+            r, NX_CAUSE_BROKEN, 0,
+            "%s closed the connection before its Welcome: is %s a master's replication "
+            "port (15475 by default), and is replication.tls_cert_file set on both nodes or "
+            "on none?",
+            r->peer, config_of(r)->replication.master_addr);
     }
 }
 
 static void input(struct nx_walreceiver *r)
 {
+    char text[160];
     int rc = 0;
 
     for (int i = 0; i < READS && rc == 0 && !deaf(r) && !nx_receiver_ended(r); i++) {
@@ -287,7 +290,7 @@ static void input(struct nx_walreceiver *r)
         end_closed(r);
     } else if (rc < 0 && rc != -EAGAIN) {
         nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
-                        strerrordesc_np(-rc));
+                        nx_frame_io_error(&r->io, rc, text, sizeof text));
     }
 }
 
@@ -334,6 +337,7 @@ static void queue_heartbeat(struct nx_walreceiver *r)
 static void output(struct nx_walreceiver *r)
 {
     uint64_t before = r->io.sent;
+    char text[160];
     int rc;
 
     if (r->welcomed && nx_frame_io_pending(&r->io) == 0) {
@@ -348,7 +352,7 @@ static void output(struct nx_walreceiver *r)
     }
     if (rc < 0 && rc != -EAGAIN) {
         nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
-                        strerrordesc_np(-rc));
+                        nx_frame_io_error(&r->io, rc, text, sizeof text));
     }
 }
 
@@ -390,9 +394,8 @@ static int time_to_sleep(const struct nx_walreceiver *r)
 static void sleep_until_woken(struct nx_walreceiver *r)
 {
     uint64_t wake = r->last.offset > r->durable_seen ? r->durable_seen + 1 : NX_WAKE_NEVER;
-    short events =
-        (short)((deaf(r) ? 0 : POLLIN) | (nx_frame_io_pending(&r->io) > 0 ? POLLOUT : 0));
-    int timeout = time_to_sleep(r);
+    short events = nx_frame_io_events(&r->io, !deaf(r));
+    int timeout = nx_frame_io_buffered(&r->io) && !deaf(r) ? 0 : time_to_sleep(r);
     short revents = 0;
 
     nx_latch_prepare(r->shm, r->process->slot, wake);

@@ -75,13 +75,15 @@ static bool queue_chunk(struct nx_walsender *ws)
 static bool flush(struct nx_walsender *ws)
 {
     uint64_t before = ws->io.sent;
+    char text[160];
     int rc = nx_frame_io_flush(&ws->io);
 
     if (ws->io.sent != before) {
         ws->sent_ms = nx_now_ms();
     }
     if (rc < 0 && rc != -EAGAIN) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerrordesc_np(-rc));
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s",
+                         nx_frame_io_error(&ws->io, rc, text, sizeof text));
     }
     return rc == 0;
 }

@@ -156,8 +156,11 @@ static void take_frames(struct nx_walsender *ws)
 /* The peer has closed, or the connection is broken. */
 static void end_connection(struct nx_walsender *ws, int rc)
 {
+    char text[160];
+
     if (rc != -EPIPE) {
-        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s", strerrordesc_np(-rc));
+        nx_walsender_end(ws, NX_ENDING_NORMAL, 0, "the connection broke: %s",
+                         nx_frame_io_error(&ws->io, rc, text, sizeof text));
     } else if (nx_frame_io_partial(&ws->io)) {
         nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_BAD_FRAME,
                          "the connection was closed in the middle of a frame");

@@ -187,14 +187,13 @@ static void sleep_until_woken(struct nx_walsender *ws)
     bool telling = ws->welcomed && !blocked && !syncing && nx_quorum_rules(ws->shm);
     struct pollfd fds[2] = {
         {.fd = ws->process->control.fd, .events = POLLIN},
-        {.fd = ws->io.fd,
-         .events = (short)((ws->io.has_frame ? 0 : POLLIN) | (blocked ? POLLOUT : 0))},
+        {.fd = ws->io.fd, .events = nx_frame_io_events(&ws->io, !ws->io.has_frame)},
     };
 
     nx_latch_prepare_both(ws->shm, slot, wake, telling ? ws->told_quorum + 1 : NX_WAKE_NEVER);
     if (nx_walsender_durable(ws) < wake && !(telling && nx_count_news(ws)) &&
         (blocked || (!nx_full_sync_ready(ws) && !nx_count_ping_due(ws)))) {
-        (void)nx_latch_poll(slot, fds, 2, time_to_sleep(ws));
+        (void)nx_latch_poll(slot, fds, 2, nx_frame_io_buffered(&ws->io) ? 0 : time_to_sleep(ws));
     }
     nx_latch_cancel(ws->shm, slot);
     if (fds[0].revents != 0) {
@@ -297,6 +296,10 @@ int nx_walsender_main(struct nx_process *process)
     nx_process_title(process, "handshake");
     nx_process_ready(process);
     nx_welcome_check_peer(&ws);
+    if (nx_tls_on(NX_TLS_ACCEPT) && !nx_walsender_ended(&ws) &&
+        nx_frame_io_secure(&ws.io, NX_TLS_ACCEPT, NULL) < 0) {
+        nx_walsender_end(&ws, NX_ENDING_NORMAL, 0, "no memory for TLS");
+    }
     while (!nx_walsender_ended(&ws)) {
         turn(&ws);
     }

@@ -27,14 +27,6 @@ GUIDE = {
 }
 
 # Keys of features that this version doesn't have.
-NOT_BUILT = {
-    "http.tls_cert_file": "/run/cert.pem",
-    "http.tls_key_file": "/run/key.pem",
-    "replication.tls_cert_file": "/run/cert.pem",
-    "replication.tls_key_file": "/run/key.pem",
-    "replication.tls_ca_file": "/run/ca.pem",
-}
-
 # What a bad value's message must say, by kind of value.
 BAD_VALUES = (
     ("replication.heartbeat_ms", "soon", "expected milliseconds from 10 to 3600000"),
@@ -291,18 +283,6 @@ class CommandLine(NexusTestCase):
             self.refused("\x1b[31m"),
         ):
             self.assertNotIn("\x1b", error)
-
-    def test_what_is_not_built_is_refused_from_every_source(self):
-        for name, value in NOT_BUILT.items():
-            with self.subTest(name):
-                said = f"{name} = {value} is not built yet in this version; "
-                path = self.write(f"[{section_of(name)}]\n{key_of(name)} = {value}\n")
-                self.assertIn(f"{path}:2: {said}", self.refused("-c", "a.conf"))
-                error = self.refused(env={variable_of(name): value})
-                self.assertIn(f"{variable_of(name)}: {said}", error)
-        name, value = "http.tls_key_file", "key.pem"
-        error = self.refused("--check-config", f"--{name}={value}")
-        self.assertIn(f"{name} = {value} is not built yet in this version; leave it empty", error)
 
     def test_a_secret_in_the_wrong_place_is_not_shown(self):
         secret = "correct-horse-battery"

@@ -27,6 +27,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -199,13 +200,15 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """A keep-alive HTTP connection to (port) or (unix_path); for one thread at a time.
+    """A keep-alive HTTP connection to (port) or (unix_path); for one thread at a time. ca: HTTPS, with a
+    certificate that this authority's (a file) has signed.
 
     A GET or HEAD on a kept connection that the server has closed meanwhile is sent once more on a
     new one; anything else is never sent twice, so that a test knows what it has written."""
 
-    def __init__(self, port=None, host=HOST, unix_path=None, timeout=TIMEOUT):
+    def __init__(self, port=None, host=HOST, unix_path=None, timeout=TIMEOUT, ca=None):
         self.port = port
+        self.tls = ca and ssl.create_default_context(cafile=ca)
         self.host = host
         self.unix_path = unix_path
         self.timeout = timeout
@@ -214,6 +217,10 @@ class Client:
     def _connect(self):
         if self.unix_path:
             self._connection = _UnixConnection(self.unix_path, self.timeout)
+        elif self.tls:
+            self._connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=self.timeout, context=self.tls
+            )
         else:
             self._connection = http.client.HTTPConnection(
                 self.host, self.port, timeout=self.timeout
@@ -376,6 +383,7 @@ class Node:
         self.env = dict(env or {})
         self.preload = list(preload)
         self.crashable = crashable
+        self.ca = None  # of its HTTPS
         self.http_port = free_port()
         self.replication_port = free_port()
         self.own_directory = directory is None
@@ -624,7 +632,7 @@ class Node:
 
     def client(self, timeout=TIMEOUT):
         """A connection of its own, closed with the node."""
-        client = Client(self.http_port, timeout=timeout)
+        client = Client(self.http_port, timeout=timeout, ca=self.ca)
         self._clients.append(client)
         return client
 

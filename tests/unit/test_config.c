@@ -257,30 +257,19 @@ START_TEST(sync_mode_needs_a_log_that_is_synced)
 }
 END_TEST
 
-START_TEST(what_is_not_built_is_refused_and_named)
+START_TEST(files_that_go_together)
 {
-    static const char *const keys[] = {
-        "http.tls_cert_file",       "http.tls_key_file",       "replication.tls_cert_file",
-        "replication.tls_key_file", "replication.tls_ca_file",
-    };
-    char argument[128];
-    char error[256];
-
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        (void)snprintf(argument, sizeof argument, "--%s=x", keys[i]);
-        (void)snprintf(error, sizeof error,
-                       "--%s: %s = x is not built yet in this version; leave "
-                       "it empty",
-                       keys[i], keys[i]);
-        ck_assert_int_eq(LOAD(argument), -EINVAL);
-        ASSERT_ERROR_HAS(error);
-        (void)snprintf(argument, sizeof argument, "--%s=", keys[i]);
-        ck_assert_int_eq(LOAD(argument), 0);
-    }
-    write_conf("a.conf", "[http]\ntls_key_file = x\n");
-    ck_assert_int_eq(LOAD("-c", "a.conf"), -EINVAL);
-    ASSERT_ERROR_HAS("a.conf:2: http.tls_key_file = x is not built yet in this version");
-    ck_assert_int_eq(LOAD("--replication.auto_failover=off", "--snapshot.interval=0"), 0);
+    ck_assert_int_eq(LOAD("--http.tls_cert_file=x"), -EINVAL);
+    ASSERT_ERROR_HAS("http.tls_cert_file and http.tls_key_file go together");
+    ck_assert_int_eq(LOAD("--replication.tls_key_file=x"), -EINVAL);
+    ASSERT_ERROR_HAS("replication.tls_cert_file and replication.tls_key_file go together");
+    ck_assert_int_eq(LOAD("--replication.tls_ca_file=x"), -EINVAL);
+    ASSERT_ERROR_HAS("replication.tls_ca_file needs replication.tls_cert_file");
+    ck_assert_int_eq(LOAD("--http.read_token_file=x"), -EINVAL);
+    ASSERT_ERROR_HAS("http.read_token_file needs http.auth_token_file");
+    ck_assert_int_eq(LOAD("--http.auth_token_file=/nowhere/x"), -EINVAL);
+    ASSERT_ERROR_HAS(
+        "--http.auth_token_file: http.auth_token_file = /nowhere/x: it can't be opened");
 }
 END_TEST
 
@@ -380,7 +369,7 @@ int main(void)
     tcase_add_test(tcase, actions_work_beside_a_broken_configuration);
     tcase_add_test(tcase, what_cannot_work_together);
     tcase_add_test(tcase, sync_mode_needs_a_log_that_is_synced);
-    tcase_add_test(tcase, what_is_not_built_is_refused_and_named);
+    tcase_add_test(tcase, files_that_go_together);
     tcase_add_test(tcase, a_reload_applies_what_it_may_and_says_what_waits);
     tcase_add_test(tcase, a_reload_of_a_bad_file_applies_nothing);
     tcase_add_test(tcase, a_reload_finds_a_file_that_came_later);

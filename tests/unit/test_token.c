@@ -17,7 +17,7 @@ static char error[256];
 
 static int read_text(const char *text, size_t length)
 {
-    int fd = open(path, O_WRONLY | O_TRUNC);
+    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(write(fd, text, length), (ssize_t)length);

@@ -1,6 +1,7 @@
 /* Runs in the postmaster, at start and at a reload: the tokens come with the configuration, so that all processes
  * have them as they have the rest. */
 #include "common/config_table.h"
+#include "common/tls.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +20,16 @@ static const struct {
      offsetof(struct nx_config, tokens.replication)},
 };
 
-void nx_config_read_tokens(struct nx_config *config, struct nx_config_report *report)
+static void check_tls(const struct nx_config *config, struct nx_config_report *report)
+{
+    char error[NX_CONFIG_MESSAGE_SIZE];
+
+    if (nx_tls_check(config, error, sizeof error) < 0) {
+        nx_config_error(report, "%s", error);
+    }
+}
+
+void nx_config_read_secrets(struct nx_config *config, struct nx_config_report *report)
 {
     char where[NX_PATH_SIZE + 32];
     char error[256];
@@ -43,6 +53,9 @@ void nx_config_read_tokens(struct nx_config *config, struct nx_config_report *re
             report,
             "http.read_token_file and http.auth_token_file hold the same token: who may only "
             "read could write");
+    }
+    if (report->error_count == 0) {
+        check_tls(config, report);
     }
 }
 

@@ -1,0 +1,311 @@
+/* See tls.h. */
+#include "common/tls.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Files of one use, as the configuration names them. */
+struct files {
+    const char *section;
+    const char *cert; /* "": none */
+    const char *key;
+    const char *ca;
+    const char *user; /* server.user, whose the key may be */
+    bool accepts;
+};
+
+/* Where the sentence goes. */
+struct failure {
+    char text[512];
+};
+
+static SSL_CTX *contexts[NX_TLS_USES];
+
+/* ---- what goes wrong ---- */
+
+static const char *reason_of(unsigned long error)
+{
+    const char *reason = error == 0 ? NULL : ERR_reason_error_string(error);
+
+    if (error != 0 && ERR_SYSTEM_ERROR(error)) {
+        reason = strerrordesc_np(ERR_GET_REASON(error));
+    }
+    return reason;
+}
+
+static const char *certificate_fault(const SSL *tls)
+{
+    long verdict = tls == NULL ? X509_V_OK : SSL_get_verify_result(tls);
+
+    return verdict == X509_V_OK ? NULL : X509_verify_cert_error_string(verdict);
+}
+
+const char *nx_tls_reason(const struct ssl_st *tls, unsigned long error, char *buf, size_t cap)
+{
+    const char *fault = certificate_fault(tls);
+    int code = ERR_GET_REASON(error);
+    const char *reason = reason_of(error);
+
+    if (fault != NULL) {
+        (void)snprintf(buf, cap, "the other side's certificate is not accepted: %s", fault);
+    } else if (code == SSL_R_HTTP_REQUEST || code == SSL_R_WRONG_VERSION_NUMBER ||
+               code == SSL_R_UNKNOWN_PROTOCOL || code == SSL_R_PACKET_LENGTH_TOO_LONG) {
+        (void)snprintf(buf, cap, "the other side does not speak TLS, which is configured here");
+    } else {
+        (void)snprintf(buf, cap, "TLS: %s", reason == NULL ? "the connection was cut" : reason);
+    }
+    ERR_clear_error();
+    return buf;
+}
+
+__attribute__((format(printf, 5, 6))) static int fail(struct failure *failure,
+                                                      const struct files *files,
+                                                      const char *key,
+                                                      const char *path,
+                                                      const char *format,
+                                                      ...)
+{
+    int used = snprintf(failure->text, sizeof failure->text, "%s.%s = %.200s: ", files->section,
+                        key, path);
+    va_list args;
+
+    if (used >= 0 && (size_t)used < sizeof failure->text) {
+        va_start(args, format);
+        (void)vsnprintf(failure->text + used, sizeof failure->text - (size_t)used, format, args);
+        va_end(args);
+    }
+    ERR_clear_error();
+    return -EINVAL;
+}
+
+/* ---- files ---- */
+
+static int check_key_file(const struct files *files, struct failure *failure)
+{
+    char why[256];
+    int fd = open(files->key, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int rc = 0;
+
+    if (fd < 0) {
+        return fail(failure, files, "tls_key_file", files->key, "it can't be opened: %s",
+                    strerrordesc_np(errno));
+    }
+    if (nx_secret_check(fd, files->user, why, sizeof why) < 0) {
+        rc = fail(failure, files, "tls_key_file", files->key, "%s", why);
+    }
+    close(fd);
+    return rc;
+}
+
+static const char *reason_text(void)
+{
+    const char *reason = reason_of(ERR_peek_error());
+
+    return reason == NULL ? "it can't be read" : reason;
+}
+
+/* A key with a passphrase would ask for it on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's signature */
+static int no_passphrase(char *buf, int size, int writing, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
+static int use_certificate(SSL_CTX *context, const struct files *files, struct failure *failure)
+{
+    int rc;
+
+    if (files->cert[0] == '\0') {
+        return 0;
+    }
+    if (SSL_CTX_use_certificate_chain_file(context, files->cert) != 1) {
+        return fail(failure, files, "tls_cert_file", files->cert,
+                    "it must hold a certificate and those that lead to its authority, as PEM: %s",
+                    reason_text());
+    }
+    rc = check_key_file(files, failure);
+    if (rc < 0) {
+        return rc;
+    }
+    SSL_CTX_set_default_passwd_cb(context, no_passphrase);
+    if (SSL_CTX_use_PrivateKey_file(context, files->key, SSL_FILETYPE_PEM) != 1) {
+        return fail(
+            failure, files, "tls_key_file", files->key,
+            "it must hold the private key of tls_cert_file, as PEM and without a passphrase: %s",
+            reason_text());
+    }
+    return 0;
+}
+
+static int use_authorities(SSL_CTX *context, const struct files *files, struct failure *failure)
+{
+    STACK_OF(X509_NAME) * names;
+
+    if (files->ca[0] == '\0') {
+        return 0;
+    }
+    if (SSL_CTX_load_verify_locations(context, files->ca, NULL) != 1) {
+        return fail(failure, files, "tls_ca_file", files->ca,
+                    "it must hold the certificates of authorities, as PEM: %s", reason_text());
+    }
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    if (files->accepts) {
+        names = SSL_load_client_CA_file(files->ca);
+        if (names != NULL) {
+            SSL_CTX_set_client_CA_list(context, names);
+        }
+    }
+    return 0;
+}
+
+/* No tickets and no cache: a session is resumed by a full handshake, which a reload then holds for, too. */
+static int make(const struct files *files, SSL_CTX **ret_context, struct failure *failure)
+{
+    SSL_CTX *context = SSL_CTX_new(files->accepts ? TLS_server_method() : TLS_client_method());
+    int rc;
+
+    if (context == NULL) {
+        return fail(failure, files, "tls_cert_file", files->cert, "no memory for TLS");
+    }
+    (void)SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
+    (void)SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                           SSL_OP_NO_TICKET | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    (void)SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    (void)SSL_CTX_set_num_tickets(context, 0);
+    (void)SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                        SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                        SSL_MODE_RELEASE_BUFFERS);
+    rc = use_certificate(context, files, failure);
+    rc = rc < 0 ? rc : use_authorities(context, files, failure);
+    if (rc < 0) {
+        SSL_CTX_free(context);
+        return rc;
+    }
+    *ret_context = context;
+    return 0;
+}
+
+/* ---- all uses ---- */
+
+static void free_all(SSL_CTX *list[NX_TLS_USES])
+{
+    for (size_t i = 0; i < NX_TLS_USES; i++) {
+        SSL_CTX_free(list[i]);
+        list[i] = NULL;
+    }
+}
+
+static int make_all(const struct nx_config *config,
+                    SSL_CTX *list[NX_TLS_USES],
+                    struct failure *failure)
+{
+    const char *user = config->server.user;
+    struct files http = {.section = "http",
+                         .cert = config->http.tls_cert_file,
+                         .key = config->http.tls_key_file,
+                         .ca = "",
+                         .user = user,
+                         .accepts = true};
+    struct files replication = {.section = "replication",
+                                .cert = config->replication.tls_cert_file,
+                                .key = config->replication.tls_key_file,
+                                .ca = config->replication.tls_ca_file,
+                                .user = user,
+                                .accepts = true};
+    int rc = 0;
+
+    if (http.cert[0] != '\0') {
+        struct files ask = {.section = "replication", .cert = "", .key = "", .ca = replication.ca};
+
+        rc = make(&http, &list[NX_TLS_HTTP], failure);
+        rc = rc < 0 ? rc : make(&ask, &list[NX_TLS_ASK], failure);
+    }
+    if (rc == 0 && replication.cert[0] != '\0') {
+        rc = make(&replication, &list[NX_TLS_ACCEPT], failure);
+        replication.accepts = false;
+        rc = rc < 0 ? rc : make(&replication, &list[NX_TLS_DIAL], failure);
+    }
+    if (rc < 0) {
+        free_all(list);
+    }
+    return rc;
+}
+
+int nx_tls_load(const struct nx_config *config, char *error, size_t cap)
+{
+    struct failure failure;
+    SSL_CTX *fresh[NX_TLS_USES] = {NULL};
+    int rc = make_all(config, fresh, &failure);
+
+    if (rc == 0) {
+        free_all(contexts); /* connections hold what they began with */
+        memcpy(contexts, fresh, sizeof contexts);
+    } else {
+        (void)snprintf(error, cap, "%s", failure.text);
+    }
+    return rc;
+}
+
+int nx_tls_check(const struct nx_config *config, char *error, size_t cap)
+{
+    struct failure failure;
+    SSL_CTX *fresh[NX_TLS_USES] = {NULL};
+    int rc = make_all(config, fresh, &failure);
+
+    free_all(fresh);
+    if (rc < 0) {
+        (void)snprintf(error, cap, "%s", failure.text);
+    }
+    return rc;
+}
+
+/* ---- connections ---- */
+
+bool nx_tls_on(enum nx_tls_use use)
+{
+    return contexts[use] != NULL;
+}
+
+/* Whose certificate it must be; that is looked at where authorities are set. */
+static bool expect_host(SSL *tls, const char *host)
+{
+    struct in6_addr address;
+    char name[256];
+    bool digits =
+        inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
+
+    if (digits) {
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), host) == 1;
+    }
+    (void)snprintf(name, sizeof name, "%s", host);
+    return SSL_set_tlsext_host_name(tls, name) == 1 && SSL_set1_host(tls, name) == 1;
+}
+
+struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host)
+{
+    SSL *tls = SSL_new(contexts[use]);
+
+    if (tls == NULL || (fd >= 0 && SSL_set_fd(tls, fd) != 1) ||
+        (host != NULL && !expect_host(tls, host))) {
+        SSL_free(tls);
+        ERR_clear_error();
+        return NULL;
+    }
+    if (host != NULL) {
+        SSL_set_connect_state(tls);
+    } else {
+        SSL_set_accept_state(tls);
+    }
+    return tls;
+}

@@ -1,0 +1,42 @@
+/* TLS (OpenSSL 3, TLS 1.2 and later): of the HTTP interface, and of the replication stream in both directions. The
+ * postmaster loads certificates and keys before it forks, so that children inherit them; each process loads them anew
+ * when it is told of a reload. A connection keeps what it began with. */
+#ifndef NX_COMMON_TLS_H
+#define NX_COMMON_TLS_H
+
+#include "common/config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct ssl_st;
+
+/* What a connection is for. */
+enum nx_tls_use {
+    NX_TLS_HTTP,   /* a client's, accepted: http.tls_cert_file */
+    NX_TLS_ASK,    /* to another node's HTTP interface */
+    NX_TLS_ACCEPT, /* a replica's, accepted: replication.tls_cert_file */
+    NX_TLS_DIAL,   /* to a master */
+    NX_TLS_USES
+};
+
+/* Loads what the configuration names, in the place of what was loaded before. 0; or a negative errno, the old is kept,
+ * and error (cap bytes) has the key, its file, what is wrong and what to do. */
+int nx_tls_load(const struct nx_config *config, char *error, size_t cap);
+
+/* Only looks whether that would succeed. */
+int nx_tls_check(const struct nx_config *config, char *error, size_t cap);
+
+/* Whether connections of that use are TLS. */
+bool nx_tls_on(enum nx_tls_use use);
+
+/* TLS for a socket, still to be shaken hands on. host: whom it was dialled as, a name or an address, which its
+ * certificate must be for where authorities are set; of accepted ones NULL. The caller frees it with SSL_free; fd -1:
+ * the caller attaches the socket. NULL: no memory. */
+struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
+
+/* What went wrong on a connection, in words. error: the first of OpenSSL's list of errors (ERR_peek_error), 0: none.
+ * Empties that list. Returns buf. */
+const char *nx_tls_reason(const struct ssl_st *tls, unsigned long error, char *buf, size_t cap);
+
+#endif

@@ -1,0 +1,63 @@
+/* Runs in http workers. What is particular to a connection that is TLS: its beginning, within
+ * http.request_timeout_ms, and its end. All between is the bufferevent's. See connection.h. */
+#include "common/log.h"
+#include "common/net.h"
+#include "common/tls.h"
+#include "http/connection_parts.h"
+#include "http/worker.h"
+
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int fd)
+{
+    struct ssl_st *tls = nx_tls_begin(NX_TLS_HTTP, -1, NULL);
+
+    return tls == NULL
+               ? NULL
+               : bufferevent_openssl_socket_new(worker->base, fd, tls, BUFFEREVENT_SSL_ACCEPTING,
+                                                BEV_OPT_CLOSE_ON_FREE);
+}
+
+void nx_connection_tls_begin(struct connection *connection)
+{
+    connection->shaking = true;
+    /* Without a last word from the client, its end is one all the same: lengths and chunks say what is whole. */
+    bufferevent_openssl_set_allow_dirty_shutdown(connection->bev, 1);
+    nx_connection_timer(connection, connection->worker->process->config->http.request_timeout_ms);
+}
+
+static void note_failure(const struct connection *connection)
+{
+    static struct nx_log_limit limit;
+    char peer[NX_ADDR_SIZE];
+    char reason[160];
+    unsigned long error = bufferevent_get_openssl_error(connection->bev);
+
+    if (error == 0) {
+        return; /* it went away */
+    }
+    nx_net_peer(bufferevent_getfd(connection->bev), peer);
+    nx_log_limited(&limit, NX_LOG_WARNING, "an HTTPS connection of %s failed: %s", peer,
+                   nx_tls_reason(NULL, error, reason, sizeof reason));
+}
+
+bool nx_connection_tls_event(struct connection *connection, short what)
+{
+    if ((what & BEV_EVENT_CONNECTED) != 0) {
+        connection->shaking = false;
+        nx_connection_timer(connection, 0);
+        return true;
+    }
+    note_failure(connection);
+    return false;
+}
+
+void nx_connection_tls_end(struct connection *connection)
+{
+    (void)SSL_shutdown(bufferevent_openssl_get_ssl(connection->bev));
+    ERR_clear_error();
+}

@@ -1,0 +1,361 @@
+# timeout: 240
+"""TLS of the HTTP interface and of the replication stream (docs/tls.md)."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import unittest
+
+import certificates
+import nexus_wire as wire
+from certificates import Authority
+from failover import FOLLOW, PROMOTE, FailoverCase
+from full_sync import SMALL, FullSyncCase, put_many, random_pairs
+from nexus_test import SOURCE_DIR, NexusTestCase, wait_until
+
+
+class TlsCase(NexusTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.mkdtemp(prefix="nexus-tls-")
+        cls.authority = Authority(cls.directory)
+        cls.pair = cls.authority.sign("node")
+        cls.stranger = Authority(cls.directory, "stranger")
+        cls.foreign = cls.stranger.sign("foreign")
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.directory)
+
+    def https(self, pair=None, **options):
+        node = self.node("master", start=False, **options)
+        node.settings.update(certificates.http(pair or self.pair))
+        node.ca = self.authority.cert
+        return node
+
+    def refused(self, pattern, **settings):
+        node = self.node("master", start=False)
+        options = [f"--{key}={value}" for key, value in settings.items()]
+        result = node.run("-D", node.data_dir, *options)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertRegex(result.stderr, pattern)
+        self.assertFalse(os.path.exists(node.data_dir))
+
+
+class Http(TlsCase):
+    def test_01_what_http_does(self):
+        node = self.https()
+        node.start()
+        value = os.urandom(8 << 20)
+        self.assertEqual(node.put("large", value), 1)
+        self.assertEqual(node.get("large"), value)
+        lines = b"".join(b'{"key":"i%05d","value":"v"}\n' % n for n in range(20000))
+        self.assertEqual(node.import_lines(lines)["imported"], 20000)
+        exported = node.export()
+        self.assertEqual(exported.count(b"\n"), 20001)
+        status, headers, _ = node.request("HEAD", "/kv/large")
+        self.assertEqual((status, int(headers["Content-Length"])), (200, len(value)))
+        node.json("POST", "/replication/snapshot?wait=1", timeout=60)
+        status, _, content = node.request("GET", "/replication/snapshot/last/file", timeout=60)
+        self.assertEqual((status, content[:4]), (200, b"\x28\xb5\x2f\xfd"))
+        self.assertEqual(node.unix_client().get("i00000"), b"v")
+
+    def test_02_pipelining_changes_and_curl(self):
+        node = self.https()
+        node.start()
+        context = ssl.create_default_context(cafile=self.authority.cert)
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", node.http_port)), server_hostname="localhost") as sock:
+            request = b"PUT /kv/p%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv"
+            sock.sendall(b"".join(request % n for n in range(50)))
+            answers = b""
+            while answers.count(b"HTTP/1.1 201") < 50:
+                piece = sock.recv(65536)
+                self.assertTrue(piece, answers)
+                answers += piece
+        curl = ["curl", "-sS", "--noproxy", "*", "--cacert", self.authority.cert]
+        url = f"https://localhost:{node.http_port}"
+        done = subprocess.run([*curl, f"{url}/kv/p7"], capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, b"v"), done)
+        follower = subprocess.Popen([*curl, "-N", f"{url}/changes?since=0"], stdout=subprocess.PIPE)
+        self.addCleanup(follower.stdout.close)
+        events = b""
+        while events.count(b"\nid: ") + events.startswith(b"id: ") < 50:
+            events += os.read(follower.stdout.fileno(), 65536)
+        node.stop()
+        self.assertEqual(follower.wait(20), 0)
+        for wrong in (["--cacert", self.stranger.cert], ["--tls-max", "1.1"]):
+            node.start() if not node.is_running() else None
+            done = subprocess.run([*curl, *wrong, f"{url}/kv/p7"], capture_output=True, check=False)
+            self.assertNotEqual(done.returncode, 0)
+
+    def test_03_strangers_at_the_port(self):
+        """Plain HTTP, bytes that are nothing, half a handshake, silence: none keeps others waiting."""
+        node = self.https()
+        node.settings["http.request_timeout_ms"] = 1500
+        node.settings["http.workers"] = 1
+        node.start()
+        self.assertFalse(node.raw_http(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP"))
+        node.wait_log("an HTTPS connection of 127.0.0.1:[0-9]+ failed: the other side does not speak TLS")
+        silent = [socket.create_connection(("127.0.0.1", node.http_port)) for _ in range(20)]
+        for sock in silent[::2]:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        self.assertEqual(node.put("k", b"v"), 1)
+        for sock in silent:
+            sock.settimeout(20)
+            self.assertEqual(sock.recv(1), b"")  # its time is over
+            sock.close()
+
+    def test_04_more_connections_than_may_be(self):
+        node = self.https()
+        node.settings["http.max_connections"] = 3  # and one is the test's own
+        node.settings["http.workers"] = 1
+        node.start()
+        kept = [node.client() for _ in range(2)]
+        for client in kept:
+            self.assertEqual(client.request("GET", "/health")[0], 200)
+        status, _, body = node.client().request("GET", "/health")
+        self.assertEqual((status, json.loads(body)["code"]), (503, "overloaded"))
+
+    def test_05_another_certificate_by_a_reload(self):
+        pair = [path + ".current" for path in self.pair]
+        for source, target in zip(self.pair, pair):
+            shutil.copy(source, target)
+        node = self.https(pair)
+        node.start()
+        old = node.client()
+        self.assertEqual(old.put("k", b"v"), 1)
+        stop = threading.Event()
+        failures = []
+
+        def writes():
+            number = 0
+            while not stop.is_set():
+                try:
+                    node.client().put(f"w{number}", b"v")
+                except OSError as error:
+                    failures.append(error)
+                number += 1
+
+        writing = threading.Thread(target=writes)
+        writing.start()
+        try:
+            for source, target in zip(self.authority.sign("renewed"), pair):
+                os.replace(source, target)
+            os.kill(node.pid, signal.SIGHUP)
+            node.wait_log("configuration reloaded")
+
+            def shown():
+                certificate = ssl.get_server_certificate(("127.0.0.1", node.http_port))
+                with open(pair[0], encoding="ascii") as file:
+                    return certificate.strip() == file.read().strip()
+
+            node.wait_until(shown, what="the new certificate")
+        finally:
+            stop.set()
+            writing.join()
+        self.assertEqual(failures, [])
+        self.assertEqual(old.get("k"), b"v")  # its connection went on
+        with open(pair[1], "w", encoding="ascii") as file:
+            file.write("no key\n")
+        os.kill(node.pid, signal.SIGHUP)
+        node.wait_log("the configuration stays as it was: http.tls_key_file = .* it must hold the private key")
+        self.assertEqual(node.client().get("k"), b"v")
+
+    def test_06_files_that_cannot_be_used(self):
+        cert, key = self.pair
+        loose = os.path.join(self.directory, "loose.key")
+        shutil.copy(key, loose)
+        os.chmod(loose, 0o644)
+        for section in ("http", "replication"):
+            names = (f"{section}.tls_cert_file", f"{section}.tls_key_file")
+            self.refused("go together: set both, or none", **{names[0]: cert})
+            self.refused("go together: set both, or none", **{names[1]: key})
+            self.refused(rf"{names[0]} = /nowhere: .*No such file", **{names[0]: "/nowhere", names[1]: key})
+            self.refused(rf"{names[1]} = /nowhere: it can't be opened", **{names[0]: cert, names[1]: "/nowhere"})
+            self.refused(rf"{names[1]} = .*others can read", **{names[0]: cert, names[1]: loose})
+            self.refused(rf"{names[1]} = .*key values mismatch", **{names[0]: cert, names[1]: self.foreign[1]})
+            self.refused(rf"{names[0]} = .*as PEM", **{names[0]: key, names[1]: key})
+        ca = "replication.tls_ca_file"
+        self.refused("needs replication.tls_cert_file", **{ca: cert})
+        settings = certificates.replication(self.pair)
+        self.refused(f"{ca} = .*as PEM", **settings, **{ca: key})
+
+
+class Replication(TlsCase, FullSyncCase):
+    def tls_master(self, pair=None, authority=True, **settings):
+        node = self.node("master", start=False, settings={**SMALL, **settings})
+        ca = self.authority if authority else None
+        node.settings.update(certificates.replication(pair or self.pair, ca))
+        node.start()
+        return node
+
+    def tls_replica(self, addr, pair=None, authority=True):
+        ca = self.authority if authority else None
+        return self.replica(addr, **certificates.replication(pair or self.pair, ca))
+
+    def test_01_streaming_full_sync_and_deaths(self):
+        master = self.tls_master()
+        put_many(master, random_pairs("k", 100, 20000))
+        master.export()
+        replica = self.tls_replica(master.replication_addr)  # by a full sync
+        self.assert_level(master, replica)
+        put_many(master, random_pairs("l", 300, 3000))
+        self.assert_level(master, replica)
+        for node, kind in ((master, "walsender"), (replica, "walreceiver")):
+            old = node.kill_child(kind)
+            node.wait_replaced(kind, old)
+            put_many(master, random_pairs(kind, 50, 3000))
+            self.assert_level(master, replica)
+
+    def test_02_sync_writes_are_confirmed(self):
+        settings = {"replication.mode": "sync", "replication.sync_timeout_ms": 20000}
+        master = self.tls_master(**settings)
+        replica = self.tls_replica(master.replication_addr)
+        master.wait_written()
+        put_many(master, random_pairs("k", 200, 500))
+        self.assert_level(master, replica)
+
+    def test_03_who_is_not_of_the_cluster_is_refused(self):
+        master = self.tls_master()
+        master.put("k", b"v")
+        foreign = self.tls_replica(master.replication_addr, self.foreign)
+        master.wait_log("certificate")
+        foreign.stop()
+        self.assertEqual(master.status()["replica_count"], 0)
+        with socket.create_connection(("127.0.0.1", master.replication_port)) as sock:  # not TLS at all
+            sock.sendall(wire.build_hello())
+            sock.settimeout(20)
+            self.assertLess(len(sock.recv(100)), 10)  # an alert at most
+        master.wait_log("the other side does not speak TLS")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.authority.cert)
+        plain = socket.create_connection(("127.0.0.1", master.replication_port))
+        with self.assertRaises((OSError, AssertionError)):
+            with context.wrap_socket(plain, server_hostname="localhost") as sock:  # without a certificate
+                sock.sendall(wire.build_hello())
+                self.assertNotEqual(sock.recv(100), b"")
+
+    def test_04_a_master_that_is_not_who_it_should_be(self):
+        for pair in (self.foreign, self.authority.sign("elsewhere", "DNS:elsewhere.example")):
+            with self.subTest(pair[0]):
+                master = self.tls_master(pair, authority=False)
+                replica = self.tls_replica(master.replication_addr)
+                replica.wait_log("the other side's certificate is not accepted: ")
+                self.assertEqual(replica.status()["wal_offset"], 0)
+
+    def test_05_one_side_without_tls(self):
+        plain = self.master()
+        replica = self.tls_replica(plain.replication_addr)
+        replica.wait_log("the other side does not speak TLS|closed")
+        plain.wait_log("unknown message type 0x16, which is how TLS begins")
+        master = self.tls_master()
+        replica = self.replica(master.replication_addr, name="plain")
+        master.wait_log("the other side does not speak TLS")
+        replica.wait_log("replication.tls_cert_file")
+
+    def test_06_slow_and_silent_handshakes(self):
+        """They end with the time for a Hello, and a replica connects meanwhile."""
+        master = self.tls_master(**{"replication.connect_timeout_ms": 1500})
+        silent = [socket.create_connection(("127.0.0.1", master.replication_port)) for _ in range(8)]
+        for sock in silent[::2]:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+        replica = self.tls_replica(master.replication_addr)
+        master.put("k", b"v")
+        self.assert_level(master, replica)
+        for sock in silent:
+            sock.settimeout(30)
+            try:
+                while sock.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+            sock.close()
+
+
+class Failover(TlsCase, FailoverCase):
+    def test_a_cluster_of_three(self):
+        """Nodes ask each other by HTTPS, dial each other by TLS, and the old master is fenced."""
+        cluster = self.cluster(2, start=False, settings={"replication.heartbeat_ms": 200})
+        self.introduce(cluster.nodes)
+        for node in cluster.nodes:
+            node.settings.update(certificates.http(self.pair))
+            node.settings.update(certificates.replication(self.pair, self.authority))
+            node.ca = self.authority.cert
+        self.start_level(cluster)
+        master, (first, second) = cluster.master, cluster.replicas
+        refused = first.request("PUT", "/kv/x", b"v")
+        problem = self.assert_problem(refused, 403, "read_only_replica")
+        self.assertEqual(problem["master"], f"https://{master.addr}")
+        master.kill9()
+        self.wait_promotable(first, second)
+        answer = first.json("POST", PROMOTE, timeout=60)
+        self.assertEqual(answer["unreached_peers"], [master.addr])
+        second.json("POST", FOLLOW, json.dumps({"master_addr": first.replication_addr}))
+        self.wait_follows(second, first)
+        master.launch()
+        master.wait_until(
+            lambda: master.is_running() and self.fenced(master), what="the old master, fenced"
+        )
+
+    def fenced(self, node):
+        try:
+            status, _, body = node.unix_client().request("GET", "/replication/status")
+        except OSError:
+            return False
+        return status == 200 and json.loads(body)["state"] == "fenced"
+
+
+class Mirror(TlsCase):
+    def test_https_and_tokens(self):
+        nodes = []
+        for name in ("source", "target"):
+            node = self.https(name=name)
+            path = os.path.join(node.directory, "token")
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+                file.write(name)
+            node.settings["http.auth_token_file"] = path
+            nodes.append(node.start())
+        source, target = nodes
+        tokens = [node.settings["http.auth_token_file"] for node in nodes]
+        bearer = {"Authorization": "Bearer source"}
+        self.assertEqual(source.put("k", b"v", headers=bearer), 1)
+        command = [os.path.join(SOURCE_DIR, "scripts", "nexus-mirror"), "--ca-file", self.authority.cert]
+        command += ["--from", f"https://{source.addr}", "--to", f"https://{target.addr}"]
+        command += ["--token-file", tokens[0], "--to-token-file", tokens[1]]
+        mirror = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(mirror.wait, 20)
+        self.addCleanup(mirror.terminate)
+        bearer = {"Authorization": "Bearer target"}
+        target.wait_until(lambda: target.get("k", bearer) == b"v", what="the mirrored key")
+
+
+class Documentation(NexusTestCase):
+    def test_the_commands_of_the_page(self):
+        with open(os.path.join(SOURCE_DIR, "docs", "tls.md"), encoding="utf-8") as file:
+            text = file.read()
+        commands = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        node = self.node("master", start=False)
+        script = "set -eu\n" + "".join(block for block in commands if block.startswith("openssl"))
+        subprocess.run(["bash", "-c", script], cwd=node.directory, check=True, capture_output=True)
+        settings = re.search(r"```ini\n(.*?)```", text, re.DOTALL).group(1)
+        path = os.path.join(node.directory, "nexus.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(settings.replace("/etc/nexus", node.directory))
+        node.env["NEXUS_CONFIG"] = path
+        node.ca = os.path.join(node.directory, "ca.pem")
+        node.start()
+        (curl,) = [block for block in commands if block.startswith("curl")]
+        command = curl.replace("15474", str(node.http_port)).replace("curl", "curl -fsS --noproxy '*'")
+        subprocess.run(["bash", "-c", command], cwd=node.directory, check=True, capture_output=True)
+        wait_until(lambda: node.put("k", b"v"), what="a write")
+
+
+if __name__ == "__main__":
+    unittest.main()
