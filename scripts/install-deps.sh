@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that Nexus is built, run, tested or checked with, when they are missing.
 #
-#   scripts/install-deps.sh [build] [run] [test] [lint]      without a group: build
+#   scripts/install-deps.sh [build] [run] [test] [fuzz] [afl] [lint]      without a group: build
 #
 # run: what nexus-ctl and the quick start call; the tests need it too.
 #
@@ -13,6 +13,8 @@ build_packages='gcc libc6-dev cmake ninja-build pkg-config
     libhttp-parser-dev libarchive-dev libzstd-dev libssl-dev'
 run_packages='curl jq util-linux procps'
 test_packages="check openssl python3 zstd $run_packages"
+fuzz_packages='clang'
+afl_packages='afl++'
 lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 fail()
@@ -48,8 +50,10 @@ for group in "${@:-build}"; do
     build) wanted="$wanted $build_packages" ;;
     run) wanted="$wanted $run_packages" ;;
     test) wanted="$wanted $test_packages" ;;
+    fuzz) wanted="$wanted $fuzz_packages" ;;
+    afl) wanted="$wanted $afl_packages" ;;
     lint) wanted="$wanted $lint_packages" ;;
-    *) fail "unknown group '$group': expected build, run, test or lint" ;;
+    *) fail "unknown group '$group': expected build, run, test, fuzz, afl or lint" ;;
     esac
 done
 

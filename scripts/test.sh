@@ -3,9 +3,9 @@
 #
 #   scripts/test.sh [ctest arguments]      e.g. scripts/test.sh -R unit/wire
 #
-# Three builds: build-asan (AddressSanitizer and UBSan: everything that can run there), build
-# (release: tests that preload libraries or measure, label release) and build-tsan (unit tests
-# labelled tsan). A report of a sanitizer fails the run, whichever process of a test wrote it.
+# Four builds: build-asan (AddressSanitizer and UBSan: everything that can run there), build
+# (release: tests that preload libraries or measure, label release), build-fuzz (each fuzz target for a
+# moment) and build-tsan (unit tests labelled tsan). A report of a sanitizer fails the run, whichever process of a test wrote it.
 #
 #   NEXUS_TEST_JOBS    tests at a time (twice the processors and one: they mostly wait)
 set -uo pipefail
@@ -90,7 +90,7 @@ finish()
     exit 0
 }
 
-scripts/install-deps.sh build test || exit 1
+scripts/install-deps.sh build test fuzz || exit 1
 
 run_dir=$(mktemp -d "${TMPDIR:-/tmp}/nexus-test.XXXXXX") || exit 2
 trap 'rm -rf "$run_dir"' EXIT
@@ -110,6 +110,7 @@ export NEXUS_FAILPOINT_USED=$run_dir/points
 : >"$NEXUS_FAILPOINT_USED"
 build asan build-asan && run_tests asan build-asan "$@"
 [[ $# -gt 0 ]] || check_points
+build fuzz build-fuzz && run_tests fuzz build-fuzz "$@"
 build tsan build-tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
 build release build && run_tests release build -L '^release$' "$@"
 finish

@@ -1,21 +1,22 @@
 /* See token.h. */
 #include "common/token.h"
 
+#include "common/user.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool is_of(uid_t uid, const char *user)
+static bool is_of(uid_t uid, const char *name)
 {
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): processes that read configurations have one thread */
-    const struct passwd *known = user[0] == '\0' ? NULL : getpwnam(user);
+    struct nx_user user;
 
-    return uid == 0 || uid == geteuid() || (known != NULL && uid == known->pw_uid);
+    return uid == 0 || uid == geteuid() ||
+           (name[0] != '\0' && nx_user_find(name, &user) == 0 && uid == user.uid);
 }
 
 int nx_secret_check(int fd, const char *user, char *error, size_t cap)
@@ -49,6 +50,9 @@ int nx_secret_check(int fd, const char *user, char *error, size_t cap)
 /* Cuts one line end off; length 0: what stands there is no token. */
 static size_t token_length(const char *text, size_t length)
 {
+    if (length > NX_TOKEN_SIZE + 1) {
+        return 0;
+    }
     if (length > 0 && text[length - 1] == '\n') {
         length--;
         length -= length > 0 && text[length - 1] == '\r' ? 1 : 0;
@@ -64,44 +68,52 @@ static size_t token_length(const char *text, size_t length)
     return length;
 }
 
-int nx_token_read(const char *path,
-                  const char *user,
-                  char ret_token[NX_TOKEN_SIZE],
-                  char *error,
-                  size_t cap)
+static int read_open(int fd, const char *user, char *token, char *error, size_t cap)
 {
     char text[NX_TOKEN_SIZE + 2]; /* and CR, LF: what fills it is too long */
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    int rc = fd < 0 ? -errno : 0;
+    int rc = nx_secret_check(fd, user, error, cap);
+    size_t length;
     ssize_t n;
 
-    memset(ret_token, 0, NX_TOKEN_SIZE);
     if (rc < 0) {
-        (void)snprintf(error, cap, "it can't be opened: %s", strerrordesc_np(-rc));
         return rc;
     }
-    rc = nx_secret_check(fd, user, error, cap);
-    if (rc == 0) {
-        n = read(fd, text, sizeof text);
-        rc = n < 0 ? -errno : 0;
-        if (rc < 0) {
-            (void)snprintf(error, cap, "it can't be read: %s", strerrordesc_np(-rc));
-        } else {
-            size_t length = token_length(text, (size_t)n);
-
-            memcpy(ret_token, text, length);
-            rc = length > 0 ? 0 : -EINVAL;
-        }
+    n = read(fd, text, sizeof text);
+    if (n < 0) {
+        rc = -errno;
+        (void)snprintf(error, cap, "it can't be read: %s", strerrordesc_np(-rc));
+        return rc;
     }
-    if (rc == -EINVAL) {
+    length = token_length(text, (size_t)n);
+    if (length == 0) {
         (void)snprintf(
             error, cap,
             "it must hold one line of 1 to %d visible ASCII characters without blanks, such as "
             "\"openssl rand -hex 32\" prints",
             NX_TOKEN_SIZE - 1);
     }
-    close(fd);
+    memcpy(token, text, length);
     explicit_bzero(text, sizeof text);
+    return length > 0 ? 0 : -EINVAL;
+}
+
+int nx_token_read(const char *path,
+                  const char *user,
+                  char ret_token[NX_TOKEN_SIZE],
+                  char *error,
+                  size_t cap)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int rc;
+
+    memset(ret_token, 0, NX_TOKEN_SIZE);
+    if (fd < 0) {
+        rc = -errno;
+        (void)snprintf(error, cap, "it can't be opened: %s", strerrordesc_np(-rc));
+        return rc;
+    }
+    rc = read_open(fd, user, ret_token, error, cap);
+    close(fd);
     return rc;
 }
 

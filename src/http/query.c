@@ -21,6 +21,9 @@ static int hex_digit(uint8_t c)
 
 int nx_percent_decode(struct text *out, struct nx_slice raw, bool plus_is_space)
 {
+    if (raw.length == 0) {
+        return 0; /* out may have no bytes yet to point into */
+    }
     if (!nx_text_reserve(out, raw.length)) {
         return -ENOMEM;
     }

@@ -2,12 +2,12 @@
 #include "postmaster/privileges.h"
 
 #include "common/log.h"
+#include "common/user.h"
 #include "storage/file_io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -24,8 +24,12 @@ static int one_more(void *arg, const char *name)
 }
 
 /* An existing directory with something in it stays whose it is: the server says so when it opens it. */
-static int give_data_dir(const char *path, const struct passwd *user, char *error, size_t cap)
+static int give_data_dir(const struct nx_config *config,
+                         const struct nx_user *user,
+                         char *error,
+                         size_t cap)
 {
+    const char *path = config->server.data_dir;
     struct stat st;
     int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
     int fd = -1;
@@ -41,12 +45,12 @@ static int give_data_dir(const char *path, const struct passwd *user, char *erro
         rc = -errno;
     }
     if (rc == 0 && st.st_uid == 0 && nx_each_name(fd, one_more, NULL) == 0 &&
-        fchown(fd, user->pw_uid, user->pw_gid) != 0) {
+        fchown(fd, user->uid, user->gid) != 0) {
         rc = -errno;
     }
     if (rc < 0) {
         (void)snprintf(error, cap, "the data directory %s can't be made user %s's: %s", path,
-                       user->pw_name, nx_errno_text(rc));
+                       config->server.user, nx_errno_text(rc));
     }
     if (fd >= 0) {
         close(fd);
@@ -54,15 +58,14 @@ static int give_data_dir(const char *path, const struct passwd *user, char *erro
     return rc;
 }
 
-static int become(const struct passwd *user)
+static int become(const char *name, const struct nx_user *user)
 {
-    if (initgroups(user->pw_name, user->pw_gid) != 0 ||
-        setresgid(user->pw_gid, user->pw_gid, user->pw_gid) != 0 ||
-        setresuid(user->pw_uid, user->pw_uid, user->pw_uid) != 0) {
+    if (initgroups(name, user->gid) != 0 || setresgid(user->gid, user->gid, user->gid) != 0 ||
+        setresuid(user->uid, user->uid, user->uid) != 0) {
         return -errno;
     }
     /* Trust, and look: there must be no way back. */
-    return user->pw_uid != 0 && (setuid(0) == 0 || seteuid(0) == 0) ? -EPERM : 0;
+    return user->uid != 0 && (setuid(0) == 0 || seteuid(0) == 0) ? -EPERM : 0;
 }
 
 /* What root could read at the start, a reload must be able to read. */
@@ -89,21 +92,19 @@ static int check_secrets(const struct nx_config *config, char *error, size_t cap
 int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
 {
     const char *name = config->server.user;
-    const struct passwd *user;
+    struct nx_user user;
     int rc;
 
     if (name[0] == '\0') {
         return 0;
     }
-    errno = 0;
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the only thread */
-    user = getpwnam(name);
-    if (user == NULL) {
-        (void)snprintf(error, cap, "server.user = %s: there is no such user (adduser --system %s)",
-                       name, name);
-        return errno != 0 ? -errno : -ENOENT;
+    rc = nx_user_find(name, &user);
+    if (rc < 0) {
+        (void)snprintf(error, cap, "server.user = %s: %s (adduser --system %s)", name,
+                       rc == -ENOENT ? "there is no such user" : nx_errno_text(rc), name);
+        return rc;
     }
-    if (user->pw_uid == geteuid()) {
+    if (user.uid == geteuid()) {
         return 0;
     }
     if (geteuid() != 0) {
@@ -114,11 +115,11 @@ int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
             name, (unsigned)geteuid(), name);
         return -EPERM;
     }
-    rc = give_data_dir(config->server.data_dir, user, error, cap);
+    rc = give_data_dir(config, &user, error, cap);
     if (rc < 0) {
         return rc;
     }
-    rc = become(user);
+    rc = become(name, &user);
     if (rc < 0) {
         (void)snprintf(error, cap, "the server can't become user %s: %s", name, nx_errno_text(rc));
         return rc;

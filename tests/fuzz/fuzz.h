@@ -1,0 +1,57 @@
+/* What the fuzz targets share. A target is a file fuzz_<name>.c with LLVMFuzzerTestOneInput, which returns 0 and aborts
+ * where a property doesn't hold; make_seeds.c writes inputs to begin with, by the project's own encoders. */
+#ifndef NX_TESTS_FUZZ_H
+#define NX_TESTS_FUZZ_H
+
+#include "storage/file_io.h"
+
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* A property. */
+#define HOLDS(condition)                                                                         \
+    do {                                                                                         \
+        if (!(condition)) {                                                                      \
+            (void)fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                             \
+        }                                                                                        \
+    } while (0)
+
+/* A directory of this process, in memory where there is such a file system; removed at exit. */
+static char fuzz_dir[64];
+
+static inline void fuzz_remove_dir(void)
+{
+    (void)nx_remove_tree(AT_FDCWD, fuzz_dir);
+}
+
+static inline const char *fuzz_directory(void)
+{
+    if (fuzz_dir[0] == '\0') {
+        (void)snprintf(fuzz_dir, sizeof fuzz_dir, "%s/nexus-fuzz-XXXXXX",
+                       access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        HOLDS(mkdtemp(fuzz_dir) != NULL);
+        HOLDS(atexit(fuzz_remove_dir) == 0);
+    }
+    return fuzz_dir;
+}
+
+static inline void fuzz_write_file(const char *path, const void *bytes, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    HOLDS(fd >= 0);
+    HOLDS(nx_write_at(fd, bytes, n, 0) == 0);
+    close(fd);
+}
+
+#endif
