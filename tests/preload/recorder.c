@@ -4,7 +4,10 @@
  *
  * Every write, truncation, sync and change of a directory entry below NX_RECORD_DIR becomes one record
  * in NX_RECORD_LOG, appended with a single write, so that the records of all processes stand in one
- * order: a write is recorded before it is made, a sync after it has returned. tests/lib/power_cut.py
+ * order, those of several nodes too that share a log: a write is recorded before it is made, a sync after
+ * it has returned. A change of a name and its record are one step under a lock, and so is the sync of a
+ * directory: of two changes one relies on the other, and one that a sync doesn't cover is promised by
+ * nobody. tests/lib/power_cut.py
  * reads the log and rebuilds the directories that a power cut could have left. Writes through mmap are
  * not seen: LMDB's lock file alone is written so, and a reboot makes it anew. sync_file_range only hands
  * pages to the disk early: it promises nothing, and so leaves no record. */
@@ -47,6 +50,7 @@ struct record {
 static int log_fd = -1;
 static char root[PATH_MAX];
 static size_t root_length;
+static off_t root_inode; /* each node has its own lock, in the log */
 
 #define NEXT(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
@@ -55,9 +59,12 @@ __attribute__((constructor)) static void start(void)
     const char *dir = secure_getenv("NX_RECORD_DIR");
     const char *log = secure_getenv("NX_RECORD_LOG");
 
+    struct stat info;
+
     if (dir != NULL && log != NULL) {
         snprintf(root, sizeof root, "%s", dir);
         root_length = strlen(root);
+        root_inode = stat(root, &info) == 0 ? (off_t)info.st_ino : 0;
         log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
                               0600);
     }
@@ -85,6 +92,21 @@ static void record(uint32_t type,
     if (log_fd >= 0 && syscall(SYS_writev, log_fd, parts, 2L) < 0) {
         abort(); /* a hole in the record would prove nothing */
     }
+}
+
+/* Taken (F_WRLCK) and given back (F_UNLCK) around a change of a name. It is the kernel's: a process that is
+ * killed lets go of it. The server has no threads. */
+static void lock_names(short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = root_inode, .l_len = 1};
+    int saved = errno;
+
+    while (log_fd >= 0 && fcntl(log_fd, F_SETLKW, &lock) != 0) {
+        if (errno != EINTR) {
+            abort();
+        }
+    }
+    errno = saved;
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -392,10 +414,19 @@ static int traced_sync(int fd, long call)
 {
     uint64_t inode = 0;
     bool dsync = false;
+    struct stat info;
+    bool directory = fstat(fd, &info) == 0 && S_ISDIR(info.st_mode);
+
+    if (directory) {
+        lock_names(F_WRLCK);
+    }
     int rc = (int)syscall(call, fd);
 
     if (rc == 0 && inode_of(fd, &inode, &dsync)) {
         record(RECORD_SYNC, inode, 0, 0, NULL, 0);
+    }
+    if (directory) {
+        lock_names(F_UNLCK);
     }
     return rc;
 }
@@ -417,6 +448,9 @@ static int traced_open(int dir_fd, const char *name, int flags, mode_t mode)
     char path[PATH_MAX];
     bool make =
         (flags & O_CREAT) != 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
+    if (make) {
+        lock_names(F_WRLCK);
+    }
     bool existed = make && access(path, F_OK) == 0;
     int fd = (int)syscall(SYS_openat, dir_fd, name, flags, mode);
     struct stat info;
@@ -427,6 +461,9 @@ static int traced_open(int dir_fd, const char *name, int flags, mode_t mode)
         } else if ((flags & O_TRUNC) != 0) {
             record(RECORD_TRUNCATE, (uint64_t)info.st_ino, 0, 0, NULL, 0);
         }
+    }
+    if (make) {
+        lock_names(F_UNLCK);
     }
     return fd;
 }
@@ -467,12 +504,15 @@ int mkdirat(int dir_fd, const char *name, mode_t mode)
 {
     char path[PATH_MAX];
     struct stat info;
+
+    lock_names(F_WRLCK);
     int rc = (int)syscall(SYS_mkdirat, dir_fd, name, mode);
 
     if (rc == 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path) &&
         stat(path, &info) == 0) {
         record(RECORD_MKDIR, (uint64_t)info.st_ino, 0, 0, path, strlen(path));
     }
+    lock_names(F_UNLCK);
     return rc;
 }
 
@@ -499,11 +539,14 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
     char other[PATH_MAX];
     bool traced = log_fd >= 0 && absolute(from_dir, from, old) && absolute(to_dir, to, other) &&
                   (wanted(old) || wanted(other));
+
+    lock_names(F_WRLCK);
     int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 
     if (rc == 0 && traced) {
         record_pair(RECORD_RENAME, old, other);
     }
+    lock_names(F_UNLCK);
     return rc;
 }
 
@@ -521,11 +564,14 @@ int unlinkat(int dir_fd, const char *name, int flags)
 {
     char path[PATH_MAX];
     bool traced = log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path);
+
+    lock_names(F_WRLCK);
     int rc = (int)syscall(SYS_unlinkat, dir_fd, name, flags);
 
     if (rc == 0 && traced) {
         record(RECORD_UNLINK, 0, 0, 0, path, strlen(path));
     }
+    lock_names(F_UNLCK);
     return rc;
 }
 
@@ -537,11 +583,14 @@ int unlink(const char *name)
 int symlinkat(const char *target, int dir_fd, const char *name)
 {
     char path[PATH_MAX];
+
+    lock_names(F_WRLCK);
     int rc = (int)syscall(SYS_symlinkat, target, dir_fd, name);
 
     if (rc == 0 && log_fd >= 0 && absolute(dir_fd, name, path) && wanted(path)) {
         record_pair(RECORD_SYMLINK, path, target);
     }
+    lock_names(F_UNLCK);
     return rc;
 }
 
