@@ -365,6 +365,7 @@ class Node:
                directory is `data` in it, the log `log`
     preload    shared libraries for LD_PRELOAD; names without a slash are looked up in build/tests
     crashable  the test sends SIGSEGV and its like: sanitizers leave these to the kernel
+    ports      (HTTP, replication) instead of two free ones
     """
 
     def __init__(
@@ -376,6 +377,7 @@ class Node:
         directory=None,
         preload=(),
         crashable=False,
+        ports=None,
     ):
         self.role = role
         self.name = name or role
@@ -384,8 +386,7 @@ class Node:
         self.preload = list(preload)
         self.crashable = crashable
         self.ca = None  # of its HTTPS
-        self.http_port = free_port()
-        self.replication_port = free_port()
+        self.http_port, self.replication_port = ports or (free_port(), free_port())
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix=f"nexus-{self.name}-")
         self.data_dir = os.path.join(self.directory, "data")

@@ -113,12 +113,12 @@ def apply_name(names, change):
 
 class Disk:
     """The state of a recorded tree at one moment. The tree itself was made, empty, before the recorder
-    began, and still stands."""
+    began, and still stands, unless its inode is given."""
 
-    def __init__(self, root):
+    def __init__(self, root, inode=None):
         self.root = root
         self.top = Dir()
-        self.nodes = {os.stat(root).st_ino: self.top}  # inode -> File or Dir
+        self.nodes = {os.stat(root).st_ino if inode is None else inode: self.top}  # inode -> File or Dir
         self.acks = []
 
     def find(self, path):
