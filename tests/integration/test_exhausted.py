@@ -31,7 +31,8 @@ class Memory(NexusTestCase):
                     faults.set(f"malloc - ENOMEM after={number} count=1 in={kind}")
                     faults.wait_touched()
                     before = writers.count()
-                    node.wait_until(lambda least=before: writers.count() > least + 20, what=f"writes behind {kind} {number}")
+                    node.wait_until(lambda least=before: writers.count() > least + 20,
+                                    what=f"writes behind {kind} {number}")
         finally:
             writers.stop()
         faults.clear()

@@ -90,9 +90,11 @@ static struct counter *counters;
 static struct stat loaded; /* the file that the rules are from */
 static struct undo *undos;
 
+/* NOLINTBEGIN(readability-identifier-naming): the C library's own */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *old, size_t size);
+/* NOLINTEND(readability-identifier-naming) */
 
 /* ---- rules; nothing here may allocate memory ---- */
 
@@ -344,17 +346,17 @@ static bool touched(const struct rule *rule, size_t *size)
 
 /* ---- paths ---- */
 
-static const char *path_of_fd(int fd, char ret_path[PATH_MAX])
+static const char *path_of_fd(int fd, char ret_target[PATH_MAX])
 {
     char fd_link[64];
     int saved = errno;
 
     (void)snprintf(fd_link, sizeof fd_link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(fd_link, ret_path, PATH_MAX - 1);
+    ssize_t n = readlink(fd_link, ret_target, PATH_MAX - 1);
 
-    ret_path[n < 0 ? 0 : n] = '\0';
+    ret_target[n < 0 ? 0 : n] = '\0';
     errno = saved;
-    return ret_path;
+    return ret_target;
 }
 
 /* Symbolic links stay in what the name itself says. */
@@ -540,7 +542,7 @@ static int checked_sync(const char *call, long number, int fd)
         concerned(call, "sync") ? acting(call, "sync", path_of_fd(fd, path), NULL, 0) : NULL;
 
     if (touched(rule, NULL)) {
-        if (rule->action == LOSE) {
+        if (rule != NULL && rule->action == LOSE) {
             settle(fd, true);
             errno = EIO;
         }
