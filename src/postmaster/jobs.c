@@ -17,6 +17,8 @@
 #include <unistd.h>
 #include <uuid.h>
 
+#define SWITCH_RETRY_MS 2000 /* of a full disk: each attempt ends all processes */
+
 static bool is_running(const struct nx_postmaster *pm, enum nx_process_kind kind)
 {
     return pm->children[nx_process_slot(kind, 0)].pid != 0;
@@ -200,8 +202,9 @@ static bool still_wanted(const struct nx_postmaster *pm)
 
 void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
 {
+    /* Too early: the walreceiver, which hears of no switch, has it restored once more. */
     if (pm->life != NX_LIFE_SERVING || pm->replication_stopped || !still_wanted(pm) ||
-        pm->change.kind != NX_ROLE_CHANGE_NONE ||
+        pm->change.kind != NX_ROLE_CHANGE_NONE || nx_now_ms() < pm->restored.due_ms ||
         sscanf(what, "%31s %36s", pm->restored.root, pm->restored.cluster_id) != 2) {
         return;
     }
@@ -227,7 +230,18 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
     identity.follow.force = false;
     identity.replica_count = 0; /* whoever came to this node as a master had its old history */
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
+    if (rc == -ENOSPC || rc == -EDQUOT) {
+        nx_warn(
+            "full sync: %s: free disk space on this replica; the old data is served on, and the "
+            "full sync tried again",
+            error);
+        (void)nx_data_dir_discard(pm->dir.path, pm->restored.root);
+        pm->restored.root[0] = '\0';
+        pm->restored.due_ms = nx_now_ms() + SWITCH_RETRY_MS;
+        return false;
+    }
     pm->restored.root[0] = '\0';
+    pm->restored.due_ms = 0;
     if (rc < 0) {
         nx_error("the server stops: %s", error);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);

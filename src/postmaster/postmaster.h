@@ -78,6 +78,7 @@ struct nx_snapshot_wishes {
 struct nx_restored {
     char root[32]; /* "data-N"; "": nothing */
     char cluster_id[NX_UUID_TEXT];
+    uint64_t due_ms; /* the disk was full: no other attempt before, monotonic */
 };
 
 /* What the postmaster alone needs of a known replica. */

@@ -92,8 +92,8 @@ int nx_data_dir_open(const char *path, struct nx_data_dir *ret_dir, char *error,
 
 /* Makes `root` ("data-N" in the directory, whole and synced but for its identity) the node's data: writes its
  * identity, renames `current` (the commit point), and puts the one before aside for nx_data_dir_tidy. No
- * process may have anything of it open. 0, or -errno with a sentence in error: what `current` names then is
- * only known at the next start. */
+ * process may have anything of it open. 0, or -errno with a sentence in error: of -ENOSPC and -EDQUOT nothing
+ * has changed; of all others, what `current` names is only known at the next start. */
 int nx_data_dir_switch(struct nx_data_dir *dir,
                        const char *root,
                        const struct nx_identity *identity,

@@ -124,8 +124,12 @@ static int rename_current(int fd, const char *root)
 {
     (void)unlinkat(fd, NX_CURRENT_NAME NX_TEMP_SUFFIX, 0);
     if (fsync(fd) != 0 || symlinkat(root, fd, NX_CURRENT_NAME NX_TEMP_SUFFIX) != 0 ||
-        renameat(fd, NX_CURRENT_NAME NX_TEMP_SUFFIX, fd, NX_CURRENT_NAME) != 0 || fsync(fd) != 0) {
+        renameat(fd, NX_CURRENT_NAME NX_TEMP_SUFFIX, fd, NX_CURRENT_NAME) != 0) {
         return -errno;
+    }
+    if (fsync(fd) != 0) {
+        return errno == ENOSPC || errno == EDQUOT ? -EIO
+                                                  : -errno; /* those say that nothing has changed */
     }
     return 0;
 }

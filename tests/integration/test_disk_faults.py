@@ -257,11 +257,12 @@ class Followers(FullSyncCase):
         self.assertGreater(replica.status()["checkpoint_offset"], before)
 
     def test_04_a_full_sync_finds_no_space(self):
-        """As it receives, as it unpacks: the old data is served until it succeeds, and nothing is left."""
+        """As it receives, as it unpacks, as it switches: the old data is served until it succeeds, and nothing is left."""
         master, _, replica, faults = self.cluster_of(**{"replication.max_log_size": 50})
         for rule, text in (
             ("write snapshots/ ENOSPC", "full sync: .*No space left.*: free disk space on this replica"),
             ("write data.mdb ENOSPC in=restore", "(WARN|ERROR).*(No space left|no room|disk is full|disk space)"),
+            ("open identity.tmp ENOSPC", "WARN.*can't be made the node's data: No space left.*free disk space"),
             ("fdatasync data.mdb EIO in=restore count=1", "(WARN|ERROR).*full sync: .*Input/output error"),
         ):
             with self.subTest(rule):
@@ -275,6 +276,7 @@ class Followers(FullSyncCase):
                 replica.start()
                 faults.wait_touched()
                 replica.wait_log(text, since=mark)
+                replica.wait_status(state=lambda state: state != "starting")
                 self.assertTrue(replica.get("a00000", headers={"Nexus-Read": "local"}))
                 self.assertEqual(os.readlink(os.path.join(replica.data_dir, "current")), old)
                 faults.clear()

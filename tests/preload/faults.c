@@ -595,6 +595,7 @@ static void fits(size_t n, size_t room)
     }
 }
 
+/* NOLINTBEGIN(readability-identifier-naming): the C library's own */
 ssize_t __read_chk(int fd, void *buf, size_t n, size_t room);
 ssize_t __pread_chk(int fd, void *buf, size_t n, off_t at, size_t room);
 ssize_t __pread64_chk(int fd, void *buf, size_t n, off64_t at, size_t room);
@@ -616,6 +617,7 @@ ssize_t __pread64_chk(int fd, void *buf, size_t n, off64_t at, size_t room)
     fits(n, room);
     return checked_pread(fd, buf, n, at);
 }
+/* NOLINTEND(readability-identifier-naming) */
 
 /* ---- names ---- */
 
@@ -662,6 +664,7 @@ int openat64(int dir_fd, const char *name, int flags, ...)
     OPEN_BODY(dir_fd);
 }
 
+/* NOLINTBEGIN(readability-identifier-naming): the C library's own */
 int __open_2(const char *name, int flags);
 int __open64_2(const char *name, int flags);
 int __openat_2(int dir_fd, const char *name, int flags);
@@ -686,6 +689,7 @@ int __openat64_2(int dir_fd, const char *name, int flags)
 {
     return checked_open(dir_fd, name, flags, 0);
 }
+/* NOLINTEND(readability-identifier-naming) */
 
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
