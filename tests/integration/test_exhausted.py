@@ -66,20 +66,20 @@ class Memory(NexusTestCase):
         node.wait_written()
 
     def test_03_whom_the_kernel_chooses(self):
-        """The postmaster last, where that may be asked for; its children are as likely as any other process."""
+        """The postmaster last, where that may be asked for; a child is as likely as any other process."""
         path = "/proc/self/oom_score_adj"
         with open(path, encoding="ascii") as file:
             own = int(file.read())
         node = self.node("master", settings=BUSY)
         scores = {process.pid: self.score(process.pid) for process in node.all_processes()}
         postmaster = scores.pop(node.pid)
-        self.assertEqual(set(scores.values()), {max(own, 0)})
+        self.assertLessEqual(set(scores.values()), {own, 0})
         if self.may_lower(path, own):
             self.assertLess(postmaster, own)
         else:
             self.assertEqual(postmaster, own)
         pid = node.kill_child("http")  # as the kernel does
-        self.assertEqual(self.score(node.wait_replaced("http", pid)), max(own, 0))
+        self.assertIn(self.score(node.wait_replaced("http", pid)), {own, 0})
 
     def may_lower(self, path, own):
         """Whether a process that we start can make itself a less likely choice."""
