@@ -246,7 +246,7 @@ class Followers(FullSyncCase):
         """It says so, skips nothing, holds back its master's entries alone, and goes on by itself."""
         master, _, replica, faults = self.cluster_of(**{"replication.max_log_size": 100000})
         faults.set("write data.mdb ENOSPC")
-        put_many(master, random_pairs("b", 300, 100 * KIB))  # more than its memory
+        put_many(master, random_pairs("b", 220, 100 * KIB))  # more than its memory
         replica.wait_log("the state in .*/state can't take more: .* disk is full")
         master.put("late", b"v")
         self.assertLess(replica.status()["wal_offset"], master.status()["wal_offset"])
