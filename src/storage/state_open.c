@@ -37,6 +37,7 @@ int nx_state_error(int rc)
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
     case MDB_INCOMPATIBLE:
+    case EBADF: /* an empty file: a reader's LMDB tries to begin a new one in it */
         return -EBADMSG;
     default:
         return rc > 0 ? -rc : -EIO;
