@@ -8,6 +8,7 @@
  * any other error of the state ends it, and the postmaster starts it again. On STOP it finishes the
  * merge at hand: what is not merged is in the log. */
 #include "checkpointer/merge.h"
+#include "checkpointer/scrub.h"
 #include "checkpointer/segments.h"
 #include "common/latch.h"
 #include "common/log.h"
@@ -34,6 +35,7 @@ struct checkpointer {
     struct nx_checkpoint_state *published; /* in shm; ours */
     struct nx_segments segments;
     struct nx_warming warming;
+    struct nx_scrub scrub;
     struct nx_state *state;      /* NULL: to be opened */
     bool confirmed;              /* its position is known to be on disk */
     bool merged;                 /* since the state was opened */
@@ -83,6 +85,7 @@ static int open_state(struct checkpointer *c)
 /* LMDB keeps the memory of a transaction's pages for the next one; closing gives it back. */
 static void close_state(struct checkpointer *c)
 {
+    nx_scrub_drop(&c->scrub);
     nx_state_close(c->state);
     c->state = NULL;
     c->merged = false;
@@ -435,6 +438,12 @@ static uint64_t quorum_awaited(struct checkpointer *c)
                : NX_WAKE_NEVER;
 }
 
+/* True: there is more of it. */
+static bool scrub(struct checkpointer *c)
+{
+    return c->confirmed && c->state != NULL && nx_scrub_step(&c->scrub, c->process, c->state);
+}
+
 /* Nothing wakes it while there is nothing to merge, but the first entry. */
 static void sleep_until_rung(struct checkpointer *c)
 {
@@ -444,7 +453,8 @@ static void sleep_until_rung(struct checkpointer *c)
 
     timeout = smaller_wait(timeout, c->confirmed ? interval_wait(c) : -1);
     timeout = smaller_wait(timeout, nx_warming_step(&c->warming) ? WARMING_MS : -1);
-    if (c->merged) {
+    timeout = smaller_wait(timeout, scrub(c) ? WARMING_MS : -1);
+    if (c->merged && c->scrub.over) {
         close_state(c);
     }
     nx_latch_prepare_both(c->shm, c->process->slot,

@@ -130,6 +130,34 @@ struct nx_state_room {
     uint64_t in_use;
 };
 struct nx_state_room nx_state_room(struct nx_state *state);
+/* ---- whether all of it is sound ---- */
+
+/* A walk over all records at one moment. LMDB's pages have no checksums, so what has decayed there can hide records:
+ * each record's own CRC (which covers its key), the order of the keys, that each is found from the root too, and
+ * LMDB's own count of them leave no room for that. */
+struct nx_state_check;
+
+/* One of at most so many bytes is looked through before it is served: that takes some milliseconds. */
+#define NX_STATE_SMALL ((uint64_t)64 << 20)
+
+/* What is told of one that isn't sound: the directory that holds it, and how. */
+#define NX_STATE_DAMAGED_TEXT                                                                   \
+    "the state in %s/state is damaged: %s; recover this node from a replica (start it with an " \
+    "empty data directory and let it follow one) or from a snapshot"
+
+/* Bytes of the pages that it goes over. 0: nothing, or it can't be told. */
+uint64_t nx_state_check_size(struct nx_state *state);
+
+/* Begins, in a read transaction of its own, which keeps what it sees. 0, or a negative error and NULL. */
+int nx_state_check_begin(struct nx_state *state, struct nx_state_check **ret_check);
+
+/* Goes over some megabytes. 0: it is sound, all of it; -EAGAIN: so far, there is more; -EBADMSG: it is damaged, and
+ * why (cap bytes) says how; or another negative error. */
+int nx_state_check_step(struct nx_state_check *check, char *why, size_t cap);
+
+/* Ends it, over or not; NULL is fine. */
+void nx_state_check_end(struct nx_state_check *check);
+
 /* Frees reader slots of dead processes; run whenever a child died. */
 void nx_state_clear_dead_readers(struct nx_state *state);
 

@@ -77,6 +77,29 @@ static void replay_progress(void *arg, uint64_t offset, uint64_t goal)
                      (unsigned long long)goal);
 }
 
+/* A small state is looked through before anybody reads it; a large one meanwhile (checkpointer/scrub.c). */
+static int check_state(struct walwriter *w)
+{
+    struct nx_state_check *check = NULL;
+    char why[160] = "";
+    uint64_t bytes = nx_state_check_size(w->state);
+    int rc;
+
+    if (bytes == 0 || bytes > NX_STATE_SMALL) {
+        return 0;
+    }
+    rc = nx_state_check_begin(w->state, &check);
+    if (rc == 0) {
+        while ((rc = nx_state_check_step(check, why, sizeof why)) == -EAGAIN) {
+        }
+    }
+    nx_state_check_end(check);
+    if (rc == -EBADMSG) {
+        nx_process_fatal(w->process, NX_STATE_DAMAGED_TEXT, w->process->state_root, why);
+    }
+    return rc;
+}
+
 /* LMDB's position, read once; the checkpointer makes sure that it is disk and not page cache before
  * anything is freed by it. */
 static int read_base(struct walwriter *w, struct nx_position *ret_base)
@@ -92,7 +115,8 @@ static int read_base(struct walwriter *w, struct nx_position *ret_base)
     if (rc < 0) {
         nx_process_fatal(w->process, "%s", error);
     }
-    rc = nx_state_read_begin(w->state, ret_base);
+    rc = check_state(w);
+    rc = rc < 0 ? rc : nx_state_read_begin(w->state, ret_base);
     if (rc == 0) {
         rc = nx_state_epochs(w->state, &w->epochs);
         nx_state_read_end(w->state);

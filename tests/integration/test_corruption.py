@@ -246,6 +246,26 @@ class Corruption(NexusTestCase):
         for name, counts in results.items():
             print(f"{name:<32} {counts}")
 
+    def test_a_large_state_is_looked_through_beside_the_rest(self):
+        """Above 64 MiB it is served at once; damage that it has stops the server, and a sound one is told of."""
+        node = self.node("master", settings={"state.checkpoint_interval": "1h", "wal.shm_size": "64MiB"})
+        put_many(node, [(f"large{n:03}", os.urandom(700_000)) for n in range(110)])
+        node.export()
+        node.stop()
+        node.start()
+        node.wait_log("the state was looked through: it is sound", timeout=120)
+        node.stop()
+        state = os.path.join(node.data_dir, "current", "state", "data.mdb")
+        with open(state, "r+b") as file:
+            data = file.read()
+            found = [n for n in pages(state, LEAF) if b"large05" in data[n * PAGE : (n + 1) * PAGE]]
+            for number in found:  # old versions of the page too
+                file.seek(data.index(b"large05", number * PAGE) + 5)
+                file.write(b"x")
+        node.launch()
+        self.assertEqual(node.wait_exit(timeout=120), 1)
+        self.assertRegex(node.log(), "the state in .*/state is damaged: .*; recover this node from a replica")
+
     def test_a_snapshot_that_is_damaged_is_not_restored(self):
         node = self.prepare()
         rng = random.Random(self.seed)

@@ -282,6 +282,63 @@ START_TEST(a_damaged_value_is_found)
 }
 END_TEST
 
+/* All of a check. */
+static int look_through(struct nx_state *state, char *why, size_t cap)
+{
+    struct nx_state_check *check = NULL;
+    int rc = nx_state_check_begin(state, &check);
+
+    ck_assert_int_eq(rc, 0);
+    while ((rc = nx_state_check_step(check, why, cap)) == -EAGAIN) {
+    }
+    nx_state_check_end(check);
+    return rc;
+}
+
+START_TEST(what_is_sound_is_found_sound)
+{
+    struct nx_state *state = state_open(true);
+    char key[16];
+    char why[160] = "";
+
+    ck_assert_int_eq(look_through(state, why, sizeof why), 0);
+    ck_assert_int_eq(nx_state_write_begin(state), 0);
+    for (uint64_t i = 1; i <= 3000; i++) {
+        (void)snprintf(key, sizeof key, "key%06u", (unsigned)(i * 7919 % 3000));
+        put(state, key, i, "a value that is long enough to need many pages for all of them");
+    }
+    commit(state, 3000);
+    ck_assert_uint_ge(nx_state_check_size(state), 3000 * 60);
+    ck_assert_int_eq(look_through(state, why, sizeof why), 0);
+    nx_state_close(state);
+}
+END_TEST
+
+/* A letter of a key in a leaf, and one of a value. */
+START_TEST(what_decayed_is_found)
+{
+    static const char *const places[] = {"struck", "a value that will"};
+
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct nx_state *state = state_open(true);
+        char why[160] = "";
+
+        ck_assert_int_eq(nx_state_write_begin(state), 0);
+        put(state, "sound", 1, "a value that stays as it is");
+        put(state, "struck", 2, "a value that will be damaged");
+        commit(state, 2 + i);
+        nx_state_close(state);
+        damage(places[i]);
+        state = state_open(false);
+        ck_assert_int_eq(look_through(state, why, sizeof why), -EBADMSG);
+        ck_assert_ptr_nonnull(strstr(why, "record 1"));
+        nx_state_close(state);
+        state_dir_remove();
+        state_dir_make();
+    }
+}
+END_TEST
+
 START_TEST(a_file_that_is_none_is_refused_and_named)
 {
     struct nx_state_options options = {.map_size = STATE_MAP_SIZE, .writer = true};
@@ -544,6 +601,8 @@ int main(void)
     tcase_add_test(tcase, a_reader_keeps_its_moment);
     tcase_add_test(tcase, a_cursor_goes_through_all_in_byte_order);
     tcase_add_test(tcase, a_damaged_value_is_found);
+    tcase_add_test(tcase, what_is_sound_is_found_sound);
+    tcase_add_test(tcase, what_decayed_is_found);
     tcase_add_test(tcase, a_file_that_is_none_is_refused_and_named);
     tcase_add_loop_test(tcase, a_file_of_somebody_else_is_refused, 0, 2);
     tcase_add_test(tcase, a_newer_format_is_refused_and_named);
