@@ -3,12 +3,13 @@ the code that are promised, nobody else notices, and nothing is left behind."""
 
 import json
 import os
+import resource
 import socket
 import struct
 import time
 import unittest
 
-from nexus_test import HOST, Node, NexusTestCase, wait_until
+from nexus_test import HOST, SANITIZED, Node, NexusTestCase, memory_of, wait_until
 
 TARGET_MOST = 16 << 10
 HEADERS_MOST = 32 << 10
@@ -1146,6 +1147,36 @@ class Limits(HostileCase):
         for client in flood:
             client.sock.close()
         wait_until(lambda: self.ask(AFTER)[0].status == 200, what="service after the flood")
+
+
+IDLE = 10000
+FOR_EACH = 4 << 10  # bytes of the worker's memory that an idle connection may cost
+
+
+class Idle(HostileCase):
+    """As many idle connections as are served by default, and one that works."""
+
+    settings = {"http.max_connections": IDLE + 10}
+
+    def test_ten_thousand_idle_connections(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limits[1] < IDLE + 500:
+            self.skipTest(f"at most {limits[1]} descriptors")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        before = memory_of(self.pid)
+        for number in range(IDLE):
+            client = self.client()
+            if number % 1000 == 0:  # also one that was used and is kept
+                client.send(request("GET /health"))
+                self.assertEqual(client.answer().status, 200)
+                self.assert_served()
+        wait_until(lambda: self.count_descriptors() >= IDLE, what="connections that are all taken")
+        if not SANITIZED:
+            self.assertLess(memory_of(self.pid) - before, IDLE * FOR_EACH)
+        self.assertEqual([answer.status for answer in self.ask(put("busy", b"x") + AFTER)], [201, 200])
+        self.clients[0].send(request("GET /kv/kept"))
+        self.assertEqual(self.clients[0].answer().body, b"as ever")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import unittest
 import uuid
 
 import nexus_wire as wire
-from nexus_test import SANITIZED, NexusTestCase, wait_until
+from nexus_test import SANITIZED, NexusTestCase, memory_of, wait_until
 
 SETTINGS = {
     "replication.mode": "sync",
@@ -95,16 +95,6 @@ class Peer:
         self.ended.set()
         self.thread.join()
         self.peer.close()
-
-
-def memory_of(pid):
-    """Private bytes of a process; 0 of one that has ended."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            lines = [line for line in file if line.startswith("RssAnon:")]
-    except FileNotFoundError:
-        return 0
-    return int(lines[0].split()[1]) << 10 if lines else 0
 
 
 class Hostile(NexusTestCase):
