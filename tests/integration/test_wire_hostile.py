@@ -1,6 +1,7 @@
 """Peers that break the replication protocol: each is answered as designed and closed, the server stays
 up, and an honest replica notices nothing."""
 
+import os
 import socket
 import struct
 import time
@@ -11,6 +12,7 @@ import nexus_wire as wire
 from nexus_test import NexusTestCase, free_port, session_processes
 
 HEADER = struct.Struct("<BI")
+FLOOD = int(os.environ.get("NEXUS_FLOOD", "200"))  # connections of each kind
 
 
 def header(message_type, length):
@@ -291,6 +293,65 @@ class HostileReplicas(NexusTestCase):
             message = peer.recv_error(wire.ERROR_NOT_MASTER).message
         self.assertIn(self.master.replication_addr, message)
         self.assert_nothing_noticed()
+
+
+class Floods(NexusTestCase):
+    """Many at once: each costs a process of bounded life, of which there is a bounded number."""
+
+    REPLICAS = 4
+    MOST = REPLICAS + 16  # processes, with those for handshakes (NX_SPARE_WALSENDERS)
+
+    def setUp(self):
+        self.master, self.replica = self.pair(
+            settings={"replication.max_replicas": self.REPLICAS, "replication.connect_timeout_ms": 20000}
+        )
+        self.replica.wait_offset(self.master.put("k", b"v"))
+
+    def walsenders(self):
+        count = len(self.master.pids("walsender"))
+        self.assertLessEqual(count, self.MOST)
+        return count
+
+    def flood(self, frame):
+        """Connections that send this, whether they are taken or turned away."""
+        sockets = []
+        for number in range(FLOOD):
+            sock = socket.create_connection(("127.0.0.1", self.master.replication_port), 10)
+            self.addCleanup(sock.close)
+            sockets.append(sock)
+            try:
+                sock.sendall(frame(number))
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            if number % 20 == 0:
+                self.walsenders()
+        return sockets
+
+    def test_more_than_there_are_places(self):
+        floods = {  # name -> what each sends, and whether it keeps its place
+            "silent": (lambda _: b"", True),
+            "a beginning": (lambda _: wire.build_hello()[:20], True),
+            "garbage": (lambda _: b"\xff" * 100, False),
+            "a Hello each": (lambda _: wire.build_hello(str(uuid.uuid4())), False),
+            "one replica's Hello": (lambda _: wire.build_hello(NEW_ID), False),
+        }
+        for name, (frame, stays) in floods.items():
+            with self.subTest(name):
+                sockets = self.flood(frame)
+                if stays:
+                    self.master.wait_until(
+                        lambda: self.walsenders() == self.MOST, what="all places taken"
+                    )
+                self.replica.wait_offset(self.master.put("k", name.encode()))
+                self.walsenders()
+                for sock in sockets:
+                    sock.close()
+                self.master.wait_until(lambda: self.walsenders() == 1, what="the honest replica alone")
+        self.assertEqual(self.replica.stats()["reconnects"], 0)
+        self.assertEqual([row for row in self.master.processes() if row["restarts"] > 0], [])
+        self.node("replica", settings={"replication.master_addr": self.master.replication_addr}).wait_offset(
+            self.master.put("k", b"after the floods")
+        )
 
 
 class Doors(NexusTestCase):
