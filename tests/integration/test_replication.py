@@ -301,6 +301,26 @@ class Refusals(NexusTestCase):
         )
         second.wait_log(r"Error 5 \(not a master\).*" + master.replication_addr)
 
+    def test_035_replicas_in_a_circle_stay_replicas(self):
+        ports = [free_port(), free_port()]
+        nodes = [
+            self.node(
+                "replica",
+                settings={
+                    "replication.bind_addr": f"127.0.0.1:{own}",
+                    "replication.master_addr": f"127.0.0.1:{other}",
+                },
+            )
+            for own, other in (ports, ports[::-1])
+        ]
+        for node in nodes:
+            node.wait_log(r"Error 5 \(not a master\)")
+        time.sleep(2)  # more attempts
+        for node in nodes:
+            self.assert_problem(node.request("PUT", "/kv/k", b"v"), 403, "read_only_replica")
+            self.assertEqual(node.log().count("the master says Error 5"), 1)
+            self.assertEqual([row for row in node.processes() if row["restarts"] > 0], [])
+
     def test_04_no_master_yet_one_line_and_no_hurry(self):
         port = free_port()
         replica = self.node(
