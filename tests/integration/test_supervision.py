@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
 import unittest
 
 import load
-from nexus_test import NexusTestCase, free_port, is_alive, wait_until
+from nexus_test import NexusTestCase, Node, free_port, is_alive, wait_until
 
 PERMANENT = ("walwriter", "checkpointer", "http")
 
@@ -215,6 +216,18 @@ class Signals(NexusTestCase):
         self.assertEqual(node.request("PUT", "/kv/k", b"x" * 20)[0], 200)
 
 
+class ReadOnly(Node):
+    """Finds its data directory on a disk that is mounted for reading, where that is asked for."""
+
+    read_only = False
+
+    def arguments(self):
+        if not self.read_only:
+            return super().arguments()
+        script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+        return ["unshare", "-m", "sh", "-c", script, self.data_dir, *super().arguments()]
+
+
 class DataDirectory(NexusTestCase):
     def test_a_server_whose_directory_is_taken_away_stops(self):
         for how in ("moved", "replaced", "removed"):
@@ -235,6 +248,21 @@ class DataDirectory(NexusTestCase):
                     os.rename(node.data_dir + ".away", node.data_dir)
                     node.start()
                     self.assertEqual(node.get("k"), b"v")
+
+    def test_a_directory_on_a_read_only_disk_is_refused_and_left_as_it_is(self):
+        if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0:
+            self.skipTest("a mount namespace can't be made here")
+        node = self.adopt(ReadOnly("master"))
+        node.start()
+        node.put("k", b"v")
+        node.stop()
+        node.read_only = True
+        node.launch()
+        self.assertEqual(node.wait_exit(), 1)
+        self.assertIn(f"data directory {node.data_dir}: opening nexus.lock: Read-only file system", node.log())
+        node.read_only = False
+        node.start()
+        self.assertEqual(node.get("k"), b"v")
 
 
 class Starts(NexusTestCase):
