@@ -153,6 +153,10 @@ unsigned nx_config_changes(const struct nx_config_report *report,
                            char *text,
                            size_t cap);
 
+/* Call it with each configuration that this process takes: where it has secrets, no core file is written, and no debugger
+ * but root's looks in. */
+void nx_config_guard_secrets(const struct nx_config *config);
+
 /* Does what the command line asks for when that isn't running the server, after nx_config_load returned
  * `rc`: prints errors to stderr, or the configuration, version or usage to stdout. True: exit with
  * *ret_status. False: run the server, or restore report->restore_file (NX_ACTION_RESTORE); ret_status is

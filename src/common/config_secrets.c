@@ -1,10 +1,11 @@
 /* Runs in the postmaster, at start and at a reload: the tokens come with the configuration, so that all processes
- * have them as they have the rest. */
+ * have them as they have the rest, and guard their memory. */
 #include "common/config_table.h"
 #include "common/tls.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 static const struct {
     const char *section;
@@ -56,6 +57,14 @@ void nx_config_read_secrets(struct nx_config *config, struct nx_config_report *r
     }
     if (report->error_count == 0) {
         check_tls(config, report);
+    }
+}
+
+void nx_config_guard_secrets(const struct nx_config *config)
+{
+    if (config->tokens.http_auth[0] != '\0' || config->tokens.replication[0] != '\0' ||
+        config->http.tls_key_file[0] != '\0' || config->replication.tls_key_file[0] != '\0') {
+        (void)prctl(PR_SET_DUMPABLE, 0);
     }
 }
 

@@ -98,6 +98,7 @@ static void reload(struct nx_process *process)
         *process->config = control->config[version % 2];
         atomic_thread_fence(memory_order_acquire);
     } while (atomic_load_explicit(&control->config_version, memory_order_relaxed) != version);
+    nx_config_guard_secrets(process->config);
     (void)nx_log_configure(process->config);
     if (nx_tls_load(process->config, error, sizeof error) <
         0) { /* the postmaster could, a moment ago */

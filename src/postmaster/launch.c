@@ -72,6 +72,7 @@ __attribute__((noreturn)) static void run_child(struct nx_postmaster *pm,
     nx_signals_reset();
     close_foreign(pm, http);
     nx_privileges_begin_child(&pm->config);
+    nx_privileges_bar_more();
     nx_log_set_process(nx_process_kind_title(kind));
 
     process.kind = kind;

@@ -168,11 +168,11 @@ int main(int argc, char **argv)
     }
     (void)umask(077);
     nx_privileges_begin();
-    if (nx_privileges_drop(&postmaster.config, error, sizeof error) < 0) {
+    if (nx_privileges_drop(&postmaster.config, report.file, error, sizeof error) < 0) {
         (void)fprintf(stderr, "nexus-server: %s\n", error);
         return NX_EXIT_PERSON;
     }
-    nx_privileges_guard_memory(&postmaster.config);
+    nx_config_guard_secrets(&postmaster.config);
     if (nx_tls_load(&postmaster.config, error, sizeof error) < 0) {
         (void)fprintf(stderr, "nexus-server: %s\n", error);
         return NX_EXIT_PERSON;

@@ -16,45 +16,112 @@
 
 #define OOM_SCORE "-900" /* as PostgreSQL has it for its own */
 
-static int one_more(void *arg, const char *name)
+/* What may stand in a data directory before its first start: a person's, and what nexus-ctl begins. */
+static const char *const early[] = {"nexus.conf", "nexus.log"};
+
+#define EARLY (sizeof early / sizeof *early)
+
+static int is_no_early(void *arg, const char *name)
 {
     (void)arg;
-    (void)name;
+    for (size_t i = 0; i < EARLY; i++) {
+        if (strcmp(name, early[i]) == 0) {
+            return 0;
+        }
+    }
     return 1;
 }
 
-/* An existing directory with something in it stays whose it is: the server says so when it opens it. */
+/* A directory that was used before stays whose it is: the server says so when it opens it. */
+static int give_fresh(int fd, const struct nx_user *user)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) != 0) {
+        return -errno;
+    }
+    if (st.st_uid != 0 || nx_each_name(fd, is_no_early, NULL) != 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < EARLY; i++) {
+        if (fchownat(fd, early[i], user->uid, user->gid, AT_SYMLINK_NOFOLLOW) != 0 &&
+            errno != ENOENT) {
+            return -errno;
+        }
+    }
+    return fchown(fd, user->uid, user->gid) == 0 ? 0 : -errno;
+}
+
 static int give_data_dir(const struct nx_config *config,
                          const struct nx_user *user,
                          char *error,
                          size_t cap)
 {
     const char *path = config->server.data_dir;
-    struct stat st;
     int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
-    int fd = -1;
+    int fd = rc < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (rc == 0) {
-        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        rc = fd < 0 ? -errno : 0;
+        rc = fd < 0 ? -errno : give_fresh(fd, user);
+    }
+    if (fd >= 0) {
+        close(fd);
     }
     if (rc == -ENOENT || rc == -ENOTDIR) {
         return 0; /* its opening says what is to be done */
-    }
-    if (rc == 0 && fstat(fd, &st) != 0) {
-        rc = -errno;
-    }
-    if (rc == 0 && st.st_uid == 0 && nx_each_name(fd, one_more, NULL) == 0 &&
-        fchown(fd, user->uid, user->gid) != 0) {
-        rc = -errno;
     }
     if (rc < 0) {
         (void)snprintf(error, cap, "the data directory %s can't be made user %s's: %s", path,
                        config->server.user, nx_errno_text(rc));
     }
-    if (fd >= 0) {
-        close(fd);
+    return rc;
+}
+
+/* A file of root's that has something in it stays root's: it may be named by mistake. */
+static int give_open_log(int fd,
+                         const struct nx_config *config,
+                         const struct nx_user *user,
+                         char *error,
+                         size_t cap)
+{
+    const char *path = config->server.log_file;
+    struct stat st;
+    int rc = fstat(fd, &st) != 0 ? -errno : 0;
+
+    if (rc == 0 && (!S_ISREG(st.st_mode) || st.st_uid != 0)) {
+        return 0;
     }
+    if (rc == 0 && (st.st_size > 0 || st.st_nlink != 1)) {
+        (void)snprintf(error, cap,
+                       "the log file %s is root's and has something in it: give it to user %s "
+                       "(chown %s %s), or move it away",
+                       path, config->server.user, config->server.user, path);
+        return -EPERM;
+    }
+    rc = rc < 0 || fchown(fd, user->uid, user->gid) == 0 ? rc : -errno;
+    if (rc < 0) {
+        (void)snprintf(error, cap, "the log file %s can't be made user %s's: %s", path,
+                       config->server.user, nx_errno_text(rc));
+    }
+    return rc;
+}
+
+static int give_log_file(const struct nx_config *config,
+                         const struct nx_user *user,
+                         char *error,
+                         size_t cap)
+{
+    const int flags =
+        O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    const char *path = config->server.log_file;
+    int fd = path[0] == '\0' ? -1 : open(path, flags, 0600);
+    int rc;
+
+    if (fd < 0) {
+        return 0; /* none; or its opening says what is to be done */
+    }
+    rc = give_open_log(fd, config, user, error, cap);
+    close(fd);
     return rc;
 }
 
@@ -69,12 +136,17 @@ static int become(const char *name, const struct nx_user *user)
 }
 
 /* What root could read at the start, a reload must be able to read. */
-static int check_secrets(const struct nx_config *config, char *error, size_t cap)
+static int check_readable(const struct nx_config *config, const char *file, char *error, size_t cap)
 {
-    const char *paths[] = {config->http.auth_token_file,      config->http.read_token_file,
-                           config->replication.token_file,    config->http.tls_key_file,
-                           config->replication.tls_key_file,  config->http.tls_cert_file,
-                           config->replication.tls_cert_file, config->replication.tls_ca_file};
+    const char *paths[] = {file,
+                           config->http.auth_token_file,
+                           config->http.read_token_file,
+                           config->replication.token_file,
+                           config->http.tls_key_file,
+                           config->replication.tls_key_file,
+                           config->http.tls_cert_file,
+                           config->replication.tls_cert_file,
+                           config->replication.tls_ca_file};
 
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (paths[i][0] != '\0' && access(paths[i], R_OK) != 0) {
@@ -89,7 +161,7 @@ static int check_secrets(const struct nx_config *config, char *error, size_t cap
     return 0;
 }
 
-int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
+int nx_privileges_drop(const struct nx_config *config, const char *file, char *error, size_t cap)
 {
     const char *name = config->server.user;
     struct nx_user user;
@@ -116,6 +188,7 @@ int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
         return -EPERM;
     }
     rc = give_data_dir(config, &user, error, cap);
+    rc = rc < 0 ? rc : give_log_file(config, &user, error, cap);
     if (rc < 0) {
         return rc;
     }
@@ -124,15 +197,7 @@ int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap)
         (void)snprintf(error, cap, "the server can't become user %s: %s", name, nx_errno_text(rc));
         return rc;
     }
-    return check_secrets(config, error, cap);
-}
-
-void nx_privileges_guard_memory(const struct nx_config *config)
-{
-    if (config->tokens.http_auth[0] != '\0' || config->tokens.replication[0] != '\0' ||
-        config->http.tls_key_file[0] != '\0' || config->replication.tls_key_file[0] != '\0') {
-        (void)prctl(PR_SET_DUMPABLE, 0);
-    }
+    return check_readable(config, file, error, cap);
 }
 
 static void set_oom_score(const char *score)
@@ -157,5 +222,10 @@ void nx_privileges_begin_child(const struct nx_config *config)
 {
     (void)prctl(PR_SET_DUMPABLE, 1); /* else the score is root's to set */
     set_oom_score("0");
-    nx_privileges_guard_memory(config);
+    nx_config_guard_secrets(config);
+}
+
+void nx_privileges_bar_more(void)
+{
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }

@@ -6,10 +6,11 @@
 
 #include <stddef.h>
 
-/* Becomes server.user, for good: its groups, its group, it. A data directory that isn't there yet, or is root's and
- * empty, becomes that user's. Nothing is done when server.user is empty or this process's user already. 0; or a
- * negative errno and in error (cap bytes) what is wrong and what to do. */
-int nx_privileges_drop(const struct nx_config *config, char *error, size_t cap);
+/* Becomes server.user, for good: its groups, its group, it. A data directory and a log file that aren't there yet, or
+ * are root's and fresh, become that user's. file: the configuration's, which that user must be able to read; "" for
+ * none. Nothing is done when server.user is empty or this process's user already. 0; or a negative errno and in error
+ * (cap bytes) what is wrong and what to do. */
+int nx_privileges_drop(const struct nx_config *config, const char *file, char *error, size_t cap);
 
 /* In the postmaster, before it drops anything: when memory runs out, the kernel's choice shall be a child, which can
  * be started again. Where that isn't permitted, nothing is changed. */
@@ -18,7 +19,8 @@ void nx_privileges_begin(void);
 /* In a child: it is the kernel's choice as anybody is. */
 void nx_privileges_begin_child(const struct nx_config *config);
 
-/* Secrets are in memory now: no core file, and no debugger but root's. */
-void nx_privileges_guard_memory(const struct nx_config *config);
+/* In a child that hears strangers: nothing that it could be made to run gets more rights than it has. Not for
+ * failover_command, which may be a sudo. */
+void nx_privileges_bar_more(void);
 
 #endif

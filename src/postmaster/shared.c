@@ -346,6 +346,7 @@ void nx_shared_reload(struct nx_postmaster *pm)
         return;
     }
     pm->config = fresh;
+    nx_config_guard_secrets(&pm->config);
     (void)nx_log_configure(&pm->config);
     nx_shared_publish_config(pm);
     unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
