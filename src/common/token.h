@@ -15,8 +15,9 @@
  * for keys). 0; or -EPERM and in error (cap bytes) what is wrong and what to do. */
 int nx_secret_check(int fd, const char *user, char *error, size_t cap);
 
-/* Reads a token file, which may be `user`'s: one line of 1 to 256 visible ASCII characters; a line end behind it is ignored. 0; or a negative
- * errno and in error (cap bytes) what is wrong with the file and what to do; *ret_token is "" then. */
+/* Reads a token file, which may be `user`'s: one line of 1 to 256 visible ASCII characters; a line end behind it is
+ * ignored. 0; or a negative errno and in error (cap bytes) what is wrong with the file and what to do; *ret_token is ""
+ * then. */
 int nx_token_read(const char *path,
                   const char *user,
                   char ret_token[NX_TOKEN_SIZE],

@@ -144,8 +144,10 @@ bool nx_access_check(struct connection *connection)
     if (connection->peer == PEER_UNIX) {
         return true;
     }
-    return nx_bearer_needed(connection) ? nx_bearer_check(connection)
-                                        : check_without_token(connection);
+    if (nx_bearer_needed(connection)) {
+        return nx_bearer_check(connection);
+    }
+    return nx_bearer_opens(connection) || check_without_token(connection);
 }
 
 void nx_access_log(const struct connection *connection)

@@ -23,8 +23,8 @@ enum peer_class nx_access_classify(const struct sockaddr *address);
 /* Whether this node serves without any token. */
 bool nx_access_is_open(const struct http_worker *worker);
 
-/* The token where one is set, else the peer's address and the Host header; of a request whose route is known, or NULL.
- * False: answered with 401 or 403. */
+/* The token where one is needed, or opens what is asked for; else the peer's address and the Host header. The request's
+ * route is known, or NULL. False: answered with 401 or 403. */
 bool nx_access_check(struct connection *connection);
 
 /* A line in the log, not more than some, for a request that is refused. */

@@ -127,6 +127,11 @@ static void refuse(struct connection *connection, enum shown shown)
     nx_respond_problem(connection, &problem);
 }
 
+bool nx_bearer_opens(const struct connection *connection)
+{
+    return opens(look_token(connection), connection->request);
+}
+
 bool nx_bearer_check(struct connection *connection)
 {
     enum shown shown = look_token(connection);

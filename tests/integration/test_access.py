@@ -1,13 +1,9 @@
 # timeout: 180
-"""Who is served: tokens of HTTP and of replication (docs/http.md, "Access"), their files, and the user that the server
-becomes."""
+"""Who is served: tokens of HTTP and of replication (docs/http.md, "Access"), and their files."""
 
 import json
 import os
-import pwd
 import signal
-import socket
-import stat
 import subprocess
 import unittest
 import uuid
@@ -130,14 +126,30 @@ class Http(AccessCase):
         node = self.guarded()
         self.assertEqual(node.unix_client().request("PUT", "/kv/k", b"v")[0], 201)
         ctl = os.path.join(os.path.dirname(SERVER), "nexus-ctl")
-        done = subprocess.run([ctl, "status", "-D", node.data_dir], capture_output=True, text=True, check=False)
-        self.assertEqual(done.returncode, 0, done)
+        for command in ("status", "snapshot"):
+            done = subprocess.run([ctl, command, "-D", node.data_dir], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done)
 
     def test_06_who_asks_for_a_change_is_logged(self):
         node = self.guarded()
         node.request("POST", "/replication/snapshot", None, bearer(AUTH))
         node.wait_log("POST /replication/snapshot is asked for by 127.0.0.1:[0-9]+")
         self.assertNotIn(AUTH, node.log())
+
+    def test_08_a_token_opens_to_anybody_what_addresses_open_to_nobody(self):
+        node = self.guarded(settings={"http.allow_without_token": "none"})
+        node.wait_log(r"served without a token: nobody but the Unix socket \(http.allow_without_token\), loopback and")
+        self.assertEqual(node.request("GET", "/health")[0], 200)
+        self.assert_unauthorized(node.request("GET", "/kv/k"))
+        self.assertEqual(node.request("GET", "/kv/k", None, bearer(READ))[0], 404)
+
+    def test_09_what_is_open_to_all_is_so_by_get_alone(self):
+        node = self.guarded()
+        for path in OPEN:
+            status, _, _ = node.request("HEAD", path)
+            self.assertNotIn(status, (401, 403), path)
+            answer = node.request("POST", path)
+            self.assert_problem(answer, 405, "method_not_allowed")
 
     def test_07_without_tokens_promotion_and_the_rest_are_for_known_names(self):
         node = self.node("master")
@@ -188,6 +200,15 @@ class Files(AccessCase):
         node.wait_log("the configuration stays as it was: .*auth_token_file.*must hold one line", since=mark)
         self.assertEqual(old.request("GET", "/kv/k", None, bearer("the-next-one"))[0], 200)
 
+    @unittest.skipUnless(os.geteuid() == 0, "only root can give a file away")
+    def test_04_a_file_of_somebody_else(self):
+        path = self.token_file(self.node("master", start=False), "given", AUTH)
+        os.chown(path, 12345, -1)
+        self.refused("it belongs to uid 12345", **{"http.auth_token_file": path})
+        os.chown(path, 0, -1)
+        os.mkfifo(path + ".fifo", 0o600)
+        self.refused("no regular file", **{"http.auth_token_file": path + ".fifo"})
+
     def test_03_printed_configurations_have_no_token(self):
         node = self.guarded()
         options = [f"--{key}={value}" for key, value in node.settings.items()]
@@ -227,6 +248,72 @@ class Replication(AccessCase, FailoverCase):
         for method, path in (("PUT", "/kv/k"), ("GET", "/kv/k"), ("GET", "/export")):
             answer = guarded.request(method, path, b"", bearer(NODE))
             self.assert_problem(answer, 403, "token_required")
+
+    def hello(self, node, token, **fields):
+        with wire.RawPeer(node.replication_port) as peer:
+            peer.send(wire.build_hello(token=token, **fields))
+            return peer.recv()
+
+    def test_05_the_replication_token_opens_what_nodes_ask_where_no_address_does(self):
+        """Peers must find out who leads, and get promises, from a node that serves no stranger."""
+        node = self.node("master", start=False, settings={"http.allow_without_token": "none"})
+        node.settings["replication.token_file"] = self.token_file(node, "node", NODE)
+        node.start()
+        ask = node.client().request
+        node.wait_until(lambda: ask("GET", "/replication/status", None, bearer(NODE))[0] == 200)
+        for token in ({}, bearer("wrong")):
+            self.assert_problem(ask("GET", "/replication/status", None, token), 403, "token_required")
+        for method, path in (("POST", "/replication/stop"), ("POST", "/replication/promote"), ("GET", "/kv/k")):
+            self.assert_problem(ask(method, path, None, bearer(NODE)), 403, "token_required")
+
+    def test_06_the_token_is_changed_by_a_reload(self):
+        """Sessions that stand are left alone; from then on a Hello needs the new one, and a replica shows it."""
+        cluster = self.cluster(1, start=False, settings={"replication.heartbeat_ms": 200})
+        for node in cluster.nodes:
+            node.settings["replication.token_file"] = self.token_file(node, "node", NODE)
+        cluster.start()
+        master, replica = cluster.master, cluster.replica
+        for node in (master, replica):
+            mark = node.log_mark()
+            self.token_file(node, "node", "the-next-one")
+            os.kill(node.pid, signal.SIGHUP)
+            node.wait_log("configuration reloaded: 1 key changed: replication.token_file", since=mark)
+        self.assertEqual(self.hello(master, NODE).code, wire.ERROR_AUTH)
+        self.assertEqual(self.hello(master, "the-next-one").type, wire.WELCOME)
+        master.put("k", b"v")
+        cluster.wait_level()
+        self.assertEqual(replica.status()["state"], "streaming")
+        master.kill9()
+        master.start()
+        replica.wait_status(connected=True)
+
+    def test_07_a_claim_without_the_token_fences_nobody(self):
+        node = self.node("master", start=False)
+        node.settings["replication.token_file"] = self.token_file(node, "node", NODE)
+        node.start()
+        node.put("k", b"v")
+        cluster_id, leader = node.status()["cluster_id"], uuid.uuid4()
+        with wire.RawPeer(node.replication_port) as peer:
+            peer.send(wire.build_hello(token=NODE, cluster_id=cluster_id))
+            ours = peer.recv_type(wire.WELCOME).epochs
+        frame = wire.encode_entry(4, 2, 7, [wire.epoch_op(str(leader))])
+        record = (2, 4, str(leader), wire.frame_crc(frame))
+        proven = {
+            "cluster_id": cluster_id,
+            "last_wal_offset": 8,
+            "last_epoch": 2,
+            "last_crc": 1,
+            "advertised_addr": "127.0.0.1:15998",
+            "resume_snapshot_id": "",
+            "epochs": ours + wire.build_epochs(record),
+            "claim": frame,
+        }
+        for token in ("", "wrong"):
+            self.assertEqual(self.hello(node, token, **proven).code, wire.ERROR_AUTH)
+            self.assertNotEqual(node.status()["state"], "fenced")
+            node.put("k", b"w")
+        self.assertEqual(self.hello(node, NODE, **proven).code, wire.ERROR_FENCED)
+        node.wait_status(state="fenced")
 
     def tokens(self, cluster, replication):
         for node in cluster.nodes:
@@ -268,94 +355,6 @@ class Replication(AccessCase, FailoverCase):
             "replica", wait=None, settings={"replication.master_addr": master.replication_addr}
         )
         replica.wait_log("wants a token, and the Hello has none: set replication.token_file")
-
-
-@unittest.skipUnless(os.geteuid() == 0, "needs root")
-class User(NexusTestCase):
-    """server.user; and what of the server's files and memory others may see."""
-
-    USER = "daemon"
-
-    def started(self, **settings):
-        node = self.node("master", start=False, settings={"server.user": self.USER, **settings})
-        os.chmod(node.directory, 0o755)
-        return node
-
-    def test_01_root_becomes_another_user(self):
-        node = self.started()
-        node.start()
-        node.put("k", b"v")
-        uid = pwd.getpwnam(self.USER).pw_uid
-        for process in node.all_processes():
-            with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
-                fields = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
-            self.assertEqual(set(fields["Uid"].split()), {str(uid)})
-            self.assertEqual(int(fields["CapEff"], 16), 0)
-        for directory, _, names in os.walk(node.data_dir):
-            for name in [*names, ""]:
-                info = os.lstat(os.path.join(directory, name))
-                self.assertEqual(info.st_uid, uid, os.path.join(directory, name))
-        node.stop()
-        node.start()
-        self.assertEqual(node.get("k"), b"v")
-        self.assertNotIn("runs as root", node.log())
-
-    def test_02_users_that_cannot_be(self):
-        for user, pattern in (("no-such-user", "there is no such user"),):
-            node = self.node("master", start=False, settings={"server.user": user})
-            node.launch()
-            self.assertEqual(node.wait_exit(), 1)
-            self.assertRegex(node.log(), pattern)
-        node = self.node("master", start=False)
-        node.start()
-        node.stop()
-        node.settings["server.user"] = self.USER
-        os.chmod(node.directory, 0o755)
-        node.launch()
-        self.assertEqual(node.wait_exit(), 1)
-        self.assertRegex(node.log(), "belongs to uid 0, but this server runs as uid [0-9]+")
-
-    def test_03_a_secret_that_the_user_cannot_read(self):
-        node = self.started()
-        path = os.path.join(node.directory, "auth")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(AUTH)
-        node.settings["http.auth_token_file"] = path
-        node.launch()
-        self.assertEqual(node.wait_exit(), 1)
-        self.assertRegex(node.log(), f"user {self.USER} .* can't read {path}")
-        os.chown(path, pwd.getpwnam(self.USER).pw_uid, -1)
-        node.start()
-
-
-class Modes(NexusTestCase):
-    def test_nobody_else_can_read_anything(self):
-        before = set(os.listdir("/dev/shm"))
-        node = self.node("master")
-        node.put("k", b"v")
-        node.export()
-        status, _, _ = node.request("POST", "/replication/snapshot?wait=1", timeout=60)
-        self.assertEqual(status, 200)
-        loose = []
-        for directory, _, names in os.walk(node.data_dir):
-            for name in [*names, "."]:
-                path = os.path.join(directory, name)
-                info = os.lstat(path)
-                if not stat.S_ISLNK(info.st_mode) and info.st_mode & 0o077:
-                    loose.append((path, oct(info.st_mode)))
-        self.assertEqual(loose, [])
-        for name in set(os.listdir("/dev/shm")) - before:
-            try:
-                self.assertEqual(os.stat(os.path.join("/dev/shm", name)).st_mode & 0o077, 0, name)
-            except FileNotFoundError:
-                pass
-
-    def test_the_socket_is_the_owner_s(self):
-        node = self.node("master")
-        path = os.path.join(node.data_dir, "nexus.sock")
-        self.assertEqual(stat.S_IMODE(os.lstat(path).st_mode), 0o600)
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(path)
 
 
 if __name__ == "__main__":
