@@ -15,8 +15,8 @@ if [[ ${1-} == --build ]]; then
     shift 2
 fi
 case $preset in
-asan) dir=build-asan sanitize=asan ;;
-release) dir=build sanitize= ;;
+asan) dir=build-asan sanitize=asan targets=(nexus-server) ;;
+release) dir=build sanitize='' targets=(nexus-server faults wallclock) ;; # disks and clocks too
 *)
     echo "chaos.sh: --build takes asan or release" >&2
     exit 2
@@ -27,7 +27,7 @@ scripts/install-deps.sh build test >&2
 log=$(mktemp "${TMPDIR:-/tmp}/nexus-chaos-build.XXXXXX")
 trap 'rm -f "$log"' EXIT
 if ! { cmake --preset "$preset" -DNEXUS_BUILD_TESTS=ON &&
-    cmake --build --preset "$preset" --target nexus-server; } >"$log" 2>&1; then
+    cmake --build --preset "$preset" --target "${targets[@]}"; } >"$log" 2>&1; then
     tail -n 50 "$log" >&2
     echo "chaos.sh: the $preset build failed" >&2
     exit 2

@@ -5,11 +5,13 @@ import http.client
 import json
 import os
 import signal
+import struct
 import time
 
+from disk_faults import Faults
 from failover_rounds import Mesh
 from full_sync import child_pids
-from nexus_test import HOST, Client, HttpError
+from nexus_test import HOST, SANITIZED, Client, HttpError
 
 ANSWER_S = 3
 LEAD_S = 60
@@ -26,18 +28,35 @@ SETTINGS = {
     "wal.shm_size": "32MiB",
     "http.workers": 2,
 }
+class Clock:
+    """A node's wall clock (tests/preload/wallclock.c)."""
+
+    def __init__(self, node):
+        self.path = os.path.join(node.directory, "clock")
+        self.set(0)
+        node.preload = [*node.preload, "libwallclock.so"]
+        node.env["NX_WALL_CLOCK"] = self.path
+
+    def set(self, seconds):
+        """Ahead of the machine's."""
+        with open(self.path, "r+b" if os.path.exists(self.path) else "wb") as file:
+            file.write(struct.pack("=q", seconds))
+
+
 ERRORS = (OSError, http.client.HTTPException, HttpError, ValueError)
 
 
 class Cluster:
-    def __init__(self, sync, log, preload=(), plant=None):
+    def __init__(self, sync, log, plant=None):
         mode = {"replication.mode": "sync", "replication.sync_quorum": 1} if sync else {}
         self.mesh = Mesh({**SETTINGS, **mode})
         self.nodes = self.mesh.nodes
         self.log = log
         for node in self.nodes:
             node.crashable = True
-            node.preload = list(preload)
+            if not SANITIZED:  # which the libraries don't go with
+                node.disk = Faults(node)
+                node.clock = Clock(node)
             if plant:
                 node.env["NEXUS_PLANT"] = plant
         self.followed = {}  # node -> the master that it was told to follow
@@ -164,6 +183,8 @@ class Cluster:
     def heal_all(self):
         for node in self.nodes:
             self.mesh.heal(node, drop=True)
+            if not SANITIZED:
+                node.disk.clear()
             if node.is_running():
                 self.freeze(node, signal.SIGCONT)
             else:

@@ -7,6 +7,8 @@ import resource
 import signal
 import threading
 
+from nexus_test import SANITIZED
+
 KILLABLE = ("walwriter", "checkpointer", "http", "walsender", "walreceiver", "snapshot", "peers", "restore")
 
 
@@ -275,6 +277,54 @@ class NoDescriptors(Fault):
             pass  # it is gone
 
 
+class Disk(Fault):
+    """Of one node: a sync or a write that fails, comes short or takes its time; or no space. It may end the node."""
+
+    takes_node = True
+    rules = (
+        "fdatasync /wal/ EIO count=1",
+        "write /wal/ EIO count=1 in=walwriter",
+        "write /wal/ short count=2 in=walwriter",
+        "write /wal/ ENOSPC count=2 in=walwriter",
+        "open /wal/ ENOSPC",
+        "allocate /wal/ ENOSPC",
+        "fdatasync data.mdb EIO count=1",
+        "write data.mdb ENOSPC count=20",
+        "sync identity EIO count=1",
+        "sync /wal/ delay=200 count=10",
+        "write /snapshots/ ENOSPC",
+        "rename - EIO count=1",
+    )
+
+    def begin(self):
+        self.take(self.node)
+        rule = self.rng.choice(self.rules)
+        self.text = f"{self.node.name}: {rule}"
+        self.node.disk.set(rule)
+        return True
+
+    def end(self):
+        self.node.disk.clear()
+        if not self.node.is_running():
+            self.node.wait_exit()
+            self.node.launch()
+        self.give_back()
+
+
+class ClockStep(Fault):
+    """The wall clock of a node jumps, by seconds or by years, and stays there or comes back."""
+
+    def begin(self):
+        ahead = self.rng.choice((-1, 1)) * self.rng.choice((2, 3600, 86400, 10 * 365 * 86400))
+        self.text = f"the clock of {self.node.name} is {ahead} s ahead"
+        self.node.clock.set(ahead)
+        return True
+
+    def end(self):
+        if self.rng.random() < 0.5:
+            self.node.clock.set(0)
+
+
 # name, weight, longest time in seconds
 FAULTS = (
     ("kill child", 15, 0.3, KillChildren),
@@ -294,4 +344,6 @@ FAULTS = (
     ("snapshot", 4, 1, Snapshot),
     ("reload", 3, 0.2, Reload),
     ("no descriptors", 4, 2, NoDescriptors),
+    # Not with sanitizers: what they need preloaded libraries for.
+    *(() if SANITIZED else (("disk", 10, 2, Disk), ("clock step", 3, 2, ClockStep))),
 )
