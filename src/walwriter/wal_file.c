@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/quorum.h"
 #include "storage/data_dir.h"
+#include "storage/file_io.h"
 #include "storage/wal_segment.h"
 #include "walwriter/walwriter.h"
 
@@ -136,9 +137,8 @@ int nx_wal_file_mark(struct walwriter *w)
         return nx_mark_open(w->file.dir_fd, &mark, &w->file.mark_fd);
     }
     nx_mark_encode(&mark, bytes);
-    ssize_t n = pwrite(w->file.mark_fd, bytes, sizeof bytes, 0);
-
-    return n == (ssize_t)sizeof bytes ? 0 : (n < 0 ? -errno : -EIO);
+    /* Whole, also where one call comes short: half a mark can't be judged by. */
+    return nx_write_at(w->file.mark_fd, bytes, sizeof bytes, 0);
 }
 
 int nx_wal_file_sync_wait(const struct walwriter *w)

@@ -61,6 +61,7 @@ class Cluster:
                 node.env["NEXUS_PLANT"] = plant
         self.followed = {}  # node -> the master that it was told to follow
         self.away = set()  # nodes that are down, stopped or cut off
+        self.frail = set()  # nodes whose disk failed: they may end by themselves, and are started again
         self.promotions = 0
 
     def start(self):
@@ -141,10 +142,18 @@ class Cluster:
                 found.append(((status["epoch"], status["wal_offset"]), node))
         return [node for _, node in sorted(found, key=lambda each: each[0], reverse=True)]
 
+    def revive(self):
+        """Starts those again that a failing disk has ended."""
+        for node in self.frail - self.away:
+            if not node.is_running():
+                self.log.fault(f"{node.name} had ended, with status {node.wait_exit()}")
+                node.launch()
+
     def lead(self, timeout=LEAD_S):
         """Until there is a master, which all others that can be reached follow; -> it, or None"""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
+            self.revive()
             master = self.master()
             if master is None:
                 for node in self.candidates():
@@ -185,6 +194,7 @@ class Cluster:
             self.mesh.heal(node, drop=True)
             if not SANITIZED:
                 node.disk.clear()
+                node.clock.set(0)
             if node.is_running():
                 self.freeze(node, signal.SIGCONT)
             else:

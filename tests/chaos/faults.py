@@ -300,14 +300,12 @@ class Disk(Fault):
         self.take(self.node)
         rule = self.rng.choice(self.rules)
         self.text = f"{self.node.name}: {rule}"
+        self.cluster.frail.add(self.node)
         self.node.disk.set(rule)
         return True
 
     def end(self):
         self.node.disk.clear()
-        if not self.node.is_running():
-            self.node.wait_exit()
-            self.node.launch()
         self.give_back()
 
 

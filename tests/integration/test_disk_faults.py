@@ -98,6 +98,18 @@ class Log(FaultyCase):
     def test_04_a_name_or_a_mark_that_cannot_be_written(self):
         self.crash_by(["rename .wal EIO count=1 in=walwriter"], ["pwrite /wal/durable EIO count=1"])
 
+    def test_041_a_mark_that_comes_short(self):
+        """It is written whole all the same: with half of it the end of the log could not be judged."""
+        node, faults = self.faulty()
+        writers = self.writers(node)
+        self.more(node, writers)
+        faults.set("pwrite /wal/durable short count=3")
+        faults.wait_touched(count=3)
+        node.kill_all()
+        writers.stop()
+        node.start()
+        self.assert_kept(node, writers)
+
     def test_05_no_space_for_a_segment(self):
         """Puts are refused, reads go on; with the space the writes are back."""
         node, faults = self.faulty()
