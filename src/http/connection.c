@@ -345,11 +345,15 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
     const struct stream *stream = stream_of(connection);
 
     (void)bev;
-    if (connection->shaking && nx_connection_tls_event(connection, what)) {
+    if (connection->shaking) {
+        nx_connection_tls_event(connection, what);
         return;
     }
     if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0) {
         connection->eof = true;
+        if (connection->tls) {
+            nx_connection_tls_eof(connection);
+        }
         nx_wait_eof(connection);
         if (stream != NULL && stream->eof != NULL) {
             stream->eof(connection);

@@ -25,8 +25,10 @@ void nx_connection_settle_timer(struct connection *connection);
 struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int fd);
 /* Its handshake begins: it has request_timeout_ms. */
 void nx_connection_tls_begin(struct connection *connection);
-/* An event while hands are shaken. True: they are; false: it failed. */
-bool nx_connection_tls_event(struct connection *connection, short what);
+/* An event while hands are shaken: they are, or the connection ends (and may be gone). */
+void nx_connection_tls_event(struct connection *connection, short what);
+/* The client has said its last word; what waits for it still goes out. */
+void nx_connection_tls_eof(struct connection *connection);
 /* All is sent: says so to the client. */
 void nx_connection_tls_end(struct connection *connection);
 

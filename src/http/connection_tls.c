@@ -8,6 +8,7 @@
 
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -25,8 +26,6 @@ struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int 
 void nx_connection_tls_begin(struct connection *connection)
 {
     connection->shaking = true;
-    /* Without a last word from the client, its end is one all the same: lengths and chunks say what is whole. */
-    bufferevent_openssl_set_allow_dirty_shutdown(connection->bev, 1);
     nx_connection_timer(connection, connection->worker->process->config->http.request_timeout_ms);
 }
 
@@ -45,15 +44,26 @@ static void note_failure(const struct connection *connection)
                    nx_tls_reason(NULL, error, reason, sizeof reason));
 }
 
-bool nx_connection_tls_event(struct connection *connection, short what)
+void nx_connection_tls_event(struct connection *connection, short what)
 {
     if ((what & BEV_EVENT_CONNECTED) != 0) {
         connection->shaking = false;
         nx_connection_timer(connection, 0);
-        return true;
+        return;
     }
     note_failure(connection);
-    return false;
+    nx_connection_close(connection);
+    nx_connection_run(connection);
+}
+
+/* libevent takes the end of what comes in for that of both directions, and stops writing: a client that goes away
+ * before it has taken its answer would be kept for ever, and one that still listens would wait for the rest. */
+void nx_connection_tls_eof(struct connection *connection)
+{
+    if (nx_connection_backlog(connection) > 0 &&
+        bufferevent_enable(connection->bev, EV_WRITE) < 0) {
+        nx_connection_close(connection);
+    }
 }
 
 void nx_connection_tls_end(struct connection *connection)

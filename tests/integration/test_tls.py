@@ -188,6 +188,31 @@ class Http(TlsCase):
         self.refused(f"{ca} = .*as PEM", **settings, **{ca: key})
 
 
+    def test_07_clients_that_end_their_side(self):
+        """Who still listens gets the whole answer; who is gone before it is taken leaves no connection behind."""
+        node = self.https()
+        node.settings["http.max_connections"] = 3  # and one is the test's own
+        node.start()
+        value = os.urandom(8 << 20)
+        node.put("large", value)
+        context = ssl.create_default_context(cafile=self.authority.cert)
+        for listens in (True, False, False, False):
+            plain = socket.socket()
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # the server can't be rid of it at once
+            plain.connect(("127.0.0.1", node.http_port))
+            with context.wrap_socket(plain, server_hostname="localhost") as sock:
+                sock.settimeout(60)
+                sock.sendall(b"GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                answer = sock.recv(65536)
+                socket.socket.shutdown(sock, socket.SHUT_WR)  # SSLSocket's own would give up TLS
+                while listens and (piece := sock.recv(65536)):
+                    answer += piece
+            self.assertEqual(answer.endswith(b"\r\n\r\n" + value), listens)
+        for _ in range(2):  # all three places are free again but the test's
+            client = node.client()
+            node.wait_until(lambda: client.request("GET", "/health")[0] == 200, what="a place for a client")
+
+
 class Replication(TlsCase, FullSyncCase):
     def tls_master(self, pair=None, authority=True, **settings):
         node = self.node("master", start=False, settings={**SMALL, **settings})
