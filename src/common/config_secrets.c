@@ -24,9 +24,12 @@ static const struct {
 static void check_tls(const struct nx_config *config, struct nx_config_report *report)
 {
     char error[NX_CONFIG_MESSAGE_SIZE];
+    char warning[NX_CONFIG_MESSAGE_SIZE];
 
-    if (nx_tls_check(config, error, sizeof error) < 0) {
+    if (nx_tls_check(config, error, sizeof error, warning, sizeof warning) < 0) {
         nx_config_error(report, "%s", error);
+    } else if (warning[0] != '\0') {
+        nx_config_warning(report, "%s", warning);
     }
 }
 

@@ -75,6 +75,7 @@ void nx_frame_io_open(struct nx_frame_io *io,
 int nx_frame_io_secure(struct nx_frame_io *io, enum nx_tls_use use, const char *host)
 {
     io->tls = nx_tls_begin(use, io->fd, host);
+    io->use = use;
     io->in_waits = POLLIN;
     io->out_waits = POLLOUT;
     return io->tls == NULL ? -ENOMEM : 0;
@@ -188,8 +189,9 @@ bool nx_frame_io_buffered(const struct nx_frame_io *io)
 
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap)
 {
-    return rc == -EPROTO && io->tls != NULL ? nx_tls_reason(io->tls, ERR_peek_error(), buf, cap)
-                                            : strerrordesc_np(-rc);
+    return rc == -EPROTO && io->tls != NULL
+               ? nx_tls_reason(io->use, io->tls, ERR_peek_error(), buf, cap)
+               : strerrordesc_np(-rc);
 }
 
 /* ---- in ---- */

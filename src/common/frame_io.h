@@ -38,8 +38,9 @@ struct nx_io_buffer {
 };
 
 struct nx_frame_io {
-    int fd;             /* owned; -1 when closed */
-    struct ssl_st *tls; /* owned; NULL: none */
+    int fd;              /* owned; -1 when closed */
+    struct ssl_st *tls;  /* owned; NULL: none */
+    enum nx_tls_use use; /* of tls */
     short in_waits; /* what the last receive, and the last flush, waits for: POLLIN or POLLOUT */
     short out_waits;
     enum nx_wire_side peer;   /* whose frames come in */

@@ -9,6 +9,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Files of one use, as the configuration names them. */
@@ -29,41 +30,6 @@ struct failure {
 static SSL_CTX *contexts[NX_TLS_USES];
 
 /* ---- what goes wrong ---- */
-
-static const char *reason_of(unsigned long error)
-{
-    const char *reason = error == 0 ? NULL : ERR_reason_error_string(error);
-
-    if (error != 0 && ERR_SYSTEM_ERROR(error)) {
-        reason = strerrordesc_np(ERR_GET_REASON(error));
-    }
-    return reason;
-}
-
-static const char *certificate_fault(const SSL *tls)
-{
-    long verdict = tls == NULL ? X509_V_OK : SSL_get_verify_result(tls);
-
-    return verdict == X509_V_OK ? NULL : X509_verify_cert_error_string(verdict);
-}
-
-const char *nx_tls_reason(const struct ssl_st *tls, unsigned long error, char *buf, size_t cap)
-{
-    const char *fault = certificate_fault(tls);
-    int code = ERR_GET_REASON(error);
-    const char *reason = reason_of(error);
-
-    if (fault != NULL) {
-        (void)snprintf(buf, cap, "the other side's certificate is not accepted: %s", fault);
-    } else if (code == SSL_R_HTTP_REQUEST || code == SSL_R_WRONG_VERSION_NUMBER ||
-               code == SSL_R_UNKNOWN_PROTOCOL || code == SSL_R_PACKET_LENGTH_TOO_LONG) {
-        (void)snprintf(buf, cap, "the other side does not speak TLS, which is configured here");
-    } else {
-        (void)snprintf(buf, cap, "TLS: %s", reason == NULL ? "the connection was cut" : reason);
-    }
-    ERR_clear_error();
-    return buf;
-}
 
 __attribute__((format(printf, 5, 6))) static int fail(struct failure *failure,
                                                       const struct files *files,
@@ -106,7 +72,7 @@ static int check_key_file(const struct files *files, struct failure *failure)
 
 static const char *reason_text(void)
 {
-    const char *reason = reason_of(ERR_peek_error());
+    const char *reason = nx_tls_error_text(ERR_peek_error());
 
     return reason == NULL ? "it can't be read" : reason;
 }
@@ -257,16 +223,49 @@ int nx_tls_load(const struct nx_config *config, char *error, size_t cap)
     return rc;
 }
 
-int nx_tls_check(const struct nx_config *config, char *error, size_t cap)
+/* Whether it is out of its time, in words. */
+static bool out_of_time(SSL_CTX *context, const char *key, const char *path, char *text, size_t cap)
+{
+    const X509 *certificate = context == NULL ? NULL : SSL_CTX_get0_certificate(context);
+    const ASN1_TIME *end = certificate == NULL ? NULL : X509_get0_notAfter(certificate);
+    const ASN1_TIME *begin = certificate == NULL ? NULL : X509_get0_notBefore(certificate);
+    bool over = end != NULL && X509_cmp_current_time(end) < 0;
+    struct tm tm;
+    char day[16];
+
+    if (!over && (begin == NULL || X509_cmp_current_time(begin) <= 0)) {
+        return false;
+    }
+    if (ASN1_TIME_to_tm(over ? end : begin, &tm) != 1 ||
+        strftime(day, sizeof day, "%Y-%m-%d", &tm) == 0) {
+        (void)snprintf(day, sizeof day, "another day");
+    }
+    (void)snprintf(text, cap,
+                   "%s = %.200s: the certificate is good %s %s: who verifies it refuses it; put a "
+                   "new one there and reload",
+                   key, path, over ? "until" : "from", day);
+    return true;
+}
+
+int nx_tls_check(const struct nx_config *config,
+                 char *error,
+                 size_t cap,
+                 char *warning,
+                 size_t warning_cap)
 {
     struct failure failure;
     SSL_CTX *fresh[NX_TLS_USES] = {NULL};
     int rc = make_all(config, fresh, &failure);
 
-    free_all(fresh);
+    warning[0] = '\0';
     if (rc < 0) {
         (void)snprintf(error, cap, "%s", failure.text);
+    } else if (!out_of_time(fresh[NX_TLS_HTTP], "http.tls_cert_file", config->http.tls_cert_file,
+                            warning, warning_cap)) {
+        (void)out_of_time(fresh[NX_TLS_ACCEPT], "replication.tls_cert_file",
+                          config->replication.tls_cert_file, warning, warning_cap);
     }
+    free_all(fresh);
     return rc;
 }
 

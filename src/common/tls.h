@@ -24,8 +24,13 @@ enum nx_tls_use {
  * and error (cap bytes) has the key, its file, what is wrong and what to do. */
 int nx_tls_load(const struct nx_config *config, char *error, size_t cap);
 
-/* Only looks whether that would succeed. */
-int nx_tls_check(const struct nx_config *config, char *error, size_t cap);
+/* Only looks whether that would succeed. Then warning (warning_cap bytes) says which certificate is out of its time,
+ * "" if none is: that is no reason not to start. */
+int nx_tls_check(const struct nx_config *config,
+                 char *error,
+                 size_t cap,
+                 char *warning,
+                 size_t warning_cap);
 
 /* Whether connections of that use are TLS. */
 bool nx_tls_on(enum nx_tls_use use);
@@ -35,8 +40,15 @@ bool nx_tls_on(enum nx_tls_use use);
  * the caller attaches the socket. NULL: no memory. */
 struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
 
-/* What went wrong on a connection, in words. error: the first of OpenSSL's list of errors (ERR_peek_error), 0: none.
- * Empties that list. Returns buf. */
-const char *nx_tls_reason(const struct ssl_st *tls, unsigned long error, char *buf, size_t cap);
+/* What went wrong on a connection, in words. tls: NULL where no certificate is verified. error: the first of OpenSSL's
+ * list of errors (ERR_peek_error), 0: none. Empties that list. Returns buf. */
+const char *nx_tls_reason(enum nx_tls_use use,
+                          const struct ssl_st *tls,
+                          unsigned long error,
+                          char *buf,
+                          size_t cap);
+
+/* OpenSSL's words for an error, or the system's where it is one of those; NULL: it has none. */
+const char *nx_tls_error_text(unsigned long error);
 
 #endif

@@ -178,6 +178,7 @@ static void release(struct connection *connection)
     }
     worker->turned_away -= connection->turned_away ? 1 : 0;
     bufferevent_free(connection->bev);
+    free(connection->shaking_peer);
     free(connection);
 }
 

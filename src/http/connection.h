@@ -42,6 +42,7 @@ struct connection {
     struct bufferevent *bev;
     struct event *timer;     /* made when first needed */
     struct request *request; /* NULL between requests */
+    char *shaking_peer;      /* "address:port" while hands are shaken; owned; NULL: not known */
     enum connection_state state;
     enum peer_class peer;
     struct head_scan scan;

@@ -12,6 +12,8 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int fd)
 {
@@ -25,29 +27,34 @@ struct bufferevent *nx_connection_tls_new(const struct http_worker *worker, int 
 
 void nx_connection_tls_begin(struct connection *connection)
 {
+    char peer[NX_ADDR_SIZE];
+
     connection->shaking = true;
+    nx_net_peer(bufferevent_getfd(connection->bev), peer);
+    connection->shaking_peer = strdup(peer); /* a socket that was reset doesn't know any more */
     nx_connection_timer(connection, connection->worker->process->config->http.request_timeout_ms);
 }
 
 static void note_failure(const struct connection *connection)
 {
     static struct nx_log_limit limit;
-    char peer[NX_ADDR_SIZE];
     char reason[160];
     unsigned long error = bufferevent_get_openssl_error(connection->bev);
 
-    if (error == 0) {
-        return; /* it went away */
+    if (nx_tls_error_text(error) == NULL) {
+        return; /* it went away; libevent has a number of its own for that */
     }
-    nx_net_peer(bufferevent_getfd(connection->bev), peer);
-    nx_log_limited(&limit, NX_LOG_WARNING, "an HTTPS connection of %s failed: %s", peer,
-                   nx_tls_reason(NULL, error, reason, sizeof reason));
+    nx_log_limited(&limit, NX_LOG_WARNING, "an HTTPS connection of %s failed: %s",
+                   connection->shaking_peer == NULL ? "a client" : connection->shaking_peer,
+                   nx_tls_reason(NX_TLS_HTTP, NULL, error, reason, sizeof reason));
 }
 
 void nx_connection_tls_event(struct connection *connection, short what)
 {
     if ((what & BEV_EVENT_CONNECTED) != 0) {
         connection->shaking = false;
+        free(connection->shaking_peer);
+        connection->shaking_peer = NULL;
         nx_connection_timer(connection, 0);
         return;
     }

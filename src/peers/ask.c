@@ -229,7 +229,7 @@ static void take_peer(const struct nx_peers *peers,
                       struct nx_peer_fact *peer,
                       const struct nx_http_ask *ask)
 {
-    char why[128];
+    char why[160];
 
     if (ask->status == 0) {
         answer(peer, NX_PEER_UNREACHED, "%s", nx_reach_text(&ask->reach, why, sizeof why));

@@ -88,6 +88,14 @@ static int take_answer(struct nx_dial *dial)
 
 /* ---- a try ---- */
 
+static void fail(struct nx_dial *dial, int rc)
+{
+    if (rc == -EPROTO) { /* TLS knows more */
+        (void)nx_frame_io_error(&dial->io, rc, dial->reach.why, sizeof dial->reach.why);
+    }
+    nx_reach_fail(&dial->reach, rc);
+}
+
 /* Sends what waits. */
 static void output(struct nx_dial *dial)
 {
@@ -98,7 +106,7 @@ static void output(struct nx_dial *dial)
             (void)event_add(dial->writable, NULL);
         }
     } else if (rc < 0) {
-        nx_reach_fail(&dial->reach, rc);
+        fail(dial, rc);
     }
 }
 
@@ -119,7 +127,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         rc = rc == -EAGAIN ? nx_frame_io_receive(&dial->io) : rc;
     }
     if (rc != -EAGAIN) {
-        nx_reach_fail(&dial->reach, rc);
+        fail(dial, rc);
         (void)event_del(dial->readable);
     } else if (nx_frame_io_pending(&dial->io) > 0) {
         output(dial); /* TLS may have waited for what has come */

@@ -146,7 +146,7 @@ __attribute__((format(printf, 2, 3))) static void be_done(struct target *target,
 
 static void note_silent(struct target *target, const struct nx_reach *reach)
 {
-    char why[128];
+    char why[160];
 
     if (first_time(target, SAID_SILENT)) {
         nx_info("%s %s can't be told that this node leads: %s%s%s: it is told as soon as it can be",

@@ -69,6 +69,18 @@ static void on_error(enum evhttp_request_error error, void *arg)
     }
 }
 
+/* evhttp doesn't say why there is no connection; where TLS is why, it is still to be seen. */
+static void note_tls_failure(struct nx_http_ask *ask)
+{
+    struct bufferevent *bev = evhttp_connection_get_bufferevent(ask->connection);
+    struct ssl_st *tls = bufferevent_openssl_get_ssl(bev);
+    unsigned long error = tls == NULL ? 0 : bufferevent_get_openssl_error(bev);
+
+    if (nx_tls_error_text(error) != NULL) { /* libevent has numbers of its own among them */
+        (void)nx_tls_reason(NX_TLS_ASK, tls, error, ask->reach.why, sizeof ask->reach.why);
+    }
+}
+
 /* request: NULL when on_error was called before; without a status when there was no connection. */
 static void on_over(struct evhttp_request *request, void *arg)
 {
@@ -76,8 +88,10 @@ static void on_over(struct evhttp_request *request, void *arg)
     int rc;
 
     if (request == NULL) {
+        note_tls_failure(ask);
         nx_reach_fail(&ask->reach, ask->error < 0 ? ask->error : -EPIPE);
     } else if (evhttp_request_get_response_code(request) == 0) {
+        note_tls_failure(ask);
         nx_reach_fail(&ask->reach, -ENOTCONN);
     } else {
         rc = take_reply(ask, request);

@@ -4,7 +4,6 @@
 
 #include "common/latch.h"
 #include "common/net.h"
-#include "common/tls.h"
 
 #include <event2/dns.h>
 #include <event2/event.h>
@@ -97,6 +96,7 @@ static void try_next(struct nx_reach *reach)
     int rc;
 
     reach->outcome = UNDECIDED;
+    reach->why[0] = '\0';
     arm_share(reach);
     rc = reach->kind->begin(reach, address);
     if (rc < 0) {
@@ -293,6 +293,10 @@ const char *nx_reach_text(const struct nx_reach *reach, char *buf, size_t cap)
         (void)snprintf(buf, cap, "no answer by the time when enough others had answered");
         return buf;
     }
+    if (reach->outcome < 0 && reach->outcome != -ETIMEDOUT && reach->why[0] != '\0') {
+        (void)snprintf(buf, cap, "%s", reach->why);
+        return buf;
+    }
     switch (-reach->outcome) {
     case ETIMEDOUT:
         (void)snprintf(buf, cap, "no answer within %u ms", reach->limit_ms);
@@ -301,7 +305,7 @@ const char *nx_reach_text(const struct nx_reach *reach, char *buf, size_t cap)
         (void)snprintf(buf, cap, "its name can't be resolved");
         break;
     case ENOTCONN: /* evhttp doesn't say why */
-        (void)snprintf(buf, cap, nx_tls_on(NX_TLS_ASK) ? "no TLS connection" : "no connection");
+        (void)snprintf(buf, cap, "no connection");
         break;
     case EPIPE:
         (void)snprintf(buf, cap, "it closed the connection without an answer");

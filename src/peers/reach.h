@@ -45,7 +45,8 @@ struct nx_reach {
     bool last;
     struct event *turn; /* what a try's end leads to, once its callbacks are through */
     bool open;
-    int outcome; /* 0, or -errno; -ETIMEDOUT: the deadline; -ENXIO: the name can't be resolved */
+    char why[160]; /* of a failure, where the kind knows more than a number; "": no more */
+    int outcome;   /* 0, or -errno; -ETIMEDOUT: the deadline; -ENXIO: the name can't be resolved */
 };
 
 /* Begins; the end of it is !reach->open. addr: what nx_net_parse takes. */

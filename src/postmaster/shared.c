@@ -338,12 +338,15 @@ void nx_shared_reload(struct nx_postmaster *pm)
                  report.error_count > 0 ? report.errors[0] : strerrordesc_np(-rc));
         return;
     }
-    if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
-        nx_role_peers_changed(pm);
-    }
     if (nx_tls_load(&fresh, error, sizeof error) < 0) {
         nx_error("the configuration stays as it was: %s", error);
         return;
+    }
+    for (unsigned i = 0; i < report.warning_count && i < NX_CONFIG_MESSAGES; i++) {
+        nx_warn("%s", report.warnings[i]);
+    }
+    if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
+        nx_role_peers_changed(pm);
     }
     pm->config = fresh;
     nx_config_guard_secrets(&pm->config);

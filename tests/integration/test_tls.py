@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+import warnings
 
 import certificates
 import nexus_wire as wire
@@ -90,10 +91,59 @@ class Http(TlsCase):
             events += os.read(follower.stdout.fileno(), 65536)
         node.stop()
         self.assertEqual(follower.wait(20), 0)
-        for wrong in (["--cacert", self.stranger.cert], ["--tls-max", "1.1"]):
-            node.start() if not node.is_running() else None
-            done = subprocess.run([*curl, *wrong, f"{url}/kv/p7"], capture_output=True, check=False)
-            self.assertNotEqual(done.returncode, 0)
+
+    def test_08_what_is_refused(self):
+        """Clients refuse an authority they don't know and a name that isn't the server's; the server an old TLS."""
+        node = self.https()
+        node.start()
+        curl = ["curl", "-sS", "--noproxy", "*"]
+        elsewhere = ["--resolve", f"elsewhere.example:{node.http_port}:127.0.0.1"]
+        for authority, options, host in (
+            (self.stranger, [], "localhost"),
+            (self.authority, elsewhere, "elsewhere.example"),
+        ):
+            url = f"https://{host}:{node.http_port}/health"
+            command = [*curl, "--cacert", authority.cert, *options, url]
+            done = subprocess.run(command, capture_output=True, check=False)
+            self.assertEqual(done.returncode, 60, done)  # its certificate isn't good
+        node.wait_log(r"an HTTPS connection of .* does not accept the certificate of this one \(http.tls_cert_file\)")
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname = False
+        old.verify_mode = ssl.CERT_NONE
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with socket.create_connection(("127.0.0.1", node.http_port)) as sock:
+            with self.assertRaises(ssl.SSLError) as refused:
+                old.wrap_socket(sock)
+        self.assertEqual(refused.exception.reason, "TLSV1_ALERT_PROTOCOL_VERSION")
+
+    def test_09_a_certificate_out_of_its_time(self):
+        """Reported at start and by a reload, and no reason not to serve."""
+        pair = [path + ".aging" for path in self.pair]
+        expired = self.authority.sign("expired", days=-1)
+        for source, target in zip(expired, pair):
+            shutil.copy(source, target)
+        node = self.https(pair)
+        node.launch()
+        node.wait_log(r"WARN .* http.tls_cert_file = .*: the certificate is good until 20..-..-..: .*reload")
+        node.wait_log("ready: role")
+        self.assertEqual(node.unix_client().put("k", b"v"), 1)
+        for source, target in zip(self.pair, pair):
+            os.replace(shutil.copy(source, source + ".copy"), target)
+        mark = node.log_mark()
+        os.kill(node.pid, signal.SIGHUP)
+        node.wait_log("configuration reloaded", since=mark)
+        self.assertNotIn("good until", node.log()[mark:])
+        node.wait_until(lambda: self.serves(node), what="the new certificate")
+
+    def serves(self, node):
+        try:
+            return node.client().get("k") == b"v"
+        except ssl.SSLError:
+            return False  # the old one still
 
     def test_03_strangers_at_the_port(self):
         """Plain HTTP, bytes that are nothing, half a handshake, silence: none keeps others waiting."""
@@ -250,9 +300,15 @@ class Replication(TlsCase, FullSyncCase):
     def test_03_who_is_not_of_the_cluster_is_refused(self):
         master = self.tls_master()
         master.put("k", b"v")
-        foreign = self.tls_replica(master.replication_addr, self.foreign)
-        master.wait_log("certificate")
-        foreign.stop()
+        for pair, fault in (
+            (self.foreign, "unable to get local issuer certificate"),
+            (self.authority.sign("late", days=-1), "certificate has expired"),
+        ):
+            mark = master.log_mark()
+            replica = self.tls_replica(master.replication_addr, pair)
+            master.wait_log(f"the other side's certificate is not accepted: {fault}", since=mark)
+            replica.wait_log(r"does not accept the certificate of this one \(replication.tls_cert_file\)")
+            replica.kill9()
         self.assertEqual(master.status()["replica_count"], 0)
         with socket.create_connection(("127.0.0.1", master.replication_port)) as sock:  # not TLS at all
             sock.sendall(wire.build_hello())
@@ -278,12 +334,12 @@ class Replication(TlsCase, FullSyncCase):
     def test_05_one_side_without_tls(self):
         plain = self.master()
         replica = self.tls_replica(plain.replication_addr)
-        replica.wait_log("the other side does not speak TLS|closed")
-        plain.wait_log("unknown message type 0x16, which is how TLS begins")
+        plain.wait_log("unknown message type 0x16, which is how TLS begins: replication.tls_cert_file must be set on all")
+        replica.wait_log(r"the other side does not speak TLS, which is configured here \(replication.tls_cert_file\)")
         master = self.tls_master()
         replica = self.replica(master.replication_addr, name="plain")
-        master.wait_log("the other side does not speak TLS")
-        replica.wait_log("replication.tls_cert_file")
+        master.wait_log(r"the other side does not speak TLS, which is configured here \(replication.tls_cert_file\)")
+        replica.wait_log("replication.tls_cert_file (must be )?set on (both|all) nodes")
 
     def test_06_slow_and_silent_handshakes(self):
         """They end with the time for a Hello, and a replica connects meanwhile."""
@@ -328,6 +384,25 @@ class Failover(TlsCase, FailoverCase):
         master.wait_until(
             lambda: master.is_running() and self.fenced(master), what="the old master, fenced"
         )
+
+    def test_a_peer_with_a_certificate_of_strangers(self):
+        """Its HTTP interface counts as not reached, and a promotion says why; the stream has its own files."""
+        cluster = self.cluster(2, start=False, settings={"replication.heartbeat_ms": 200})
+        self.introduce(cluster.nodes)
+        master, (first, second) = cluster.master, cluster.replicas
+        for node in cluster.nodes:
+            pair, authority = (self.foreign, self.stranger) if node is second else (self.pair, self.authority)
+            node.settings.update(certificates.http(pair))
+            node.settings.update(certificates.replication(self.pair, self.authority))
+            node.ca = authority.cert
+        self.start_level(cluster)
+        master.kill9()
+        self.wait_promotable(first, second)
+        answer = first.json("POST", PROMOTE, timeout=60)
+        self.assertEqual(set(answer["unreached_peers"]), {master.addr, second.addr})
+        text = " ".join(answer["warnings"])
+        self.assertIn(f"{second.addr} (the other side's certificate is not accepted: ", text)
+        self.assertIn(f"{master.addr} (no connection)", text)
 
     def fenced(self, node):
         try:
