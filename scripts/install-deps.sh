@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that Nexus is built, run, tested or checked with, when they are missing.
 #
-#   scripts/install-deps.sh [build] [run] [test] [fuzz] [afl] [lint]      without a group: build
+#   scripts/install-deps.sh [build] [run] [test] [fuzz] [afl] [valgrind] [lint]      without a group: build
 #
 # run: what nexus-ctl and the quick start call; the tests need it too.
 #
@@ -15,6 +15,7 @@ run_packages='curl jq util-linux procps'
 test_packages="check openssl python3 zstd $run_packages"
 fuzz_packages='clang'
 afl_packages='afl++'
+valgrind_packages='valgrind'
 lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 fail()
@@ -52,8 +53,9 @@ for group in "${@:-build}"; do
     test) wanted="$wanted $test_packages" ;;
     fuzz) wanted="$wanted $fuzz_packages" ;;
     afl) wanted="$wanted $afl_packages" ;;
+    valgrind) wanted="$wanted $valgrind_packages" ;;
     lint) wanted="$wanted $lint_packages" ;;
-    *) fail "unknown group '$group': expected build, run, test, fuzz, afl or lint" ;;
+    *) fail "unknown group '$group': expected build, run, test, fuzz, afl, valgrind or lint" ;;
     esac
 done
 
