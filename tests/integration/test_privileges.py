@@ -117,8 +117,10 @@ class User(NexusTestCase):
         node = self.node("master")
         node.wait_log("this server runs as root: set server.user")
 
-    def ctl(self, *arguments):
-        done = subprocess.run([CTL, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    def ctl(self, *arguments, **options):
+        done = subprocess.run(
+            [CTL, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options
+        )
         self.assertEqual(done.returncode, 0, done)
         return done.stdout
 
@@ -146,6 +148,27 @@ class User(NexusTestCase):
         with open(victim, encoding="ascii") as file:
             self.assertEqual(file.read(), "root's\n")
         self.ctl("stop", "-D", data)
+
+    def test_10_nexus_ctl_of_a_server_with_secrets(self):
+        """Its descriptors are root's alone to see, and yet its user looks after it."""
+        place = self.node("standalone", start=False)
+        user = pwd.getpwnam(self.USER)
+        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        token = os.path.join(place.directory, "token")
+        with open(os.open(token, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+            file.write(TOKEN)
+        for path in (place.directory, token):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        data = place.data_dir
+        self.addCleanup(subprocess.run, [CTL, "stop", "-D", data, "-m", "immediate"], capture_output=True, check=False)
+        ports = [f"--http.bind_addr={HOST}:{free_port()}", f"--replication.bind_addr={HOST}:{free_port()}"]
+        self.ctl("start", "-D", data, "--", f"--http.auth_token_file={token}", *ports, **as_user)
+        self.assertIn("server is running (pid ", self.ctl("status", "-D", data, **as_user))
+        self.ctl("reload", "-D", data, **as_user)
+        self.ctl("restart", "-D", data, **as_user)
+        self.ctl("stop", "-D", data, **as_user)
+        done = subprocess.run([CTL, "status", "-D", data], capture_output=True, check=False, **as_user)
+        self.assertEqual(done.returncode, 3, done)
 
     def test_03_a_secret_that_the_user_cannot_read(self):
         node = self.started()
