@@ -238,6 +238,26 @@ static void describe_transfer(const struct nx_walsender *ws, char *buf, size_t c
     }
 }
 
+static void say_refusal(struct nx_walsender *ws, const char *kind, const char *id)
+{
+    uint64_t left_out;
+    char more[64] = "";
+    char code[96] = "";
+
+    if (!nx_walsender_may_say_refusal(ws, &left_out)) {
+        return;
+    }
+    if (left_out > 0) {
+        (void)snprintf(more, sizeof more, " (%llu more refusals were left out)",
+                       (unsigned long long)left_out);
+    }
+    if (ws->ending.code != 0) {
+        (void)snprintf(code, sizeof code, ", Error %u (%s)", ws->ending.code,
+                       nx_wire_error_text(ws->ending.code));
+    }
+    nx_warn("%s%s at %s refused%s: %s%s", kind, id, ws->peer, code, ws->ending.text, more);
+}
+
 /* One line, and the Error that goes with it. */
 static void say_why(struct nx_walsender *ws)
 {
@@ -256,12 +276,7 @@ static void say_why(struct nx_walsender *ws)
         nx_info("%s%s at %s disconnected: %s%s", kind, id, ws->peer, ws->ending.text, transfer);
         break;
     case NX_ENDING_REFUSED:
-        if (ws->ending.code == 0) {
-            nx_warn("%s%s at %s refused: %s", kind, id, ws->peer, ws->ending.text);
-        } else {
-            nx_warn("%s%s at %s refused, Error %u (%s): %s", kind, id, ws->peer, ws->ending.code,
-                    nx_wire_error_text(ws->ending.code), ws->ending.text);
-        }
+        say_refusal(ws, kind, id);
         break;
     }
 }

@@ -3,8 +3,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 import unittest
 import uuid
 
@@ -314,6 +316,19 @@ class Replication(AccessCase, FailoverCase):
             node.put("k", b"w")
         self.assertEqual(self.hello(node, NODE, **proven).code, wire.ERROR_FENCED)
         node.wait_status(state="fenced")
+
+    def test_08_wrong_tokens_do_not_fill_the_log(self):
+        node = self.node("master", start=False)
+        node.settings["replication.token_file"] = self.token_file(node, "node", NODE)
+        node.start()
+        began = time.monotonic()
+        for _ in range(110):
+            self.assertEqual(self.hello(node, "wrong").code, wire.ERROR_AUTH)
+        node.stop()
+        lines = re.findall(r"127.0.0.1:[0-9]+ refused, Error 3", node.log())
+        periods = 2 + int((time.monotonic() - began) / 10)  # of 50 lines each
+        self.assertGreaterEqual(len(lines), 50)
+        self.assertLessEqual(len(lines), 50 * periods)
 
     def tokens(self, cluster, replication):
         for node in cluster.nodes:
