@@ -358,7 +358,7 @@ class Replication(TlsCase, FullSyncCase):
     def test_05_one_side_without_tls(self):
         plain = self.master()
         replica = self.tls_replica(plain.replication_addr)
-        plain.wait_log("unknown message type 0x16, which is how TLS begins: replication.tls_cert_file must be set on all")
+        plain.wait_log("0x16, which is how TLS begins: replication.tls_cert_file must be set on all nodes")
         replica.wait_log(r"the other side does not speak TLS, which is configured here \(replication.tls_cert_file\)")
         master = self.tls_master()
         replica = self.replica(master.replication_addr, name="plain")
