@@ -19,13 +19,14 @@ ran=0
 # Builds a preset; an old build folder of another generator or place is configured afresh.
 build()
 {
-    local preset=$1 dir=$2 fresh=()
+    local preset=$1 dir=$2 fresh=() tests=ON
+    [[ $preset != fuzz ]] || tests=OFF
     if [[ -f $dir/CMakeCache.txt ]] &&
         ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' "$dir/CMakeCache.txt" &&
             grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; }; then
         fresh=(--fresh)
     fi
-    if ! { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=ON &&
+    if ! { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
         cmake --build --preset "$preset" -j "$cores"; } >"$run_dir/build.log" 2>&1; then
         grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)|^-- ' "$run_dir/build.log" | tail -n 100
         echo "test.sh: the $preset build failed" >&2

@@ -266,8 +266,8 @@ static void end_closed(struct nx_walreceiver *r)
         nx_receiver_end(
             r, NX_CAUSE_BROKEN, 0,
             "%s closed the connection before its Welcome: is %s a master's replication "
-            "port (15475 by default), and is replication.tls_cert_file set on both nodes or "
-            "on none?",
+            "port (15475 by default)? And replication.tls_cert_file must be set on both nodes, or on "
+            "none",
             r->peer, config_of(r)->replication.master_addr);
     }
 }

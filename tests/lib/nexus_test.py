@@ -19,6 +19,7 @@ Environment: NEXUS_BUILD_DIR (default build/ of the source tree), NEXUS_SOURCE_D
 """
 
 import atexit
+import glob
 import http.client
 import json
 import os
@@ -428,9 +429,27 @@ class Node:
             "replication.bind_addr": self.replication_addr,
             "replication.role": self.role,
         }
+        if os.environ.get("NEXUS_VALGRIND"):
+            settings["state.map_size"] = "1GiB"  # more address space than that isn't to be had there
         settings.update(self.settings)
         options = [f"--{key}={value}" for key, value in settings.items() if value is not None]
-        return [SERVER, "-D", self.data_dir, *options]
+        return [*self.valgrind(), SERVER, "-D", self.data_dir, *options]
+
+    def valgrind(self):
+        """What goes before the command where valgrind is to watch (scripts/valgrind.sh)."""
+        if not os.environ.get("NEXUS_VALGRIND"):
+            return []
+        log = os.path.join(self.directory, "valgrind.%p")
+        return ["valgrind", "--quiet", "--run-libc-freeres=no", "--leak-check=full", "--show-leak-kinds=definite", f"--log-file={log}"]
+
+    def _valgrind_reports(self):
+        reports = []
+        for path in glob.glob(os.path.join(self.directory, "valgrind.*")):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+            if text.strip():
+                reports.append(f"valgrind reports:\n{text[:3000]}")
+        return reports
 
     def environment(self):
         env = {
@@ -789,6 +808,7 @@ class Node:
             wait_until(lambda: not self._shm_left(), 3, "the removal of shared memory")
         except AssertionError:
             faults.append(f"left in {SHM_DIR}: {sorted(self._shm_left())}")
+        faults += self._valgrind_reports()
         text = self.describe("; ".join(faults)) if faults else ""
         self._remove_directory()
         if faults:
