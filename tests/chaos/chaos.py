@@ -104,6 +104,9 @@ class Run:
         if not self.cluster.wait_converged(REST_S):
             places = [self.cluster.status(node) for node in self.cluster.nodes]
             raise Violation(f"the nodes don't come to one place {when}: {places}")
+        offset = self.cluster.status(self.cluster.nodes[0])["wal_offset"]
+        for node in self.cluster.nodes:  # a replica in sync mode shows an entry when it has heard of the quorum
+            node.wait_offset(offset, REST_S)
         exports = self.cluster.exports()
         if any(export != exports[0] for export in exports):
             raise Violation(f"exports differ {when}")
