@@ -37,7 +37,7 @@ static inline void fuzz_remove_dir(void)
 static inline const char *fuzz_directory(void)
 {
     if (fuzz_dir[0] == '\0') {
-        (void)snprintf(fuzz_dir, sizeof fuzz_dir, "%s/fuzz-nexus-XXXXXX",
+        (void)snprintf(fuzz_dir, sizeof fuzz_dir, "%s/nx-fuzz-XXXXXX",
                        access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
         HOLDS(mkdtemp(fuzz_dir) != NULL);
         HOLDS(atexit(fuzz_remove_dir) == 0);
