@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(HERE)
 KINDS = ("walwriter", "checkpointer", "http")
 VALUE = 16 << 10
+DEATHS = 3  # of one start: one that dies again and again is started later and later
 
 
 def arguments():
@@ -81,7 +82,10 @@ def children(nexus_test, rounds):
         clients = {"write": Client(node.http_port, "PUT"), "read": Client(node.http_port, "GET")}
         for kind in KINDS:
             times = {name: [] for name in clients}
-            for _ in range(rounds):
+            for number in range(rounds):
+                if number % DEATHS == 0:
+                    node.stop()
+                    node.start()
                 time.sleep(0.3)
                 old = node.kill_child(kind, wait=False)
                 killed = time.monotonic()
