@@ -189,9 +189,9 @@ def is_alive(pid):
 
 
 def shm_objects():
-    """Names in the shared memory filesystem that a Nexus server could have made."""
+    """Names in the shared memory filesystem that a Nexus server has made (src/common/shm.c)."""
     try:
-        return {name for name in os.listdir(SHM_DIR) if "nexus" in name}
+        return {name for name in os.listdir(SHM_DIR) if re.fullmatch("nexus-[0-9]+-[0-9a-f]{16}", name)}
     except OSError:
         return set()
 
