@@ -9,7 +9,7 @@ import unittest
 from failover import QUICK, SYNC, FailoverCase, answer_of, frames, PROMOTE
 from failpoints import Failpoint
 from full_sync import SMALL, FullSyncCase, put_many, random_pairs
-from nexus_test import is_alive
+from nexus_test import HttpError, is_alive
 
 # In the postmaster, and so the end of the node, or in the walwriter, whose death begins recovery.
 STEPS = ("promotion_asked", "promotion_noted", "epoch_appended", "epoch_synced", "promotion_finished")
@@ -37,7 +37,17 @@ class Steps(FailoverCase):
             node.wait_exit()
             point.disarm()
             node.start()
-        return node.wait_status(60, role=lambda role: role in ("replica", "master"))
+        # Until the postmaster has seen the death, what lives of the node may still show the old role with the new epoch.
+        node.wait_until(lambda: self.is_whole(node), 60, "one role")
+        return node.status()
+
+    def is_whole(self, node):
+        """Wholly a replica of epoch 1, or wholly master of a later one."""
+        try:
+            status = node.status()
+        except (OSError, http.client.HTTPException, HttpError):
+            return False
+        return (status["role"], status["epoch"] > 1) in (("replica", False), ("master", True))
 
     def lead(self, node):
         """Asks until the node is master."""
