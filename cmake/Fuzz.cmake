@@ -9,10 +9,10 @@ function(nexus_fuzz_executable name)
     add_executable(${name} ${ARGN})
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${fuzz_output})
     target_include_directories(${name} PRIVATE src tests/fuzz ${CMAKE_BINARY_DIR}/generated)
-    target_link_libraries(${name} PRIVATE nexus_http nexus_snapshot nexus_storage nexus_common nexus_flags)
+    target_link_libraries(${name} PRIVATE nexus_http nexus_peers nexus_snapshot nexus_storage nexus_common nexus_flags)
 endfunction()
 
-nexus_fuzz_executable(make_seeds tests/fuzz/make_seeds.c)
+nexus_fuzz_executable(make_seeds tests/fuzz/make_seeds.c tests/fuzz/seed_files.c)
 add_custom_command(OUTPUT ${fuzz_output}/seeds COMMAND ${CMAKE_COMMAND} -E make_directory ${fuzz_output}/seeds
                    COMMAND make_seeds ${fuzz_output}/seeds DEPENDS make_seeds)
 add_custom_target(fuzz-seeds ALL DEPENDS ${fuzz_output}/seeds)

@@ -26,8 +26,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                        \
     } while (0)
 
-/* A directory of this process, in memory where there is such a file system; removed at exit. */
-static char fuzz_dir[64];
+/* A directory of this process, removed at exit: in NEXUS_FUZZ_SCRATCH, whose owner also removes what a process that was
+ * ended leaves there, or else in memory where there is such a file system. */
+static char fuzz_dir[96];
 
 static inline void fuzz_remove_dir(void)
 {
@@ -37,8 +38,13 @@ static inline void fuzz_remove_dir(void)
 static inline const char *fuzz_directory(void)
 {
     if (fuzz_dir[0] == '\0') {
-        (void)snprintf(fuzz_dir, sizeof fuzz_dir, "%s/nx-fuzz-XXXXXX",
-                       access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        const char *top =
+            getenv("NEXUS_FUZZ_SCRATCH"); /* NOLINT(concurrency-mt-unsafe): one thread */
+
+        if (top == NULL) {
+            top = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+        }
+        HOLDS(snprintf(fuzz_dir, sizeof fuzz_dir, "%s/nx-fuzz-XXXXXX", top) < (int)sizeof fuzz_dir);
         HOLDS(mkdtemp(fuzz_dir) != NULL);
         HOLDS(atexit(fuzz_remove_dir) == 0);
     }

@@ -6,21 +6,16 @@
 #include "common/wire.h"
 #include "common/wire_frame.h"
 #include "fuzz.h"
-#include "snapshot/archive_write.h"
+#include "fuzz_tar.h"
+#include "seeds.h"
 #include "snapshot/manifest.h"
 #include "snapshot/record.h"
-
-#include <archive.h>
-#include <archive_entry.h>
-
-#define UUID "550e8400-e29b-41d4-a716-446655440003"
 
 static const char *top;
 static uint8_t buffer[1 << 16];
 static size_t used;
 
-/* The bytes in the buffer are a seed of that target. */
-static void write_seed(const char *target)
+void write_seed(const char *target)
 {
     static unsigned number;
     char path[512];
@@ -32,19 +27,19 @@ static void write_seed(const char *target)
     used = 0;
 }
 
-static void put(const void *bytes, size_t n)
+void put(const void *bytes, size_t n)
 {
     HOLDS(n <= sizeof buffer - used);
     memcpy(buffer + used, bytes, n);
     used += n;
 }
 
-static void put_byte(uint8_t byte)
+void put_byte(uint8_t byte)
 {
     put(&byte, 1);
 }
 
-static void put_text(uint8_t first, const char *text)
+void put_text(uint8_t first, const char *text)
 {
     put_byte(first);
     put(text, strlen(text));
@@ -141,27 +136,6 @@ static void seed_logs(void)
 
 /* ---- snapshots ---- */
 
-static ssize_t take_tar(struct archive *archive, void *arg, const void *bytes, size_t n)
-{
-    (void)archive;
-    (void)arg;
-    put(bytes, n);
-    return (ssize_t)n;
-}
-
-static void add_file(struct archive *archive, const char *name, const void *bytes, size_t n)
-{
-    struct archive_entry *entry = archive_entry_new();
-
-    archive_entry_set_pathname(entry, name);
-    archive_entry_set_size(entry, (la_int64_t)n);
-    archive_entry_set_filetype(entry, AE_IFREG);
-    archive_entry_set_perm(entry, 0600);
-    HOLDS(archive_write_header(archive, entry) == ARCHIVE_OK);
-    HOLDS(archive_write_data(archive, bytes, n) == (la_ssize_t)n);
-    archive_entry_free(entry);
-}
-
 /* The files of a small snapshot, as texts for the parsers, and as a tar; their CRCs are not right. */
 static void seed_snapshots(void)
 {
@@ -176,6 +150,7 @@ static void seed_snapshots(void)
                                .value = (const uint8_t *)"value",
                                .value_length = 5};
     uint8_t kv[256];
+    struct fuzz_tar tar;
     char *texts[2];
 
     HOLDS(nx_epochs_add(&epochs, &epoch, NULL) == 0);
@@ -192,17 +167,13 @@ static void seed_snapshots(void)
     put(kv, nx_record_size(&record));
     write_seed("snapshot");
 
-    struct archive *archive = archive_write_new();
-
     put_byte(1);
-    (void)archive_write_set_format_ustar(archive);
-    (void)archive_write_set_bytes_in_last_block(archive, 1);
-    HOLDS(archive_write_open(archive, NULL, NULL, take_tar, NULL) == ARCHIVE_OK);
-    add_file(archive, "kv/000000", kv, nx_record_size(&record));
-    add_file(archive, "epochs.json", texts[1], strlen(texts[1]));
-    add_file(archive, "manifest.json", texts[0], strlen(texts[0]));
-    HOLDS(archive_write_close(archive) == ARCHIVE_OK);
-    archive_write_free(archive);
+    tar = (struct fuzz_tar){.bytes = buffer + used, .cap = sizeof buffer - used};
+    fuzz_tar_begin(&tar);
+    fuzz_tar_add(&tar, "kv/000000", kv, nx_record_size(&record));
+    fuzz_tar_add(&tar, "epochs.json", texts[1], strlen(texts[1]));
+    fuzz_tar_add(&tar, "manifest.json", texts[0], strlen(texts[0]));
+    used += fuzz_tar_end(&tar);
     write_seed("snapshot");
     nx_manifest_free(&manifest);
     free(texts[0]);
@@ -275,5 +246,8 @@ int main(int argc, char **argv)
     seed_snapshots();
     seed_configuration();
     seed_http();
+    seed_files();
+    seed_peers();
+    seed_restores();
     return 0;
 }
