@@ -11,19 +11,29 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A second for an input is much; half a gigabyte is too much.
-limits=(-timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=512 -max_len=60000)
+# Ten seconds for an input are a hang, on a busy machine too; half a gigabyte is too much, of which what ASan keeps to
+# find uses after free is no part.
+limits=(-timeout=10 -rss_limit_mb=512 -malloc_limit_mb=256 -max_len=60000)
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=64
+
+# Where targets keep their files: in memory, if there is such a place; what one that was ended leaves goes with it.
+memory=${TMPDIR:-/tmp}
+[[ ! -w /dev/shm ]] || memory=/dev/shm
+NEXUS_FUZZ_SCRATCH=$(mktemp -d "$memory/nx-fuzz.XXXXXX")
+export NEXUS_FUZZ_SCRATCH
+trap 'rm -rf "$NEXUS_FUZZ_SCRATCH"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 smoke()
 {
-    local target=$1 dir=$NEXUS_FUZZ_DIR scratch
+    local target=$1 dir=$NEXUS_FUZZ_DIR scratch=$NEXUS_FUZZ_SCRATCH/new
     local inputs=("$dir/seeds/$target")
-    scratch=$(mktemp -d "${TMPDIR:-/tmp}/nexus-fuzz.XXXXXX")
-    # shellcheck disable=SC2064 # the directory of now
-    trap "rm -rf '$scratch'" EXIT
+    local findings=$dir/../findings/$target
+    mkdir -p "$scratch" "$findings"
     [[ ! -d tests/fuzz/regressions/$target ]] || inputs+=("tests/fuzz/regressions/$target")
     "$dir/fuzz_$target" "${limits[@]}" -verbosity=0 -print_final_stats=1 -max_total_time="${NEXUS_FUZZ_SECONDS:-2}" \
-        -artifact_prefix="$scratch/" "$scratch" "${inputs[@]}"
+        -artifact_prefix="$findings/" "$scratch" "${inputs[@]}"
 }
 
 minutes=1 jobs=1 engine=libfuzzer only=
@@ -49,7 +59,7 @@ libfuzzer) dir=build-fuzz options=(--preset fuzz) ;;
 afl)
     dir=build-afl
     scripts/install-deps.sh afl >&2
-    export AFL_USE_ASAN=1 AFL_QUIET=1
+    export AFL_USE_ASAN=1 AFL_QUIET=1 ASAN_OPTIONS=abort_on_error=1:symbolize=0:detect_leaks=0:quarantine_size_mb=64
     options=(--preset fuzz -B "$dir" -DCMAKE_C_COMPILER=afl-clang-fast)
     ;;
 *)
