@@ -103,14 +103,35 @@ bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap)
     return true;
 }
 
+/* How far recovery is. The log may go on beyond the last entry that was noted as durable, so that is no promise. */
+static void describe_recovery(const struct nx_log_state *log, char *text, size_t cap)
+{
+    uint64_t goal = atomic_load_explicit(&log->recovery_goal, memory_order_relaxed);
+    uint64_t done = atomic_load_explicit(&log->recovery_done, memory_order_relaxed);
+
+    if (goal == 0) {
+        (void)snprintf(text, cap, "it looks through its state and its log");
+    } else if (done < goal) {
+        (void)snprintf(text, cap,
+                       "it has read its log up to offset %" PRIu64 " of at least %" PRIu64, done,
+                       goal);
+    } else {
+        (void)snprintf(text, cap, "it has read its log up to offset %" PRIu64, done);
+    }
+}
+
 /* While children start, or after all of them were restarted, nothing can be read or written yet. */
 static bool check_started(struct connection *connection)
 {
-    if (nx_node_phase(connection->worker->shm) != NX_PHASE_STARTING) {
+    struct nx_shm *shm = connection->worker->shm;
+    char progress[128];
+
+    if (nx_node_phase(shm) != NX_PHASE_STARTING) {
         return true;
     }
-    nx_refuse(connection, NX_ERROR_ROLE_CHANGE,
-              "This node is starting (it reads its log); try again in a moment.");
+    describe_recovery(&shm->log, progress, sizeof progress);
+    nx_refuse(connection, NX_ERROR_ROLE_CHANGE, "This node is starting: %s; try again in a moment.",
+              progress);
     return false;
 }
 

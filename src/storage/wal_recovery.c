@@ -354,6 +354,7 @@ static int run(struct nx_recovery *r)
     if (rc < 0) {
         return rc;
     }
+    report_progress(r, true);
     r->ranges = calloc(r->count + 1, sizeof *r->ranges);
     if (r->ranges == NULL) {
         return nx_recovery_refuse(r, -ENOMEM, "recovery of the log: %s", nx_errno_text(-ENOMEM));

@@ -2,6 +2,7 @@
 """Crashes and failures at chosen steps (src/common/failpoint.h): whatever a process had done when it died, an answered
 write is there afterwards, one that was refused is not, and the node serves again by itself."""
 
+import json
 import signal
 import threading
 import time
@@ -133,6 +134,26 @@ class Starts(NexusTestCase):
                 point.disarm()
                 node.start()
                 self.assertEqual(node.export(), before)
+
+    def test_03_one_that_reads_its_log_says_how_far_it_is(self):
+        node = self.node("master")
+        for i in range(30):
+            last = node.put(f"k{i}", b"v")
+        node.kill_all()
+        point = Failpoint(node, "recovery_replay", "pause@20")
+        node.launch()
+        point.wait_hit()
+        try:
+            status, _, body = node.client().request("GET", "/kv/k0")
+            self.assertEqual(status, 503, body)
+            error = json.loads(body)
+            self.assertEqual(error["code"], "role_change")
+            self.assertRegex(error["message"], rf"up to offset \d+( of at least {last})?; try again")
+            self.assertEqual(node.client().request("GET", "/ready")[0], 503)
+        finally:
+            point.go()
+        node.wait_answer()
+        self.assertEqual(node.get(f"k{last - 1}"), b"v")
 
 
 class Shipping(FullSyncCase):
