@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import unittest
+from collections import Counter
 
 import certificates
 import nexus_wire as wire
@@ -124,7 +125,7 @@ class Descriptors(FullSyncCase):
         def more():
             now = census(node)
             grown = [name for name in before if len(now.get(name, [])) > len(before[name]) + SLACK]
-            return {name: (before[name], now[name]) for name in grown}
+            return {name: Counter(now[name]) - Counter(before[name]) for name in grown}
 
         wait_until(lambda: not more(), 30, lambda: node.describe(f"the end of descriptors: {more()}"))
 
