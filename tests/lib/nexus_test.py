@@ -152,6 +152,14 @@ class Process:
         except OSError:
             return ""
 
+    def runs_in(self, directory):
+        """Whether it was started there; True too where that can't be seen."""
+        try:
+            place = os.readlink(f"/proc/{self.pid}/cwd")
+        except OSError:
+            return True
+        return f"{place}/".startswith(f"{os.path.realpath(directory)}/")
+
     def __repr__(self):
         return f"{self.pid} {self.state} {self.title or self.name}"
 
@@ -605,8 +613,14 @@ class Node:
         )
 
     def all_processes(self):
-        """Living processes of every start of this node, the postmaster included."""
-        return [process for session in self.sessions for process in session_processes(session)]
+        """Living processes of every start of this node, the postmaster included. (The number of a session that has
+        ended may be another node's by now.)"""
+        return [
+            process
+            for session in self.sessions
+            for process in session_processes(session)
+            if process.runs_in(self.directory)
+        ]
 
     def children(self):
         """Living processes but the postmaster."""
