@@ -8,6 +8,7 @@
 #include "walreceiver/walreceiver.h"
 
 #define SLACK_MS          50      /* how late a timer fires on a busy machine */
+#define LEAST_BYTES       4096    /* of a frame that isn't whole yet: a modem's pace */
 #define MOST_HEARTBEAT_MS 3600000 /* of heartbeat_ms; a master that says more is not believed */
 
 static uint64_t load(const nx_atomic_u64 *field)
@@ -70,6 +71,7 @@ void nx_health_heard(struct nx_walreceiver *r)
 
     store(&state->silent_us, 0);
     store(&state->last_frame_ms, now);
+    r->health.heard_bytes = r->io.received;
     if (nx_health_dead(r)) {
         r->health.told = false;
         atomic_store_explicit(&state->master_dead, 0, memory_order_release);
@@ -123,6 +125,15 @@ static void judge(struct nx_walreceiver *r)
     if (r->welcomed) {
         nx_receiver_end(r, NX_CAUSE_SILENCE, 0, "the connection to the master at %s is given up",
                         r->peer);
+    }
+}
+
+void nx_health_read(struct nx_walreceiver *r, bool framed)
+{
+    if (framed || r->io.received - r->health.heard_bytes >= LEAST_BYTES) {
+        nx_health_heard(r);
+    } else if (!nx_health_dead(r)) {
+        judge(r);
     }
 }
 

@@ -13,6 +13,7 @@ struct nx_walreceiver;
 struct nx_health {
     bool held; /* reading is held back: our own log isn't ready, or a snapshot is being restored */
     bool told; /* the postmaster knows of the death that stands */
+    uint64_t heard_bytes; /* of the session, when the master was last heard */
 };
 
 /* Longest sleep that is judged. */
@@ -23,6 +24,10 @@ void nx_health_begin(struct nx_walreceiver *r);
 
 /* The master was heard. */
 void nx_health_heard(struct nx_walreceiver *r);
+
+/* Something came, and the socket was read to its end or for long enough. framed: a whole frame was among it. A part of
+ * one is no silence either, on a slow line; but who sends no more than a byte now and then keeps nobody waiting. */
+void nx_health_read(struct nx_walreceiver *r, bool framed);
 
 /* The master appears dead. */
 bool nx_health_dead(const struct nx_walreceiver *r);

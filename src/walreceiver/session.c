@@ -229,14 +229,17 @@ static bool take(struct nx_walreceiver *r, const struct nx_frame *frame)
     return true;
 }
 
-static void take_frames(struct nx_walreceiver *r)
+/* Whether there was a frame. */
+static bool take_frames(struct nx_walreceiver *r)
 {
     struct nx_frame frame;
     char text[256];
+    bool framed = false;
     int rc = 0;
 
     while (!nx_receiver_ended(r) && !nx_receive_snapshot_holds(&r->sync) &&
            (rc = nx_frame_io_next(&r->io, &frame)) == 0) {
+        framed = true;
         if (!take(r, &frame)) {
             break;
         }
@@ -254,6 +257,7 @@ static void take_frames(struct nx_walreceiver *r)
             r->welcomed ? "" : config_of(r)->replication.master_addr,
             r->welcomed ? "" : " a master's replication port (15475 by default)?");
     }
+    return framed;
 }
 
 /* The master, or what is taken for one, has closed its side. */
@@ -275,16 +279,17 @@ static void end_closed(struct nx_walreceiver *r)
 static void input(struct nx_walreceiver *r)
 {
     char text[160];
+    bool framed = false;
     int rc = 0;
 
     for (int i = 0; i < READS && rc == 0 && !deaf(r) && !nx_receiver_ended(r); i++) {
         rc = nx_frame_io_receive(&r->io);
-        if (rc == 0) {
-            if (r->welcomed) {
-                nx_health_heard(r); /* a large frame on a slow line is no silence either */
-            }
-            take_frames(r);
+        if (rc == 0 && take_frames(r)) {
+            framed = true;
         }
+    }
+    if (r->welcomed && (rc == 0 || rc == -EAGAIN) && (framed || !deaf(r))) {
+        nx_health_read(r, framed);
     }
     if (rc == -EPIPE) {
         end_closed(r);
@@ -416,7 +421,7 @@ static void turn(struct nx_walreceiver *r)
 {
     (void)nx_receive_held(r);
     if (!deaf(r)) {
-        take_frames(r);
+        (void)take_frames(r);
         input(r);
     }
     nx_receive_completions(r);

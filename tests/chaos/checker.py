@@ -3,7 +3,10 @@
 The log of the final master is the history of what is confirmed. In async mode a promotion may cut answered writes off:
 those whose place belongs to a later epoch in the final history are counted as lost, any other is a fault."""
 
+import bisect
 import dataclasses
+import itertools
+import math
 import os
 
 import wal_files
@@ -125,18 +128,59 @@ class Checker:
     def check_registers(self):
         by_key = {}
         for op in self.ops:
-            if op.kind in (WRITE, CAS, DELETE, READ) and self.counts(op):
+            if op.kind in (WRITE, CAS, DELETE, READ):
                 by_key.setdefault(op.key, []).append(op)
+        bounds = Bounds(op for op in self.ops if op.result == OK and op.offset and op.kind in (*PUTS, PAIR, DELETE))
         for key, ops in sorted(by_key.items()):
+            ops = [op for op in ops if op.result == OK or op.code == REFUSED_CAS] + self.resolved(key, ops, bounds)
             stuck = search(ops)
             if stuck is not None:
                 self.fault(f"{key}: no order of its {len(ops)} operations explains {stuck}")
 
-    def counts(self, op):
-        """Whether it is to have a place in the order of its register: what the log says of writes in doubt is used."""
-        if op.result == OK or op.code == REFUSED_CAS:
-            return True
-        return op.result == UNKNOWN and op.kind != READ and (op.kind == DELETE or any(self.places(op)))
+    def resolved(self, key, ops, bounds):
+        """What the log says of a register's writes in doubt: those that stand there happened, each between what was
+        answered of the entries before it and behind it. Else the search would try each of them at all later times."""
+        found = []
+        for op in ops:
+            if op.result == UNKNOWN and op.kind in (WRITE, CAS) and any(self.places(op)):
+                end = bounds.end(self.places(op)[0][0])
+                if end <= op.t0:
+                    self.fault(f"it stands before what was answered at {end}, before it began: {op}")
+                else:
+                    found.append(dataclasses.replace(op, t1=end, result=OK if end < math.inf else UNKNOWN))
+        asked = [op for op in ops if op.result == UNKNOWN and op.kind == DELETE]
+        known = {op.offset for op in ops if op.result == OK and op.kind == DELETE}
+        for offset in self.log.places.get((key, None), []):
+            if offset in known:
+                continue
+            begin, end = bounds.begin(offset), bounds.end(offset)
+            possible = [op for op in asked if op.t0 < end]
+            if not possible:
+                self.fault(f"{key}: a deletion at {offset} that nobody asked for before {end}")
+                continue
+            begin = max(begin, min(op.t0 for op in possible))
+            found.append(dataclasses.replace(possible[0], t0=begin, t1=end, result=OK if end < math.inf else UNKNOWN))
+        return found
+
+
+class Bounds:
+    """When an entry was made, as far as the answers about others tell."""
+
+    def __init__(self, answered):
+        answered = sorted(answered, key=lambda op: op.offset)
+        self.offsets = [op.offset for op in answered]
+        self.begins = list(itertools.accumulate((op.t0 for op in answered), max))
+        self.ends = list(itertools.accumulate((op.t1 for op in reversed(answered)), min))[::-1]
+
+    def begin(self, offset):
+        """Not before what stands before it had begun."""
+        at = bisect.bisect_left(self.offsets, offset)
+        return self.begins[at - 1] if at else 0.0
+
+    def end(self, offset):
+        """Before anything behind it was answered."""
+        at = bisect.bisect_right(self.offsets, offset)
+        return self.ends[at] if at < len(self.ends) else math.inf
 
 
 class Deleting(Entry):

@@ -17,7 +17,7 @@ WRITE, CAS, DELETE, READ, PAIR, PAIR_READ, SET, STALE_READ = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)  # there are millions
 class Op:
     client: str
     node: str

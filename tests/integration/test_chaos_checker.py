@@ -67,6 +67,8 @@ class Model:
             op.value = None
             if self.state.get(key) is not None:
                 self.put(op, [(key, None)])
+            if self.rng.random() < 0.1:
+                op.result, op.code, op.offset = UNKNOWN, "closed", 0
         elif kind == PAIR:
             op.key = "p0"
             self.put(op, [("p0-x", op.value), ("p0-y", op.value)])
@@ -76,7 +78,7 @@ class Model:
         else:
             op.value, op.offset, op.epoch = self.state.get(key), len(self.entries), 1
         if self.rng.random() < 0.03 and kind in (WRITE, SET, PAIR):
-            op.result, op.code = UNKNOWN, "closed"
+            op.result, op.code, op.offset = UNKNOWN, "closed", 0
         self.ops.append(op)
 
     def faults(self, sync=True):
@@ -171,6 +173,27 @@ class Broken(unittest.TestCase):
             op.offset, op.epoch = 1, 1
 
         self.found(win)
+
+    def test_a_write_in_doubt_that_stands_before_it_began(self):
+        def hasten(model):
+            first = model.pick(WRITE, lambda op: op.offset < 100)
+            second = model.pick(WRITE, lambda op: op.t0 > first.t1 and op.key == first.key)
+            changes = model.entries[second.offset - 1].changes
+            model.entries[second.offset - 1].changes = model.entries[first.offset - 1].changes
+            model.entries[first.offset - 1].changes = changes
+            second.result, second.offset, first.offset = UNKNOWN, 0, second.offset
+
+        self.found(hasten)
+
+    def test_a_deletion_that_nobody_asked_for(self):
+        def delete(model):
+            op = model.pick(SET)
+            model.entries.append(Entry(len(model.entries) + 1, 1, [(op.key, None)]))
+            key = model.rng.choice(KEYS)
+            model.entries.append(Entry(len(model.entries) + 1, 1, [(key, None)]))
+            model.ops = [each for each in model.ops if each.kind != DELETE or each.result == OK or each.key != key]
+
+        self.found(delete)
 
 
 class Registers(unittest.TestCase):

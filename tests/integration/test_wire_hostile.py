@@ -294,6 +294,13 @@ class HostileReplicas(NexusTestCase):
         self.assertIn(self.master.replication_addr, message)
         self.assert_nothing_noticed()
 
+    def test_15_a_frame_that_drips_is_no_sign_of_life(self):
+        peer = self.peer()
+        peer.handshake()
+        self.assertFalse(peer.drip(wire.build_ack(10) * 10))
+        self.master.wait_log("the replica appears dead")
+        self.assert_nothing_noticed()
+
 
 class Floods(NexusTestCase):
     """Many at once: each costs a process of bounded life, of which there is a bounded number."""
@@ -558,6 +565,17 @@ class HostileMasters(NexusTestCase):
             peer.recv_end()
         self.replica.wait_log(r"Error 5 \(not a master\): my master is\\x0[aA]10\.1\.1\.1:15475")
         self.assertEqual(self.replica.log().count("Error 5"), 1)
+
+    def test_09_a_frame_that_drips_is_no_sign_of_life_and_one_on_a_slow_line_is(self):
+        peer = self.session()
+        large = self.log.append(wire.put_op(b"large", b"x" * (400 << 10)))
+        self.assertTrue(peer.drip(large, pause=0.2, size=32 << 10))
+        self.wait_ack(peer, self.log.offset)
+        mark = self.replica.log_mark()
+        put = [wire.put_op(b"k", b"x" * 500)]
+        self.assertFalse(peer.drip(wire.encode_entry(self.log.offset + 1, 1, self.log.crc, put)))
+        self.replica.wait_log("appears dead", since=mark)
+        self.session().close()
 
 
 if __name__ == "__main__":

@@ -449,6 +449,16 @@ class RawPeer:
         self.sock.settimeout(self.timeout)
         self.sock.sendall(data)
 
+    def drip(self, data, pause=0.1, size=1):
+        """Sends it in pieces of that size; whether the other side has taken it all."""
+        try:
+            for at in range(0, len(data), size):
+                self.send(data[at : at + size])
+                time.sleep(pause)
+        except OSError:
+            return False
+        return True
+
     def send_message(self, message_type, **fields):
         self.send(build(message_type, **fields))
 
