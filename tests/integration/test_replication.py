@@ -203,6 +203,37 @@ class Streaming(NexusTestCase):
         )
 
 
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@unittest.skipUnless(has_ipv6(), "no IPv6 here")
+class Ipv6(NexusTestCase):
+    def test_a_pair_and_a_promotion(self):
+        master, replica = self.cluster(1, start=False).nodes
+        for node in (master, replica):
+            node.host = "::1"
+        replica.settings["replication.master_addr"] = master.replication_addr
+        replica.settings["replication.peers"] = master.addr
+        master.start()
+        replica.start("/ready")
+        replica.wait_offset(master.put("k", b"v"))
+        self.assertEqual(replica.get("k"), b"v")
+        problem = self.assert_problem(replica.request("PUT", "/kv/k", b"w"), 403, "read_only_replica")
+        self.assertEqual(problem["master"], f"http://[::1]:{master.http_port}")
+        (row,) = master.replicas()
+        self.assertEqual(row["addr"], replica.replication_addr)
+        self.assertEqual(replica.json("POST", "/replication/promote?dry_run=1")["unreached_peers"], [])
+        master.stop()
+        replica.json("POST", "/replication/promote")
+        replica.put("k", b"w")
+
+
 class Deaths(NexusTestCase):
     def kill_while_writing(self, master, replica, node, kind):
         writers = load.AckedPuts(master.http_port, prefix=kind).start()

@@ -405,6 +405,7 @@ class Node:
         self.preload = list(preload)
         self.crashable = crashable
         self.ca = None  # of its HTTPS
+        self.host = HOST
         self.http_port, self.replication_port = ports or (free_port(), free_port())
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix=f"nexus-{self.name}-")
@@ -421,11 +422,14 @@ class Node:
 
     @property
     def addr(self):
-        return f"{HOST}:{self.http_port}"
+        return self._at(self.http_port)
 
     @property
     def replication_addr(self):
-        return f"{HOST}:{self.replication_port}"
+        return self._at(self.replication_port)
+
+    def _at(self, port):
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
     @property
     def wal_dir(self):
@@ -676,7 +680,7 @@ class Node:
 
     def client(self, timeout=TIMEOUT):
         """A connection of its own, closed with the node."""
-        client = Client(self.http_port, timeout=timeout, ca=self.ca)
+        client = Client(self.http_port, self.host, timeout=timeout, ca=self.ca)
         self._clients.append(client)
         return client
 
