@@ -27,10 +27,12 @@ static void end_unreadable(struct nx_walsender *ws, uint64_t from, int rc)
             (unsigned long long)ws->process->config->replication.max_log_size);
         return;
     }
-    nx_walsender_end(ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
-                     "entry %llu can't be read from %s/wal (oldest kept %llu): %s",
-                     (unsigned long long)from, ws->process->state_root, oldest,
-                     rc == -EBADMSG ? "damaged" : strerrordesc_np(-rc));
+    nx_walsender_end(
+        ws, NX_ENDING_REFUSED, NX_WIRE_ERROR_INTERNAL,
+        "entry %llu can't be read from %s/wal (oldest kept %llu): %s; a replica that "
+        "needs it must begin with an empty data directory (a full sync does without it)",
+        (unsigned long long)from, ws->process->state_root, oldest,
+        rc == -EBADMSG ? "damaged" : strerrordesc_np(-rc));
 }
 
 /* Reads [from, durable] into room of `cap` bytes in the output buffer. */

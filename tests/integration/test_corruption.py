@@ -14,7 +14,9 @@ import shutil
 import struct
 import unittest
 
+import nexus_wire as wire
 import wal_files
+from changes import Follower
 from full_sync import put_many
 from nexus_test import HttpError, NexusTestCase, key_path
 
@@ -265,6 +267,30 @@ class Corruption(NexusTestCase):
         node.launch()
         self.assertEqual(node.wait_exit(timeout=120), 1)
         self.assertRegex(node.log(), "the state in .*/state is damaged: .*; recover this node from a replica")
+
+    def test_a_log_that_decays_while_it_is_served(self):
+        """Who asks for it is told which entry is damaged, and gets nothing of it or behind it; a full sync does without."""
+        master = self.node("master", settings=SETTINGS)
+        put_many(master, values())
+        offset = master.status()["wal_offset"]
+        master.export()  # merges: the shared log isn't needed
+        master.stop()
+        master.start()
+        first, bad = (wal_files.read_log(master.wal_dir)[number - 1] for number in (1, offset // 2))
+        with open(bad.path, "r+b") as file:
+            file.seek(bad.at + len(bad.raw) - 1)
+            file.write(bytes([bad.raw[-1] ^ 1]))
+        with wire.RawPeer(master.replication_port, timeout=20) as peer:
+            peer.handshake(last_wal_offset=1, last_epoch=1, last_crc=first.crc, cluster_id=master.status()["cluster_id"])
+            peer.recv_entries(bad.offset - 2)
+            self.assertRegex(peer.recv_error().message, f"entry {bad.offset} .*damaged; .*full sync")
+        with Follower(master.http_port, since=0) as follower:
+            self.assertEqual([change.offset for change in follower.changes(bad.offset - 1)][-1], bad.offset - 1)
+            self.assertRaises(ConnectionError, follower.wait_end)
+        master.wait_log(f"follower of /changes is cut at offset {bad.offset - 1}: .*damaged")
+        replica = self.node("replica", settings={**SETTINGS, "replication.master_addr": master.replication_addr})
+        replica.wait_offset(offset)
+        self.assertEqual(master.export(), replica.export())
 
     def test_a_snapshot_that_is_damaged_is_not_restored(self):
         node = self.prepare()
