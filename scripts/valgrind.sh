@@ -42,10 +42,35 @@ export work_dir
 printf '%s\n' "${tests[@]}" | xargs -P "$(nproc)" -I '{}' bash -c 'run "$1"' - '{}'
 [[ $# -eq 0 ]] || exit 0
 
-# Each server's processes report as they end (tests/lib/nexus_test.py).
+# Each server's processes report as they end (tests/lib/nexus_test.py). What kills or crashes them, or counts their
+# milliseconds, is left to the sanitizers.
 export NEXUS_VALGRIND=1 NEXUS_BUILD_DIR=$PWD/build-valgrind NEXUS_SOURCE_DIR=$PWD NEXUS_SANITIZE=valgrind
 export PYTHONPATH=$PWD/tests/lib
-python3 -B tests/integration/test_replication.py Streaming.test_01_writes_appear_on_the_replica \
-    Streaming.test_05_a_replica_far_behind_is_streamed_from_wal_files Streaming.test_07_a_fast_stop_loses_nothing
-python3 -B tests/integration/test_full_sync.py Needed.test_01_a_replica_that_was_away_too_long
-python3 -B tests/integration/test_failover.py Procedure.test_04_sync_killed_and_restarts
+failed=0
+while read -r file names; do
+    log=$work_dir/$file.log
+    # shellcheck disable=SC2086 # several names
+    if python3 -B "tests/integration/test_$file.py" $names >"$log" 2>&1; then
+        echo "ok $file $names"
+    else
+        echo "FAILED $file"
+        tail -n 60 "$log"
+        failed=1
+    fi
+done <<'TESTS'
+descriptors
+replication Streaming.test_01_writes_appear_on_the_replica Streaming.test_05_a_replica_far_behind_is_streamed_from_wal_files Streaming.test_07_a_fast_stop_loses_nothing Refusals Ipv6
+full_sync Needed.test_01_a_replica_that_was_away_too_long
+failover Procedure.test_04_sync_killed_and_restarts
+http_table
+access
+tls
+snapshot_http
+promote
+sync
+restore
+diverged
+wait
+wire_hostile HostileMasters HostileReplicas
+TESTS
+[[ $failed -eq 0 ]]

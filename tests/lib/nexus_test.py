@@ -45,7 +45,8 @@ PASSED_ON = ("NEXUS_FAILPOINT_USED", "NEXUS_PLANT")  # of test builds, src/commo
 SANITIZED = os.environ.get("NEXUS_SANITIZE", "") != ""
 
 HOST = "127.0.0.1"
-TIMEOUT = 20.0  # seconds; for conditions that a healthy server meets in a fraction of one
+# Seconds; for conditions that a healthy server meets in a fraction of one.
+TIMEOUT = 120.0 if os.environ.get("NEXUS_VALGRIND") else 20.0
 POLL = 0.01
 LOG_TAIL = 60  # lines shown when something goes wrong
 
