@@ -11,7 +11,21 @@
 enum nx_peers_job {
     NX_PEERS_LOOK, /* a starting master: does somebody else lead? */
     NX_PEERS_ASK, /* a promotion: promises, or only positions; withdraws them where it is refused */
-    NX_PEERS_HERALD /* a promoted master: tells its former master and all peers, until each has heard */
+    NX_PEERS_HERALD, /* a promoted master: tells its former master and all peers, until each has heard */
+    NX_PEERS_WITHDRAW /* takes back what was promised to attempts that came to nothing */
+};
+
+/* A promotion that was begun. */
+struct nx_attempt {
+    uint64_t epoch;
+    uint64_t number; /* tells its promises from those of another one */
+};
+
+#define NX_MOST_ATTEMPTS 4
+
+struct nx_attempts {
+    struct nx_attempt list[NX_MOST_ATTEMPTS]; /* the oldest first */
+    unsigned count;
 };
 
 struct nx_peers_task {
@@ -27,6 +41,7 @@ struct nx_peers_task {
     /* ASK, HERALD: the replication address of the master that is, or was, followed; "": none. */
     char master_addr[NX_ADDR_TEXT];
     char master_http[NX_ADDR_TEXT]; /* HERALD: its HTTP address; "": not known */
+    struct nx_attempts attempts;    /* WITHDRAW */
 };
 
 #endif

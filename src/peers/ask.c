@@ -284,7 +284,8 @@ static void begin_peers(struct nx_peers *peers, enum nx_ask_method method, wante
         asks[i].path = method == NX_ASK_GET ? NX_STATUS_PATH : NX_PROMISE_PATH;
         asks[i].body[0] = '\0';
         if (method == NX_ASK_POST) {
-            nx_peers_promise_body(peers, promotion.epoch, asks[i].body, sizeof asks[i].body);
+            nx_peers_promise_body(peers, promotion.epoch, peers->process->peers.attempt,
+                                  asks[i].body, sizeof asks[i].body);
         }
         nx_http_ask_begin(&peers->loop, &asks[i], promotion.peers[i].addr,
                           patience(peers, promotion.peers[i].addr));
@@ -292,7 +293,7 @@ static void begin_peers(struct nx_peers *peers, enum nx_ask_method method, wante
 }
 
 /* What may have been promised is to be withdrawn, whether the answer came through or not. */
-static void note_promise(unsigned i)
+static void note_promise(const struct nx_peers *peers, unsigned i)
 {
     struct nx_withdrawal *withdrawal = &withdrawals[i];
     bool unknown = promotion.peers[i].answer == NX_PEER_UNREACHED && asks[i].requested;
@@ -301,6 +302,7 @@ static void note_promise(unsigned i)
     if (asks[i].method == NX_ASK_POST &&
         (promotion.peers[i].answer == NX_PEER_PROMISES || unknown)) {
         withdrawal->epoch = promotion.epoch;
+        withdrawal->attempt = peers->process->peers.attempt;
     }
 }
 
@@ -309,7 +311,7 @@ static void take_peers(struct nx_peers *peers)
     for (unsigned i = 0; i < promotion.count; i++) {
         if (asks[i].reach.loop != NULL) {
             take_peer(peers, &promotion.peers[i], &asks[i]);
-            note_promise(i);
+            note_promise(peers, i);
             nx_http_ask_end(&asks[i]);
         }
     }

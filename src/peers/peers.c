@@ -122,6 +122,9 @@ int nx_peers_main(struct nx_process *process)
     case NX_PEERS_HERALD:
         nx_peers_herald(&peers);
         break;
+    case NX_PEERS_WITHDRAW:
+        nx_peers_take_back(&peers);
+        break;
     }
     nx_loop_close(&peers.loop);
     return NX_EXIT_OK;

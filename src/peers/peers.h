@@ -59,18 +59,26 @@ int nx_peers_fence(struct nx_peers *peers, const char *text);
 void nx_peers_look(struct nx_peers *peers);
 void nx_peers_ask(struct nx_peers *peers);
 void nx_peers_herald(struct nx_peers *peers);
+void nx_peers_take_back(struct nx_peers *peers);
 
 /* ---- withdraw.c ---- */
 
 struct nx_withdrawal {
     char addr[NX_ADDR_TEXT];
     uint64_t epoch; /* promised, or perhaps; 0: nothing */
+    uint64_t attempt;
 };
+
+#define NX_MOST_WITHDRAWALS (NX_MOST_PEERS * NX_MOST_ATTEMPTS)
 
 /* Takes promises back, again and again until each has heard it, we shall stop, or ten minutes are over. */
 void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count);
 
-/* The body of a promise and of its withdrawal. */
-void nx_peers_promise_body(const struct nx_peers *peers, uint64_t epoch, char *text, size_t cap);
+/* The body of a promise and of its withdrawal. attempt 0: none is named. */
+void nx_peers_promise_body(const struct nx_peers *peers,
+                           uint64_t epoch,
+                           uint64_t attempt,
+                           char *text,
+                           size_t cap);
 
 #endif

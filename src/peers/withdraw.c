@@ -8,14 +8,18 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST  5000
 #define ENOUGH_MS     600000
 
-void nx_peers_promise_body(const struct nx_peers *peers, uint64_t epoch, char *text, size_t cap)
+void nx_peers_promise_body(const struct nx_peers *peers,
+                           uint64_t epoch,
+                           uint64_t attempt,
+                           char *text,
+                           size_t cap)
 {
-    uint64_t attempt = peers->process->peers.attempt;
     char member[48] = "";
 
     if (attempt != 0) {
@@ -28,14 +32,15 @@ void nx_peers_promise_body(const struct nx_peers *peers, uint64_t epoch, char *t
 /* One round. How many haven't heard it; those that have are marked. */
 static unsigned tell_all(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)
 {
-    static struct nx_http_ask asks[NX_MOST_PEERS];
+    static struct nx_http_ask asks[NX_MOST_WITHDRAWALS];
     unsigned left = 0;
 
     for (unsigned i = 0; i < count; i++) {
         if (list[i].epoch != 0) {
             asks[i].method = NX_ASK_DELETE;
             asks[i].path = NX_PROMISE_PATH;
-            nx_peers_promise_body(peers, list[i].epoch, asks[i].body, sizeof asks[i].body);
+            nx_peers_promise_body(peers, list[i].epoch, list[i].attempt, asks[i].body,
+                                  sizeof asks[i].body);
             nx_http_ask_begin(&peers->loop, &asks[i], list[i].addr, NX_ASK_MS);
         }
     }
@@ -83,4 +88,22 @@ void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsig
                 list[i].addr, list[i].epoch);
         }
     }
+}
+
+void nx_peers_take_back(struct nx_peers *peers)
+{
+    static struct nx_withdrawal list[NX_MOST_WITHDRAWALS];
+    const struct nx_attempts *attempts = &peers->process->peers.attempts;
+    const char *rest = peers->process->config->replication.peers;
+    char addr[NX_ADDR_TEXT];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < NX_MOST_PEERS && nx_peer_list_next(&rest, addr); i++) {
+        for (unsigned j = 0; j < attempts->count; j++) {
+            list[count] = (struct nx_withdrawal){.epoch = attempts->list[j].epoch,
+                                                 .attempt = attempts->list[j].number};
+            memcpy(list[count++].addr, addr, sizeof addr);
+        }
+    }
+    nx_peers_withdraw(peers, list, count);
 }

@@ -441,9 +441,13 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
         pm->start_epoch == 0) {
         decided(pm);
     }
-    if (kind == NX_KIND_PEERS && instance == 0 && pm->peers_task.job == NX_PEERS_HERALD &&
-        wait_status == 0 && !dismissed) {
-        pm->heralding = false; /* everybody has heard */
+    if (kind == NX_KIND_PEERS && instance == 0) {
+        bool done = wait_status == 0 && !dismissed && pm->life == NX_LIFE_SERVING;
+
+        if (pm->peers_job == NX_PEERS_HERALD && done) {
+            pm->heralding = false; /* everybody has heard */
+        }
+        nx_withdrawal_peers_gone(pm, done);
     }
     nx_role_child_gone(pm, slot);
     return dismissed || pm->life > NX_LIFE_SERVING;

@@ -107,6 +107,9 @@ static void note_started(struct nx_postmaster *pm, unsigned slot, pid_t pid, int
     child->start_due_ms = 0;
     child->kill_due_ms = 0;
     atomic_store_explicit(&pm->shm->slots[slot].pid, (int32_t)pid, memory_order_release);
+    if (slot == nx_process_slot(NX_KIND_PEERS, 0)) {
+        pm->peers_job = pm->peers_task.job;
+    }
 }
 
 int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd)

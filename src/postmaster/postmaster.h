@@ -148,7 +148,10 @@ struct nx_postmaster {
     bool fence_unstored;            /* the identity's fence isn't in its file yet */
     bool heralding;                 /* others are to be told that this node leads */
     uint64_t herald_due_ms;
-    struct nx_peers_task peers_task; /* for the next peers process */
+    struct nx_peers_task peers_task;  /* for the next peers process */
+    enum nx_peers_job peers_job;      /* of the first one's last start */
+    struct nx_attempts open_attempts; /* promises for them may stand (withdrawal.c) */
+    uint64_t withdrawal_due_ms;
     struct nx_config_report *report; /* of the load, for reloads */
     struct nx_data_dir dir;
     struct nx_shm *shm;
@@ -292,6 +295,14 @@ void nx_role_run_due(struct nx_postmaster *pm);
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm);
 /* replication.peers is about to change by a reload: those who are new to it are told too. */
 void nx_role_peers_changed(struct nx_postmaster *pm);
+
+/* ---- withdrawal.c: promises to this node that came to nothing ---- */
+
+/* The first peers process is gone. done: it has done all that it had to. */
+void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done);
+/* Starts one where promises are left; when that is due, 0: never. */
+void nx_withdrawal_run_due(struct nx_postmaster *pm);
+uint64_t nx_withdrawal_due_ms(const struct nx_postmaster *pm);
 
 /* ---- role_change.c ---- */
 /* A child's message about who leads. */

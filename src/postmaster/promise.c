@@ -11,6 +11,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Withdrawn of late, by attempt. A promise that is asked for on a slow way may come behind its own withdrawal: it would
+ * stand, and nobody would ever take it back. */
+#define REMEMBERED 16
+
+static struct {
+    struct nx_promise list[REMEMBERED];
+    unsigned next;
+} withdrawn;
+
+static void remember(const struct nx_promise *promise)
+{
+    if (promise->attempt != 0) {
+        withdrawn.list[withdrawn.next] = *promise;
+        withdrawn.next = (withdrawn.next + 1) % REMEMBERED;
+    }
+}
+
+static bool is_withdrawn(const struct nx_promise *promise)
+{
+    for (unsigned i = 0; i < REMEMBERED && promise->attempt != 0; i++) {
+        if (withdrawn.list[i].attempt == promise->attempt &&
+            strcmp(withdrawn.list[i].node_id, promise->node_id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool parse_promise(const char *text, struct nx_promise *ret_promise)
 {
     const char *rest;
@@ -83,6 +111,13 @@ static bool may_promise(const struct nx_postmaster *pm,
                        own, asked->epoch, own);
         return false;
     }
+    if (is_withdrawn(asked)) {
+        (void)snprintf(text, cap,
+                       "quorum_not_seen epoch=%" PRIu64 " Epoch %" PRIu64
+                       " isn't promised: that attempt of node %s was withdrawn before this came.",
+                       own, asked->epoch, asked->node_id);
+        return false;
+    }
     if (asked->epoch > own + NX_MOST_PROMISED_AHEAD) {
         say_too_far(given, asked->epoch, own, text, cap);
         return false;
@@ -144,20 +179,30 @@ void nx_promise_answer(struct nx_postmaster *pm)
     nx_change_answer(pm, 0, text);
 }
 
+/* Whether it is what is taken back: by its attempt, else by its epoch. */
+static bool is_meant(const struct nx_promise *given, const struct nx_promise *asked)
+{
+    return given->epoch != 0 && strcmp(given->node_id, asked->node_id) == 0 &&
+           (asked->attempt != 0 ? given->attempt == asked->attempt : given->epoch == asked->epoch);
+}
+
 void nx_promise_withdraw(struct nx_postmaster *pm,
                          unsigned slot,
                          const struct nx_control_message *message)
 {
     static const struct nx_promise none;
     const struct nx_promise *given = &pm->dir.identity.promise;
+    uint64_t withdrawn_epoch = given->epoch;
     struct nx_promise asked;
     int rc;
 
     if (!parse_promise(message->text, &asked)) {
         nx_change_turn_down(pm, slot, message,
                             "bad_request A promise needs an epoch and a node id.");
-    } else if (given->epoch != asked.epoch || strcmp(given->node_id, asked.node_id) != 0 ||
-               (asked.attempt != 0 && asked.attempt != given->attempt)) {
+        return;
+    }
+    remember(&asked);
+    if (!is_meant(given, &asked)) {
         nx_change_answer_to(pm, slot, message->arg, 0,
                             NULL); /* there is none like it: all is well */
     } else if ((rc = store_promise(pm, &none)) < 0) {
@@ -165,7 +210,7 @@ void nx_promise_withdraw(struct nx_postmaster *pm,
         nx_change_turn_down(pm, slot, message,
                             "internal The promise can't be withdrawn on disk; try again.");
     } else {
-        nx_info("the promise of epoch %" PRIu64 " to node %s is withdrawn", asked.epoch,
+        nx_info("the promise of epoch %" PRIu64 " to node %s is withdrawn", withdrawn_epoch,
                 asked.node_id);
         nx_change_answer_to(pm, slot, message->arg, 0, NULL);
     }

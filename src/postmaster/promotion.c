@@ -36,6 +36,9 @@ void nx_promotion_ask(struct nx_postmaster *pm)
     };
     memcpy(pm->peers_task.master_addr, pm->config.replication.master_addr,
            sizeof pm->peers_task.master_addr);
+    if (!change->dry_run) {
+        nx_withdrawal_note(pm, change->epoch, pm->peers_task.attempt);
+    }
     rc = nx_launch(pm, nx_promotion_asker(change), -1);
     if (rc < 0) {
         nx_change_refuse(pm,
@@ -199,6 +202,7 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     if (former[0] == '\0') {
         memcpy(pm->former_http, pm->dir.identity.fence.http_addr, sizeof pm->former_http);
     }
+    nx_withdrawal_forget(pm);
     pm->heralding = true;
     pm->herald_due_ms = 0;
     pm->replication_stopped = false;

@@ -51,6 +51,13 @@ void nx_promotion_take_verdict(struct nx_postmaster *pm, const struct nx_control
 /* Its entry is durable: this node is master. */
 void nx_promotion_finish(struct nx_postmaster *pm);
 
+/* ---- withdrawal.c ---- */
+
+/* A promotion begins to ask for promises. */
+void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t number);
+/* This node leads: no promise of an earlier time stands in its way. */
+void nx_withdrawal_forget(struct nx_postmaster *pm);
+
 /* ---- promise.c ---- */
 
 void nx_promise_begin(struct nx_postmaster *pm,

@@ -182,9 +182,9 @@ class Cluster:
                 continue
             level = False
             if self.followed.get(node) != (master, epoch) or status["state"] == "fenced":
-                self.followed[node] = (master, epoch)
                 body = {"master_addr": self.mesh.address(node, master)}
-                self.ask(node, "POST", "/replication/follow", body, timeout=10)
+                if self.ask(node, "POST", "/replication/follow", body, timeout=10)[0] == 200:
+                    self.followed[node] = (master, epoch)
         return level
 
     # -- rest --

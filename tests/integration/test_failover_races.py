@@ -377,6 +377,36 @@ class Quorum(FailoverCase):
         third.start()
         self.wait_follows(third, master)
 
+    def test_025_promises_are_withdrawn_whoever_dies_meanwhile(self):
+        cluster = self.cluster(3, start=False, settings={**QUICK, **SYNC})
+        self.introduce(cluster.nodes)
+        first, second, third = cluster.replicas
+        way, silent = Proxy(second.http_port), Proxy(third.http_port)
+        self.addCleanup(way.close)
+        self.addCleanup(silent.close)
+        first.settings["replication.peers"] = f"{cluster.master.addr},{way.addr},{silent.addr}"
+        self.start_level(cluster)
+        silent.pause()
+        mark = second.log_mark()
+        asking = threading.Thread(target=lambda: first.request("POST", PROMOTE, timeout=60))
+        asking.start()
+        try:
+            second.wait_log("epoch 2 is promised", since=mark)
+            way.pause()  # before the third one's silence is long enough
+            asking.join()
+            self.assertIn("the promotion is refused (quorum_not_seen)", first.log())
+            first.kill_child("peers")
+        finally:
+            way.cut()
+            way.resume()
+            silent.resume()  # what was asked and taken back meanwhile comes too, in whichever order
+            asking.join()
+        second.wait_log("the promise of epoch 2 to node .* is withdrawn", since=mark)
+        for replica in cluster.replicas:
+            self.wait_follows(replica, cluster.master)
+        self.wait_write(cluster.master, "again")
+        self.assert_same(*cluster.nodes)
+
     def test_03_promises_of_a_promotion_that_is_behind_are_withdrawn(self):
         cluster = self.cluster(2, start=False, settings={**QUICK, **SYNC})
         self.introduce(cluster.nodes)

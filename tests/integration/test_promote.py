@@ -585,6 +585,21 @@ class Promises(PromoteCase):
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
 
+    def test_025_a_promise_that_comes_behind_its_withdrawal_is_none(self):
+        replica = self.level_cluster().replica
+        asker = str(uuid.uuid4())
+
+        def ask(method, attempt, epoch=5):
+            return replica.request(method, PROMISE, json.dumps({"epoch": epoch, "node_id": asker, "attempt": attempt}))
+
+        self.assertEqual(ask("DELETE", 1)[0], 200)
+        self.assertIn("withdrawn", self.assert_problem(ask("POST", 1), 409, "quorum_not_seen")["message"])
+        self.assertEqual(ask("POST", 2)[0], 200)
+        self.assertEqual(ask("DELETE", 1)[0], 200)
+        replica.wait_status(connected=False)
+        self.assertEqual(ask("DELETE", 2, epoch=4)[0], 200)  # whatever its epoch was in the end
+        replica.wait_status(connected=True)
+
     def test_03_the_most_advanced_is_promoted(self):
         cluster = self.peers_cluster()
         first, second = cluster.replicas

@@ -1,0 +1,71 @@
+/* Promises that others made, or may have made, for promotions of this node that came to nothing: each is taken back,
+ * whatever becomes of the process that does it, for who has made one follows no master of a lower epoch until then. The
+ * process that asked for them takes them back itself (peers/withdraw.c); where it died first, or was in the way of
+ * another change, one is started for it. Only a death of the postmaster ends that: then it needs a person's word
+ * (docs/failover.md, "Promises"). Runs in the postmaster. */
+#include "common/fence.h"
+#include "common/latch.h"
+#include "common/log.h"
+#include "postmaster/role_change.h"
+
+#include <string.h>
+
+#define AGAIN_MS 500
+
+void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t number)
+{
+    struct nx_attempts *open = &pm->open_attempts;
+
+    if (open->count == NX_MOST_ATTEMPTS) { /* the oldest one's peer has been away for long */
+        memmove(&open->list[0], &open->list[1], sizeof open->list - sizeof open->list[0]);
+        open->count--;
+    }
+    open->list[open->count++] = (struct nx_attempt){.epoch = epoch, .number = number};
+}
+
+void nx_withdrawal_forget(struct nx_postmaster *pm)
+{
+    pm->open_attempts.count = 0;
+}
+
+void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done)
+{
+    struct nx_attempts *open = &pm->open_attempts;
+
+    pm->withdrawal_due_ms = nx_now_ms() + AGAIN_MS;
+    if (!done) {
+        return;
+    }
+    if (pm->peers_job == NX_PEERS_WITHDRAW) {
+        open->count = 0;
+    } else if (pm->peers_job == NX_PEERS_ASK && open->count > 0) {
+        open->count--; /* its own */
+    }
+}
+
+static bool is_wanted(const struct nx_postmaster *pm)
+{
+    return pm->open_attempts.count > 0 && pm->life == NX_LIFE_SERVING &&
+           pm->change.kind == NX_ROLE_CHANGE_NONE &&
+           pm->children[nx_process_slot(NX_KIND_PEERS, 0)].pid == 0;
+}
+
+void nx_withdrawal_run_due(struct nx_postmaster *pm)
+{
+    if (!is_wanted(pm) || nx_now_ms() < pm->withdrawal_due_ms) {
+        return;
+    }
+    pm->withdrawal_due_ms = nx_now_ms() + AGAIN_MS;
+    pm->peers_task =
+        (struct nx_peers_task){.job = NX_PEERS_WITHDRAW, .attempts = pm->open_attempts};
+    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
+
+    if (rc < 0) {
+        nx_warn("no process to take promises back: %s", strerrordesc_np(-rc));
+    }
+}
+
+uint64_t nx_withdrawal_due_ms(const struct nx_postmaster *pm)
+{
+    return is_wanted(pm) ? pm->withdrawal_due_ms : 0;
+}
