@@ -14,6 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Of replicas that are away: who comes under ever new names must not fill the disk, nor hold the log for each. */
+#define MOST_AWAY NX_MAX_REPLICAS
+
 struct look {
     const struct nx_shm *shm;
     int dir_fd;
@@ -21,17 +24,29 @@ struct look {
     uint64_t floor;
     uint64_t oldest_ms; /* age of the oldest that stays */
     bool any;
+    unsigned away;
+    /* Progress of those that are away, monotonic, the latest first. */
+    int64_t latest_ms[MOST_AWAY];
 };
 
-static void give_up(const struct look *look, const struct nx_pin *pin)
+#define SAME_MS 50 /* two looks at one file don't find the same to the millisecond */
+
+/* When it last made progress; before the machine's start, maybe. */
+static int64_t progress_ms(const struct nx_pin *pin)
 {
+    return (int64_t)nx_now_ms() - (int64_t)pin->age_ms;
+}
+
+static void give_up(const struct look *look, const struct nx_pin *pin, const char *why)
+{
+    static struct nx_log_limit limit;
     int rc = nx_pin_remove(look->dir_fd, pin->replica_id);
 
-    nx_warn(
-        "the full sync of replica %s (snapshot %s) no longer holds the log behind offset %" PRIu64
-        ": %s; should it come back later than that log, it needs another one",
-        pin->replica_id, pin->snapshot_id, pin->offset,
-        look->disk_full ? "the disk is full" : "it has made no progress for an hour");
+    nx_log_limited(
+        &limit, NX_LOG_WARNING,
+        "the full sync of replica %s (snapshot %s) no longer holds the log behind offset "
+        "%" PRIu64 ": %s; should it come back later than that log, it needs another one",
+        pin->replica_id, pin->snapshot_id, pin->offset, why);
     if (rc < 0) {
         nx_error("its pin can't be removed: %s", nx_errno_text(rc));
     }
@@ -51,13 +66,50 @@ static bool is_connected(const struct nx_shm *shm, const char *id)
     return false;
 }
 
+/* Notes when those that are away made progress, as far as there is room for them. */
+static int count_away(void *arg, const struct nx_pin *pin)
+{
+    struct look *look = arg;
+    unsigned at = look->away < MOST_AWAY ? look->away : MOST_AWAY;
+    int64_t progress = progress_ms(pin);
+
+    if (is_connected(look->shm, pin->replica_id)) {
+        return 0;
+    }
+    for (; at > 0 && look->latest_ms[at - 1] < progress; at--) {
+        if (at < MOST_AWAY) {
+            look->latest_ms[at] = look->latest_ms[at - 1];
+        }
+    }
+    if (at < MOST_AWAY) {
+        look->latest_ms[at] = progress;
+    }
+    look->away++;
+    return 0;
+}
+
+/* Why it is given up; NULL: it isn't. */
+static const char *why_give_up(const struct look *look, const struct nx_pin *pin)
+{
+    if (look->disk_full) {
+        return "the disk is full";
+    }
+    if (is_connected(look->shm, pin->replica_id)) {
+        return NULL;
+    }
+    if (look->away > MOST_AWAY && progress_ms(pin) + SAME_MS < look->latest_ms[MOST_AWAY - 1]) {
+        return "too many replicas have begun a full sync and are away, and others more lately";
+    }
+    return pin->age_ms >= NX_PIN_SILENCE_MS ? "it has made no progress for an hour" : NULL;
+}
+
 static int look_at(void *arg, const struct nx_pin *pin)
 {
     struct look *look = arg;
-    bool silent = pin->age_ms >= NX_PIN_SILENCE_MS && !is_connected(look->shm, pin->replica_id);
+    const char *why = why_give_up(look, pin);
 
-    if (look->disk_full || silent) {
-        give_up(look, pin);
+    if (why != NULL) {
+        give_up(look, pin, why);
         return 0;
     }
     look->any = true;
@@ -80,7 +132,9 @@ uint64_t nx_pins_look(const struct nx_shm *shm,
         .disk_full = disk_full,
         .floor = atomic_load_explicit(&shm->snapshot.hold_offset, memory_order_acquire),
     };
-    int rc = look.dir_fd < 0 ? look.dir_fd : nx_pin_each(look.dir_fd, look_at, &look);
+    int rc = look.dir_fd < 0 ? look.dir_fd : nx_pin_each(look.dir_fd, count_away, &look);
+
+    rc = rc < 0 ? rc : nx_pin_each(look.dir_fd, look_at, &look);
 
     if (rc < 0) {
         nx_log_limited(&limit, NX_LOG_ERROR, "pins can't be read, the log is kept: %s",

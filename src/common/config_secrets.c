@@ -21,6 +21,25 @@ static const struct {
      offsetof(struct nx_config, tokens.replication)},
 };
 
+static void check_read_token(const struct nx_tokens *tokens, struct nx_config_report *report)
+{
+    if (tokens->http_read[0] == '\0') {
+        return;
+    }
+    if (strcmp(tokens->http_read, tokens->http_auth) == 0) {
+        nx_config_error(
+            report,
+            "http.read_token_file and http.auth_token_file hold the same token: who may only "
+            "read could write");
+    }
+    if (strcmp(tokens->http_read, tokens->replication) == 0) {
+        nx_config_error(
+            report,
+            "http.read_token_file and replication.token_file hold the same token: who may only "
+            "read could replicate, and ask for promises");
+    }
+}
+
 static void check_tls(const struct nx_config *config, struct nx_config_report *report)
 {
     char error[NX_CONFIG_MESSAGE_SIZE];
@@ -51,12 +70,8 @@ void nx_config_read_secrets(struct nx_config *config, struct nx_config_report *r
                             path, error);
         }
     }
-    if (report->error_count == 0 && config->tokens.http_read[0] != '\0' &&
-        strcmp(config->tokens.http_read, config->tokens.http_auth) == 0) {
-        nx_config_error(
-            report,
-            "http.read_token_file and http.auth_token_file hold the same token: who may only "
-            "read could write");
+    if (report->error_count == 0) {
+        check_read_token(&config->tokens, report);
     }
     if (report->error_count == 0) {
         check_tls(config, report);

@@ -9,6 +9,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,6 +71,20 @@ static int check_key_file(const struct files *files, struct failure *failure)
     return rc;
 }
 
+/* OpenSSL would wait for who writes into a pipe. */
+static int check_regular(const struct files *files,
+                         const char *key,
+                         const char *path,
+                         struct failure *failure)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0) {
+        return fail(failure, files, key, path, "it can't be opened: %s", strerrordesc_np(errno));
+    }
+    return S_ISREG(st.st_mode) ? 0 : fail(failure, files, key, path, "it is no regular file");
+}
+
 static const char *reason_text(void)
 {
     const char *reason = nx_tls_error_text(ERR_peek_error());
@@ -95,6 +110,10 @@ static int use_certificate(SSL_CTX *context, const struct files *files, struct f
     if (files->cert[0] == '\0') {
         return 0;
     }
+    rc = check_regular(files, "tls_cert_file", files->cert, failure);
+    if (rc < 0) {
+        return rc;
+    }
     if (SSL_CTX_use_certificate_chain_file(context, files->cert) != 1) {
         return fail(failure, files, "tls_cert_file", files->cert,
                     "it must hold a certificate and those that lead to its authority, as PEM: %s",
@@ -117,9 +136,14 @@ static int use_certificate(SSL_CTX *context, const struct files *files, struct f
 static int use_authorities(SSL_CTX *context, const struct files *files, struct failure *failure)
 {
     STACK_OF(X509_NAME) * names;
+    int rc;
 
     if (files->ca[0] == '\0') {
         return 0;
+    }
+    rc = check_regular(files, "tls_ca_file", files->ca, failure);
+    if (rc < 0) {
+        return rc;
     }
     if (SSL_CTX_load_verify_locations(context, files->ca, NULL) != 1) {
         return fail(failure, files, "tls_ca_file", files->ca,

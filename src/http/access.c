@@ -48,18 +48,32 @@ static bool peer_allowed(const struct connection *connection)
 
 /* ---- names ---- */
 
-/* The host of "host", "host:port", "[v6]" or "[v6]:port", without brackets. */
+/* Nothing, or ":port". */
+static bool is_port(const uint8_t *from, const uint8_t *end)
+{
+    if (from < end && *from++ != ':') {
+        return false;
+    }
+    while (from < end && *from >= '0' && *from <= '9') {
+        from++;
+    }
+    return from == end;
+}
+
+/* The host of "host", "host:port", "[v6]" or "[v6]:port", without brackets; nothing: it is none of them. */
 static struct nx_slice host_part(struct nx_slice text)
 {
-    const uint8_t *end;
+    const uint8_t *end = text.data + text.length;
+    bool bracket = text.length > 0 && text.data[0] == '[';
+    const uint8_t *begin = text.data + (bracket ? 1 : 0);
+    const uint8_t *stop =
+        text.length > 0 ? memchr(begin, bracket ? ']' : ':', (size_t)(end - begin)) : NULL;
 
-    if (text.length > 0 && text.data[0] == '[') {
-        end = memchr(text.data, ']', text.length);
-        return end == NULL ? nx_slice_of(NULL, 0)
-                           : nx_slice_of(text.data + 1, (size_t)(end - text.data) - 1);
+    if (stop == NULL) {
+        return bracket ? nx_slice_of(NULL, 0) : text;
     }
-    end = text.length > 0 ? memchr(text.data, ':', text.length) : NULL;
-    return end == NULL ? text : nx_slice_of(text.data, (size_t)(end - text.data));
+    return is_port(stop + (bracket ? 1 : 0), end) ? nx_slice_of(begin, (size_t)(stop - begin))
+                                                  : nx_slice_of(NULL, 0);
 }
 
 static bool is_address(const char *host)

@@ -74,8 +74,8 @@ static bool is_of_nodes(const struct request *request)
 {
     const struct route *route = request->route;
 
-    return route != NULL && (route->access == ROUTE_ACCESS_NODE ||
-                             (route->access == ROUTE_ACCESS_STATUS && only_reads(request)));
+    return route != NULL &&
+           (route->access == ROUTE_ACCESS_NODE || route->access == ROUTE_ACCESS_SHARED);
 }
 
 bool nx_bearer_needed(const struct connection *connection)

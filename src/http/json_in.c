@@ -47,7 +47,10 @@ int nx_json_parse(struct json_tokener *tokener,
         return nx_json_fault(fault, NX_ERROR_BAD_JSON, "The JSON text is %s.",
                              text.length == 0 ? "empty" : "too long");
     }
-    if (nx_json_scan(text, fault->message) < 0) {
+    int rc = nx_json_scan(text, fault->message);
+
+    if (rc < 0) {
+        fault->code = rc == -E2BIG ? NX_ERROR_BATCH_TOO_LARGE : NX_ERROR_BAD_JSON;
         return -EINVAL;
     }
     json_tokener_reset(tokener);

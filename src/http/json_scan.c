@@ -20,6 +20,8 @@ struct scan {
     const uint8_t *p;
     const uint8_t *end;
     char *message;
+    unsigned nodes; /* objects and arrays */
+    unsigned values;
     unsigned depth;
     struct level levels[NX_JSON_MAX_DEPTH];
 };
@@ -148,8 +150,21 @@ static int scan_token_string(struct scan *scan)
                : 0;
 }
 
+static int too_much(const struct scan *scan)
+{
+    snprintf(
+        scan->message, NX_MESSAGE_SIZE,
+        "The JSON has more objects or values than a batch of %d operations (at byte %zu); send "
+        "it as several.",
+        NX_MAX_OPS, (size_t)(scan->p - scan->start) + 1);
+    return -E2BIG;
+}
+
 static int open_level(struct scan *scan, bool object)
 {
+    if (++scan->nodes > NX_JSON_MAX_NODES) {
+        return too_much(scan);
+    }
     if (scan->depth == NX_JSON_MAX_DEPTH) {
         return bad(scan, "it is nested too deeply");
     }
@@ -189,11 +204,11 @@ static int scan_token(struct scan *scan)
 {
     uint8_t c = *scan->p;
 
-    if (c == '"') {
-        return scan_token_string(scan);
-    }
-    if (c == 0 || strchr("{}[],: \t\r\n", c) == NULL) {
-        return scan_scalar(scan);
+    if (c == '"' || c == 0 || strchr("{}[],: \t\r\n", c) == NULL) {
+        if (++scan->values > NX_JSON_MAX_VALUES) {
+            return too_much(scan);
+        }
+        return c == '"' ? scan_token_string(scan) : scan_scalar(scan);
     }
     if (c == '{' || c == '[') {
         return open_level(scan, c == '{');
@@ -224,10 +239,10 @@ int nx_json_scan(struct nx_slice text, char message[NX_MESSAGE_SIZE])
                  "The JSON is not UTF-8; give bytes that aren't as key_base64 or value_base64.");
         return -EINVAL;
     }
-    while (scan.p < scan.end) {
-        if (scan_token(&scan) < 0) {
-            return -EINVAL;
-        }
+    int rc = 0;
+
+    while (rc == 0 && scan.p < scan.end) {
+        rc = scan_token(&scan);
     }
-    return 0;
+    return rc;
 }

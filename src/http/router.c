@@ -423,6 +423,7 @@ static bool check_state(struct connection *connection)
     case ROUTE_ACCESS_PROBE:
     case ROUTE_ACCESS_STATUS:
     case ROUTE_ACCESS_NODE:
+    case ROUTE_ACCESS_SHARED:
         return true;
     case ROUTE_ACCESS_READ:
         return nx_node_check_readable(connection);

@@ -61,21 +61,6 @@ static int fit_descriptors(struct nx_postmaster *pm)
     return 0;
 }
 
-static const char *served_without_token(const char *token, enum nx_allow allow)
-{
-    switch (token[0] != '\0' ? NX_ALLOW_NONE : allow) {
-    case NX_ALLOW_NONE:
-        return "nobody but the Unix socket";
-    case NX_ALLOW_LOOPBACK:
-        return "loopback";
-    case NX_ALLOW_PRIVATE:
-        return "loopback and private networks";
-    case NX_ALLOW_ANY:
-        return "ANYBODY WHO CAN CONNECT";
-    }
-    return "";
-}
-
 static void log_start(const struct nx_postmaster *pm)
 {
     for (unsigned i = 0; i < report.warning_count && i < NX_CONFIG_MESSAGES; i++) {
@@ -90,11 +75,7 @@ static void log_start(const struct nx_postmaster *pm)
         nx_warn(
             "this server runs as root: set server.user to a user of its own, and it drops root's rights");
     }
-    nx_info("served without a token: %s (http.allow_without_token), %s (replication."
-            "allow_without_token)",
-            served_without_token(pm->config.tokens.http_auth, pm->config.http.allow_without_token),
-            served_without_token(pm->config.tokens.replication,
-                                 pm->config.replication.allow_without_token));
+    nx_privileges_say_served(&pm->config);
 }
 
 /* The first start of a master or standalone node begins its cluster. */

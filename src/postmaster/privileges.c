@@ -229,3 +229,26 @@ void nx_privileges_bar_more(void)
 {
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
+
+static const char *served_without_token(const char *token, enum nx_allow allow)
+{
+    switch (token[0] != '\0' ? NX_ALLOW_NONE : allow) {
+    case NX_ALLOW_NONE:
+        return "nobody but the Unix socket";
+    case NX_ALLOW_LOOPBACK:
+        return "loopback";
+    case NX_ALLOW_PRIVATE:
+        return "loopback and private networks";
+    case NX_ALLOW_ANY:
+        return "ANYBODY WHO CAN CONNECT";
+    }
+    return "";
+}
+
+void nx_privileges_say_served(const struct nx_config *config)
+{
+    nx_info(
+        "served without a token: %s (http.allow_without_token), %s (replication.allow_without_token)",
+        served_without_token(config->tokens.http_auth, config->http.allow_without_token),
+        served_without_token(config->tokens.replication, config->replication.allow_without_token));
+}

@@ -6,6 +6,7 @@
 #include "common/shm.h"
 #include "common/tls.h"
 #include "postmaster/postmaster.h"
+#include "postmaster/privileges.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -348,6 +349,8 @@ void nx_shared_reload(struct nx_postmaster *pm)
     if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
         nx_role_peers_changed(pm);
     }
+    bool tokens = memcmp(&pm->config.tokens, &fresh.tokens, sizeof fresh.tokens) != 0;
+
     pm->config = fresh;
     nx_config_guard_secrets(&pm->config);
     (void)nx_log_configure(&pm->config);
@@ -356,6 +359,9 @@ void nx_shared_reload(struct nx_postmaster *pm)
 
     nx_info("configuration reloaded: %u key%s changed%s%s", applied, applied == 1 ? "" : "s",
             applied > 0 ? ": " : "", applied > 0 ? names : "");
+    if (tokens) {
+        nx_privileges_say_served(&pm->config);
+    }
     if (nx_config_changes(&report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
         nx_warn("these keys changed and wait for a restart: %s", names);
     }

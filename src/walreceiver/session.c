@@ -119,12 +119,20 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }
 
+/* What the quorum is said to have beyond our own log is believed when it has come, and in this session only: a false
+ * word must not outlive who gave it. */
+static void hear_quorum(struct nx_walreceiver *r, uint64_t offset)
+{
+    r->quorum_heard = offset > r->quorum_heard ? offset : r->quorum_heard;
+    nx_quorum_raise(r->shm, r->quorum_heard < r->last.offset ? r->quorum_heard : r->last.offset);
+}
+
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)
 {
     hear_offset(r, ping->current_wal_offset);
     if (r->sync.phase ==
         NX_INCOMING_IDLE) { /* else it is of what comes, not of what this node has */
-        nx_quorum_raise(r->shm, ping->quorum_offset);
+        hear_quorum(r, ping->quorum_offset);
     }
     if (ping->log_clock != 0 && ping->log_clock < UINT64_MAX / 1000) {
         nx_log_clock_hear(r->shm, ping->log_clock * 1000, r->clock_epoch != r->master_epoch);
@@ -247,6 +255,7 @@ static bool take_frames(struct nx_walreceiver *r)
     }
     if (r->welcomed && r->new_entries > 0) {
         hear_offset(r, r->last.offset);
+        hear_quorum(r, 0);
         /* Not fresh as a Ping's is: perhaps as old as what waits between here and the master. */
         nx_log_clock_hear(r->shm, r->held.timestamp, false);
     }

@@ -74,10 +74,11 @@ struct nx_walreceiver {
     struct nx_byte_marks marks;
     struct nx_entry_header held; /* of the frame that is being submitted */
     uint64_t master_epoch;       /* of its Welcome */
-    uint64_t clock_epoch;        /* in which a Ping has told the log clock last; 0: not yet */
-    bool holding;                /* its ring is full: the socket is not read */
-    size_t progress;             /* of nx_submit */
-    uint64_t counted_received;   /* of io.received and io.sent, published already */
+    uint64_t quorum_heard;     /* of the master in this session: what this node has of it counts */
+    uint64_t clock_epoch;      /* in which a Ping has told the log clock last; 0: not yet */
+    bool holding;              /* its ring is full: the socket is not read */
+    size_t progress;           /* of nx_submit */
+    uint64_t counted_received; /* of io.received and io.sent, published already */
     uint64_t counted_sent;
     uint64_t new_entries; /* received, not published yet ... */
     uint64_t new_bytes;   /* ... and their bytes */

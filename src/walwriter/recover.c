@@ -139,7 +139,7 @@ static void recall_quorum(struct walwriter *w)
 
     if (is_replica(w) && nx_mark_read(w->file.dir_fd, &mark) == 0) {
         end = nx_epochs_end_of(&w->epochs, mark.quorum_epoch);
-        end = end == 0 ? UINT64_MAX : end;
+        end = end == 0 || end > w->last.offset ? w->last.offset : end;
         nx_quorum_hear(w->shm, mark.mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM,
                        mark.quorum_epoch, mark.quorum_offset < end ? mark.quorum_offset : end);
     }

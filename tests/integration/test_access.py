@@ -186,6 +186,9 @@ class Files(AccessCase):
         self.refused("http.read_token_file needs http.auth_token_file", **{"http.read_token_file": good})
         both = {"http.read_token_file": good, "http.auth_token_file": good}
         self.refused("hold the same token", **both)
+        other = self.token_file(scratch, "other", READ)
+        read = {"http.auth_token_file": good, "http.read_token_file": other, "replication.token_file": other}
+        self.refused("read_token_file and replication.token_file hold the same token", **read)
 
     def test_02_a_token_is_changed_by_a_reload(self):
         node = self.guarded()
@@ -201,6 +204,19 @@ class Files(AccessCase):
         os.kill(node.pid, signal.SIGHUP)
         node.wait_log("the configuration stays as it was: .*auth_token_file.*must hold one line", since=mark)
         self.assertEqual(old.request("GET", "/kv/k", None, bearer("the-next-one"))[0], 200)
+
+    def test_05_a_reload_that_opens_the_node_says_so(self):
+        node = self.node("master", start=False)
+        config = os.path.join(node.directory, "nexus.conf")
+        with open(config, "w", encoding="ascii") as file:
+            file.write(f"[http]\nauth_token_file = {self.token_file(node, 'auth', AUTH)}\n")
+        os.makedirs(node.data_dir, 0o700)
+        os.rename(config, os.path.join(node.data_dir, "nexus.conf"))
+        node.start()
+        mark = node.log_mark()
+        os.unlink(os.path.join(node.data_dir, "nexus.conf"))
+        os.kill(node.pid, signal.SIGHUP)
+        node.wait_log("served without a token: loopback and private networks", since=mark)
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can give a file away")
     def test_04_a_file_of_somebody_else(self):
@@ -247,7 +263,11 @@ class Replication(AccessCase, FailoverCase):
         self.assertEqual(guarded.request("GET", "/replication/status", None, bearer(NODE))[0], 200)
         answer = guarded.request("POST", "/replication/stop", None, bearer(NODE))
         self.assert_problem(answer, 403, "token_required")
-        for method, path in (("PUT", "/kv/k"), ("GET", "/kv/k"), ("GET", "/export")):
+        for method, path in (
+            ("PUT", "/kv/k"), ("GET", "/kv/k"), ("GET", "/export"), ("GET", "/replication/snapshot"),
+            ("GET", f"/replication/snapshot/{uuid.uuid4()}/file"), ("GET", "/replication/diverged"),
+            ("GET", "/replication/entry/1"), ("GET", "/replication/replicas"),
+        ):
             answer = guarded.request(method, path, b"", bearer(NODE))
             self.assert_problem(answer, 403, "token_required")
 

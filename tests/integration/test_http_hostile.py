@@ -838,6 +838,12 @@ HOSTS = {
     "localhost.": False,
     "[::1": False,
     "[evil.net]": False,
+    "[::1].evil.net": False,
+    "[::1]evil.net:80": False,
+    "localhost:80@evil.net": False,
+    "127.0.0.1:abc": False,
+    "evil:evil.net": False,
+    "localhost:": True,
     "": False,
     "a." * 300: False,
 }

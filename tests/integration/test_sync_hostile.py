@@ -11,7 +11,7 @@ import unittest
 import uuid
 
 import nexus_wire as wire
-from nexus_test import SANITIZED, NexusTestCase, memory_of, wait_until
+from nexus_test import SANITIZED, NexusTestCase, free_port, memory_of, wait_until
 
 SETTINGS = {
     "replication.mode": "sync",
@@ -366,6 +366,30 @@ class Life(Hostile):
         finally:
             for sock in idle:
                 sock.close()
+
+
+class FalseMaster(Hostile):
+    def test_its_word_of_the_quorum_does_not_outlast_it(self):
+        """What a replica has beyond the quorum's word is hidden again from the honest master's next entry on."""
+        cluster = self.cluster(1, settings={"replication.mode": "sync", "replication.sync_quorum": 2})
+        master, replica = cluster.master, cluster.replica
+        replica.wait_status(wal_offset=master.put("first", b"v", headers=LOCAL))
+        self.assertIsNone(replica.get("first"))
+        with wire.RawMaster(free_port(), timeout=20) as false:
+            replica.json("POST", "/replication/follow", json.dumps({"master_addr": false.addr}))
+            peer = false.accept(20)
+            hello = peer.recv_type(wire.HELLO)
+            welcome = {"cluster_id": hello.cluster_id, "epoch": 1, "current_wal_offset": 1, "mode": 1}
+            peer.send(wire.build_welcome(false.master_id, **welcome))
+            peer.send(wire.build_ping(1, current_wal_offset=1 << 60, quorum_offset=(1 << 64) - 1))
+            peer.recv_type(wire.PONG)
+            replica.json("POST", "/replication/follow", json.dumps({"master_addr": master.replication_addr}))
+        replica.wait_status(wal_offset=master.put("second", b"v", headers=LOCAL))
+        self.assertIsNone(replica.get("second"))
+        replica.stop()
+        replica.start()
+        replica.wait_status(wal_offset=master.put("third", b"v", headers=LOCAL))
+        self.assertEqual((replica.get("second"), replica.get("third")), (None, None))
 
 
 class Hellos(Hostile):

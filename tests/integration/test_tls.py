@@ -244,7 +244,8 @@ class Http(TlsCase):
 
     def test_06_files_that_cannot_be_used(self):
         cert, key = self.pair
-        loose = os.path.join(self.directory, "loose.key")
+        loose, pipe = (os.path.join(self.directory, name) for name in ("loose.key", "pipe"))
+        os.mkfifo(pipe)
         shutil.copy(key, loose)
         os.chmod(loose, 0o644)
         for section in ("http", "replication"):
@@ -252,6 +253,7 @@ class Http(TlsCase):
             self.refused("go together: set both, or none", **{names[0]: cert})
             self.refused("go together: set both, or none", **{names[1]: key})
             self.refused(rf"{names[0]} = /nowhere: .*No such file", **{names[0]: "/nowhere", names[1]: key})
+            self.refused(rf"{names[0]} = .*no regular file", **{names[0]: pipe, names[1]: key})
             self.refused(rf"{names[1]} = /nowhere: it can't be opened", **{names[0]: cert, names[1]: "/nowhere"})
             self.refused(rf"{names[1]} = .*others can read", **{names[0]: cert, names[1]: loose})
             self.refused(rf"{names[1]} = .*key values mismatch", **{names[0]: cert, names[1]: self.foreign[1]})

@@ -251,6 +251,40 @@ START_TEST(an_object_has_a_bound_of_members)
 }
 END_TEST
 
+/* "{"a":[" + item... + "]}" */
+static int scan_many(const char *element, size_t count)
+{
+    size_t length = strlen(element);
+    char *text = malloc(count * (length + 1) + 16);
+    size_t at = (size_t)sprintf(text, "{\"a\":[");
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(text + at, element, length);
+        at += length;
+        text[at++] = ',';
+    }
+    at -= count > 0 ? 1 : 0;
+    memcpy(text + at, "]}", 2);
+    int rc = nx_json_scan(nx_slice_of(text, at + 2), fault.message);
+
+    free(text);
+    return rc;
+}
+
+START_TEST(what_json_takes_has_a_bound)
+{
+    ck_assert_int_eq(scan_many("{\"put\":{\"key\":\"a\",\"value\":\"b\",\"ttl\":1}}", NX_MAX_OPS),
+                     0);
+    ck_assert_int_eq(scan_many("{}", NX_JSON_MAX_NODES - 2), 0);
+    ck_assert_int_eq(scan_many("{}", NX_JSON_MAX_NODES - 1), -E2BIG);
+    ck_assert_int_eq(scan_many("[]", NX_JSON_MAX_NODES - 1), -E2BIG);
+    ck_assert_int_eq(scan_many("0", NX_JSON_MAX_VALUES - 1), 0);
+    ck_assert_int_eq(scan_many("0", NX_JSON_MAX_VALUES), -E2BIG);
+    ck_assert_int_eq(scan_many("\"\"", NX_JSON_MAX_VALUES), -E2BIG);
+    ck_assert_ptr_nonnull(strstr(fault.message, "10000 operations"));
+}
+END_TEST
+
 static int read_put(const char *text, size_t max_value)
 {
     struct json_object *object = NULL;
@@ -506,6 +540,7 @@ int main(void)
     tcase_add_loop_test(reading, bad_texts_are_refused_with_a_sentence, 0,
                         (int)(sizeof bad_texts / sizeof *bad_texts));
     tcase_add_test(reading, an_object_has_a_bound_of_members);
+    tcase_add_test(reading, what_json_takes_has_a_bound);
     tcase_add_test(reading, a_put_has_key_and_value_in_either_form);
     tcase_add_loop_test(reading, a_bad_put_is_refused_with_its_place, 0,
                         (int)(sizeof bad_puts / sizeof *bad_puts));

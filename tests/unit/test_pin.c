@@ -1,7 +1,10 @@
 /* Pins: one a replica, replaced as a whole, aged by the file's time, and never half believed. */
+#include "checkpointer/pins.h"
 #include "common/crc32.h"
+#include "shm_fixture.h"
 #include "storage/file_io.h"
 #include "storage/pin.h"
+#include "storage/snapshot_files.h"
 
 #include <check.h>
 
@@ -284,6 +287,44 @@ START_TEST(what_is_no_file_is_no_pin)
 }
 END_TEST
 
+/* ---- how many there are ---- */
+
+/* So many strangers have begun a full sync and have gone; who is here keeps his, however old it is. */
+START_TEST(of_those_that_are_away_the_latest_are_kept)
+{
+    const unsigned count = NX_MAX_REPLICAS + 20;
+    char name[NX_UUID_TEXT + 8];
+    char id[NX_UUID_TEXT];
+    struct nx_pin pin;
+    uint64_t due;
+
+    shm_setup();
+    close(dir_fd);
+    dir_fd = nx_snapshot_dir(top);
+    ck_assert_int_ge(dir_fd, 0);
+    for (unsigned i = 0; i < count; i++) {
+        (void)snprintf(id, sizeof id, "550e8400-e29b-41d4-a716-%012u", i);
+        (void)snprintf(name, sizeof name, "%s.pin", id);
+        write_pin(id, 1000 + i);
+        age(name, 10 * (time_t)(count - i)); /* the first is the oldest */
+    }
+    (void)snprintf(shm->replicas[3].id, sizeof shm->replicas[3].id, "550e8400-e29b-41d4-a716-%012u",
+                   0u);
+    atomic_store(&shm->replicas[3].state, NX_REPLICA_SNAPSHOT);
+    atomic_store(&shm->snapshot.hold_offset, NX_UNPINNED);
+    ck_assert_uint_eq(nx_pins_look(shm, top, false, &due), 1000);
+    for (unsigned i = 0; i < count; i++) {
+        bool kept = i == 0 || i >= count - NX_MAX_REPLICAS;
+
+        (void)snprintf(id, sizeof id, "550e8400-e29b-41d4-a716-%012u", i);
+        ck_assert_int_eq(nx_pin_read(dir_fd, id, &pin), kept ? 0 : -ENOENT);
+    }
+    atomic_store(&shm->replicas[3].state, NX_REPLICA_NONE);
+    ck_assert_uint_eq(nx_pins_look(shm, top, false, &due), 1000 + count - NX_MAX_REPLICAS);
+    shm_teardown();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("pin");
@@ -303,6 +344,7 @@ int main(void)
     tcase_add_test(tcase, all_that_can_be_read_are_seen);
     tcase_add_test(tcase, what_is_answered_ends_it);
     tcase_add_test(tcase, what_is_no_file_is_no_pin);
+    tcase_add_test(tcase, of_those_that_are_away_the_latest_are_kept);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
