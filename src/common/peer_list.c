@@ -63,3 +63,15 @@ unsigned nx_peer_list_count(const char *text)
     }
     return count;
 }
+
+bool nx_peer_list_has(const char *text, const char *addr)
+{
+    char each[NX_ADDR_SIZE];
+
+    while (nx_peer_list_next(&text, each)) {
+        if (strcmp(each, addr) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

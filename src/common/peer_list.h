@@ -17,6 +17,9 @@ bool nx_peer_list_next(const char **text, char ret_addr[NX_ADDR_SIZE]);
 /* 0, or -EINVAL: something in it is no address, or there are more than NX_MOST_PEERS. */
 int nx_peer_list_check(const char *text);
 
+/* Whether it has this address, as it is written there. */
+bool nx_peer_list_has(const char *text, const char *addr);
+
 /* How many there are. */
 unsigned nx_peer_list_count(const char *text);
 

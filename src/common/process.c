@@ -86,6 +86,13 @@ void nx_process_title(const struct nx_process *process, const char *format, ...)
     nx_process_title_set(nx_process_kind_title(process->kind), activity);
 }
 
+/* It would serve in the clear what is to be TLS from now on. */
+static bool lacks_tls(const struct nx_config *config)
+{
+    return (config->http.tls_cert_file[0] != '\0' && !nx_tls_on(NX_TLS_HTTP)) ||
+           (config->replication.tls_cert_file[0] != '\0' && !nx_tls_on(NX_TLS_ACCEPT));
+}
+
 /* A new configuration stands in shared memory; log level and format follow at once. */
 static void reload(struct nx_process *process)
 {
@@ -103,6 +110,10 @@ static void reload(struct nx_process *process)
     if (nx_tls_load(process->config, error, sizeof error) <
         0) { /* the postmaster could, a moment ago */
         nx_error("the certificates stay as they were: %s", error);
+        if (process->kind != NX_KIND_WALWRITER && process->kind != NX_KIND_CHECKPOINTER &&
+            lacks_tls(process->config)) {
+            process->control.stopping = 1; /* its successor has what the postmaster has */
+        }
     }
 }
 

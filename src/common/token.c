@@ -24,8 +24,10 @@ int nx_secret_check(int fd, const char *user, char *error, size_t cap)
     struct stat st;
 
     if (fstat(fd, &st) != 0) {
-        (void)snprintf(error, cap, "it can't be looked at: %s", strerrordesc_np(errno));
-        return -errno;
+        int rc = -errno;
+
+        (void)snprintf(error, cap, "it can't be looked at: %s", strerrordesc_np(-rc));
+        return rc;
     }
     mode_t barred = st.st_uid == 0 ? 027 : 077;
 

@@ -3,6 +3,7 @@
 #include "peers/http_ask.h"
 
 #include "common/net.h"
+#include "common/peer_list.h"
 #include "common/tls.h"
 
 #include <event2/buffer.h>
@@ -118,12 +119,17 @@ static enum evhttp_cmd_type command_of(enum nx_ask_method method)
     return EVHTTP_REQ_GET;
 }
 
-/* The token that opens other nodes to this one: the replication token, which is made for that, else ours of HTTP,
- * which should be theirs. */
+/* The token that opens other nodes to this one: the replication token, which is made for that. Else ours of HTTP,
+ * which should be theirs; but that one opens everything, so only who is configured gets it, and nobody by another
+ * node's word. */
 static int add_token(const struct nx_http_ask *ask, struct evkeyvalq *headers)
 {
-    const struct nx_tokens *tokens = &ask->reach.loop->process->config->tokens;
-    const char *token = tokens->replication[0] != '\0' ? tokens->replication : tokens->http_auth;
+    const struct nx_config *config = ask->reach.loop->process->config;
+    const struct nx_tokens *tokens = &config->tokens;
+    const char *token = tokens->replication[0] != '\0' ? tokens->replication
+                        : nx_peer_list_has(config->replication.peers, ask->reach.addr)
+                            ? tokens->http_auth
+                            : "";
     char text[sizeof "Bearer " + NX_TOKEN_SIZE];
     int rc;
 

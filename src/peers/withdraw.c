@@ -1,5 +1,5 @@
 /* Promises for a promotion that is not to be are taken back: who has made one follows no master of a lower epoch
- * until then. Runs in the peers process, as the end of a refused promotion. */
+ * until then. Runs in the peers process, as the end of a refused promotion or as a job of its own. */
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/peer_list.h"
@@ -29,6 +29,13 @@ void nx_peers_promise_body(const struct nx_peers *peers,
                    peers->self.node_id, member);
 }
 
+/* A node that refuses has no such promise, or none any more; but who isn't let in (a token is being changed, say), or
+ * was too slow, hasn't been heard. */
+static bool is_heard(int status)
+{
+    return status >= 200 && status < 500 && status != 401 && status != 403 && status != 408;
+}
+
 /* One round. How many haven't heard it; those that have are marked. */
 static unsigned tell_all(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)
 {
@@ -46,8 +53,7 @@ static unsigned tell_all(struct nx_peers *peers, struct nx_withdrawal *list, uns
     }
     (void)nx_loop_run(&peers->loop);
     for (unsigned i = 0; i < count; i++) {
-        /* A node that refuses has no such promise, or none any more. */
-        if (asks[i].status >= 200 && asks[i].status < 500) {
+        if (is_heard(asks[i].status)) {
             list[i].epoch = 0;
         }
         left += list[i].epoch != 0 ? 1 : 0;

@@ -262,6 +262,7 @@ static void say_refusal(struct nx_walsender *ws, const char *kind, const char *i
 static void say_why(struct nx_walsender *ws)
 {
     bool known = ws->replica_id[0] != '\0';
+    uint64_t left_out;
     const char *kind = known ? "replica " : "a peer";
     const char *id = known ? ws->replica_id : "";
     char transfer[160];
@@ -273,7 +274,9 @@ static void say_why(struct nx_walsender *ws)
         nx_debug("connection from %s on the replication port ended: %s", ws->peer, ws->ending.text);
         break;
     case NX_ENDING_NORMAL:
-        nx_info("%s%s at %s disconnected: %s%s", kind, id, ws->peer, ws->ending.text, transfer);
+        if (ws->welcomed || nx_walsender_may_say_refusal(ws, &left_out)) {
+            nx_info("%s%s at %s disconnected: %s%s", kind, id, ws->peer, ws->ending.text, transfer);
+        }
         break;
     case NX_ENDING_REFUSED:
         say_refusal(ws, kind, id);
@@ -310,11 +313,10 @@ int nx_walsender_main(struct nx_process *process)
     begin(&ws, process);
     nx_process_title(process, "handshake");
     nx_process_ready(process);
-    nx_welcome_check_peer(&ws);
-    if (nx_tls_on(NX_TLS_ACCEPT) && !nx_walsender_ended(&ws) &&
-        nx_frame_io_secure(&ws.io, NX_TLS_ACCEPT, NULL) < 0) {
+    if (nx_tls_on(NX_TLS_ACCEPT) && nx_frame_io_secure(&ws.io, NX_TLS_ACCEPT, NULL) < 0) {
         nx_walsender_end(&ws, NX_ENDING_NORMAL, 0, "no memory for TLS");
     }
+    nx_welcome_check_peer(&ws);
     while (!nx_walsender_ended(&ws)) {
         turn(&ws);
     }

@@ -114,7 +114,7 @@ class Run:
     def verdict(self):
         entries = self.logs.final(self.cluster.nodes[0])
         verdict = checker.Checker(self.log.ops, entries, self.sync).run()
-        verdict.faults += self.logs.faults + self.clients.odd()
+        verdict.faults += self.logs.faults + self.clients.odd() + self.cluster.deaths
         for node in self.cluster.nodes:
             found = NEVER.search(node.log())
             if found:

@@ -78,9 +78,11 @@ class Checker:
                 self.check_unknown(op)
 
     def check_acknowledged(self, op):
-        if op.kind == DELETE:
-            return
         places = self.places(op)
+        if op.kind == DELETE and not op.offset:
+            return  # there was nothing to delete
+        if op.kind == DELETE:  # any number of them look the same
+            places = [[op.offset] if op.offset in self.log.places.get((op.key, None), []) else []]
         if all(place == [op.offset] for place in places) and self.log.epoch(op.offset) == op.epoch:
             return
         later = self.log.epoch(op.offset)

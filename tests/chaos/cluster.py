@@ -15,6 +15,7 @@ from nexus_test import HOST, SANITIZED, Client, HttpError
 
 ANSWER_S = 3
 LEAD_S = 60
+FRAIL_S = 10  # from the end of a disk's failure to the end of a node by it
 
 SETTINGS = {
     "replication.heartbeat_ms": 100,
@@ -61,7 +62,8 @@ class Cluster:
                 node.env["NEXUS_PLANT"] = plant
         self.followed = {}  # node -> the master that it was told to follow
         self.away = set()  # nodes that are down, stopped or cut off
-        self.frail = set()  # nodes whose disk failed: they may end by themselves, and are started again
+        self.frail = {}  # nodes whose disk fails (None), or did so up to then: they may end by themselves
+        self.deaths = []  # of others, which must not
         self.promotions = 0
 
     def start(self):
@@ -143,11 +145,16 @@ class Cluster:
         return [node for _, node in sorted(found, key=lambda each: each[0], reverse=True)]
 
     def revive(self):
-        """Starts those again that a failing disk has ended."""
-        for node in self.frail - self.away:
-            if not node.is_running():
-                self.log.fault(f"{node.name} had ended, with status {node.wait_exit()}")
-                node.launch()
+        """Starts those again that have ended by themselves, as a failing disk makes them."""
+        for node in self.nodes:
+            if node in self.away or node.is_running():
+                continue
+            text = f"{node.name} had ended, with status {node.wait_exit()}"
+            until = self.frail.get(node, 0)
+            if until is not None and time.monotonic() - until > FRAIL_S:
+                self.deaths.append(text)
+            self.log.fault(text)
+            node.launch()
 
     def lead(self, timeout=LEAD_S):
         """Until there is a master, which all others that can be reached follow; -> it, or None"""
@@ -190,6 +197,7 @@ class Cluster:
     # -- rest --
 
     def heal_all(self):
+        self.revive()
         for node in self.nodes:
             self.mesh.heal(node, drop=True)
             if not SANITIZED:

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 
 from nexus_test import SANITIZED
 
@@ -212,6 +213,8 @@ class PromoteAlive(Fault):
 class PromoteRace(Fault):
     """Two promotions at one moment, of two nodes or of one; or a promotion and a stop of replication."""
 
+    stopped = None
+
     def begin(self):
         candidates = self.cluster.candidates()
         if len(candidates) < 2:
@@ -224,7 +227,8 @@ class PromoteRace(Fault):
         elif what == "same":
             jobs.append((first, self.cluster.promote))
         else:
-            jobs.append((first, lambda node: node.process.send_signal(signal.SIGHUP)))
+            jobs.append((first, lambda node: self.cluster.ask(node, "POST", "/replication/stop")))
+            self.stopped = first
         threads = [threading.Thread(target=job, args=(node,)) for node, job in jobs]
         for thread in threads:
             thread.start()
@@ -232,6 +236,10 @@ class PromoteRace(Fault):
             thread.join()
         self.text = f"promotions at once ({what}): {first.name}, {second.name}"
         return True
+
+    def end(self):
+        if self.stopped is not None:
+            self.cluster.followed.pop(self.stopped, None)  # it is told again, which ends the stop
 
 
 class Snapshot(Fault):
@@ -300,12 +308,13 @@ class Disk(Fault):
         self.take(self.node)
         rule = self.rng.choice(self.rules)
         self.text = f"{self.node.name}: {rule}"
-        self.cluster.frail.add(self.node)
+        self.cluster.frail[self.node] = None
         self.node.disk.set(rule)
         return True
 
     def end(self):
         self.node.disk.clear()
+        self.cluster.frail[self.node] = time.monotonic()
         self.give_back()
 
 

@@ -185,6 +185,13 @@ class Broken(unittest.TestCase):
 
         self.found(hasten)
 
+    def test_a_lost_deletion(self):
+        def lose(model):
+            op = model.pick(DELETE, lambda op: op.offset)
+            model.entries[op.offset - 1].changes = []
+
+        self.found(lose)
+
     def test_a_deletion_that_nobody_asked_for(self):
         def delete(model):
             op = model.pick(SET)

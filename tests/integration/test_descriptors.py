@@ -76,12 +76,6 @@ def snapshot(node):
     node.json("DELETE", path)
 
 
-def full_sync(replica):
-    replica.stop()
-    shutil.rmtree(replica.data_dir)
-    replica.start("/ready")
-
-
 class Descriptors(FullSyncCase):
     settings = {}
     authority = None
