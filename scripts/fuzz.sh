@@ -83,7 +83,7 @@ fuzz_libfuzzer()
         -artifact_prefix="$findings/" "${inputs[@]}" >"$log" 2>&1 || status=$?
     printf '%-10s %12s executions, %s, corpus %s, findings %s\n' "$target" \
         "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
-        "$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1)" "$(find "$corpus" -type f | wc -l)" \
+        "$(grep -aoE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1)" "$(find "$corpus" -type f | wc -l)" \
         "$(find "$findings" -type f | wc -l)"
     return "$status"
 }

@@ -131,7 +131,8 @@ struct nx_config_report {
 
 /* Reads the configuration. 0; -EINVAL: *ret_report has the errors, all of them, and *ret_config is
  * untouched (its action is valid even so: --help and --version work with a broken file). Opens no file
- * but the configuration file and, unless it is only to be printed, the token files that it names. */
+ * but the configuration file and, unless it is only to be printed, the files of tokens, certificates, keys and
+ * authorities that it names. */
 int nx_config_load(struct nx_config *ret_config,
                    int argc,
                    char **argv,

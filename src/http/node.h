@@ -37,7 +37,7 @@ void nx_node_cluster_id(const struct nx_shm *shm, char ret_id[NX_UUID_TEXT]);
 /* The URL of another node's HTTP interface: TLS where ours is, since a cluster has it on all nodes or on none. */
 void nx_node_url(const char *address, char *text, size_t cap);
 
-/* "http://host:port" of the master into text; false when it isn't known. */
+/* nx_node_url of the master into text; false when it isn't known. */
 bool nx_node_master_url(struct nx_shm *shm, char *text, size_t cap);
 
 /* Each of these answers the request and returns false when it can't go on. */
