@@ -26,9 +26,7 @@ bool nx_scrub_step(struct nx_scrub *scrub, struct nx_process *process, struct nx
         return false;
     }
     if (scrub->check == NULL) {
-        rc = nx_state_check_size(state) <= NX_STATE_SMALL
-                 ? 0
-                 : nx_state_check_begin(state, &scrub->check);
+        rc = nx_state_check_is_quick(state) ? 0 : nx_state_check_begin(state, &scrub->check);
         rc = rc == 0 && scrub->check != NULL ? -EAGAIN : rc;
     } else {
         rc = nx_state_check_step(scrub->check, why, sizeof why);

@@ -214,7 +214,8 @@ int nx_state_peek(struct nx_state *state,
     MDB_val val;
     int rc = find(state, key, key_length, &val);
 
-    return rc < 0 ? rc : nx_state_record_peek(nx_state_slice(&val), ret_record);
+    return rc < 0 ? rc
+                  : nx_state_record_peek(nx_state_read_slice(state->environment, &val), ret_record);
 }
 
 int nx_state_get(struct nx_state *state,
@@ -225,7 +226,8 @@ int nx_state_get(struct nx_state *state,
     MDB_val val;
     int rc = find(state, key, key_length, &val);
 
-    return rc < 0 ? rc
-                  : nx_state_record_decode(nx_slice_of(key, key_length), nx_state_slice(&val),
-                                           ret_record);
+    return rc < 0
+               ? rc
+               : nx_state_record_decode(nx_slice_of(key, key_length),
+                                        nx_state_read_slice(state->environment, &val), ret_record);
 }

@@ -137,16 +137,14 @@ struct nx_state_room nx_state_room(struct nx_state *state);
  * LMDB's own count of them leave no room for that. */
 struct nx_state_check;
 
-/* One of at most so many bytes is looked through before it is served: that takes some milliseconds. */
-#define NX_STATE_SMALL ((uint64_t)64 << 20)
-
 /* What is told of one that isn't sound: the directory that holds it, and how. */
 #define NX_STATE_DAMAGED_TEXT                                                                   \
     "the state in %s/state is damaged: %s; recover this node from a replica (start it with an " \
     "empty data directory and let it follow one) or from a snapshot"
 
-/* Bytes of the pages that it goes over. 0: nothing, or it can't be told. */
-uint64_t nx_state_check_size(struct nx_state *state);
+/* Whether it takes a tenth of a second at most, so that it can be done before the state is served: up to 64 MiB and
+ * 50,000 records. True too where that can't be told. */
+bool nx_state_check_is_quick(struct nx_state *state);
 
 /* Begins, in a read transaction of its own, which keeps what it sees. 0, or a negative error and NULL. */
 int nx_state_check_begin(struct nx_state *state, struct nx_state_check **ret_check);

@@ -12,6 +12,10 @@
 
 #define STEP_BYTES ((size_t)4 << 20)
 
+/* What is looked through before it is served: each record costs a search from the root, some microseconds. */
+#define QUICK_BYTES   ((uint64_t)64 << 20)
+#define QUICK_RECORDS 50000
+
 struct nx_state_check {
     const struct nx_environment *environment;
     MDB_txn *txn;
@@ -33,17 +37,20 @@ static uint64_t bytes_of(MDB_txn *txn, MDB_dbi table)
                      stat.ms_psize;
 }
 
-uint64_t nx_state_check_size(struct nx_state *state)
+bool nx_state_check_is_quick(struct nx_state *state)
 {
     MDB_txn *txn = NULL;
-    uint64_t bytes = 0;
+    MDB_stat stat;
+    bool quick = true;
 
     if (state->environment->env != NULL &&
         mdb_txn_begin(state->environment->env, NULL, MDB_RDONLY, &txn) == 0) {
-        bytes = bytes_of(txn, state->environment->kv);
+        quick = bytes_of(txn, state->environment->kv) <= QUICK_BYTES &&
+                mdb_stat(txn, state->environment->kv, &stat) == 0 &&
+                stat.ms_entries <= QUICK_RECORDS;
         mdb_txn_abort(txn);
     }
-    return bytes;
+    return quick;
 }
 
 int nx_state_check_begin(struct nx_state *state, struct nx_state_check **ret_check)
@@ -104,7 +111,7 @@ static int check_record(struct nx_state_check *check,
                         char *why,
                         size_t cap)
 {
-    struct nx_slice name = nx_state_slice(key);
+    struct nx_slice name = nx_state_read_slice(check->environment, key);
     struct nx_record record;
 
     if (name.length == 0 || name.length > sizeof check->last || !is_behind_last(check, name)) {
@@ -112,7 +119,7 @@ static int check_record(struct nx_state_check *check,
                        check->count);
         return -EBADMSG;
     }
-    if (nx_state_record_decode(name, nx_state_slice(val), &record) < 0) {
+    if (nx_state_record_decode(name, nx_state_read_slice(check->environment, val), &record) < 0) {
         (void)snprintf(why, cap, "record %" PRIu64 " has another checksum than it should have",
                        check->count);
         return -EBADMSG;

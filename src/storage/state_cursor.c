@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 struct nx_state_cursor {
+    const struct nx_environment *environment;
     MDB_cursor *cursor; /* NULL: over a state that isn't there yet */
 };
 
@@ -17,6 +18,7 @@ int nx_state_cursor_open(struct nx_state *state, struct nx_state_cursor **ret_cu
     if (cursor == NULL) {
         return -ENOMEM;
     }
+    cursor->environment = state->environment;
     if (!state->reading_void) {
         rc = nx_state_error(mdb_cursor_open(state->read, state->environment->kv, &cursor->cursor));
     }
@@ -51,8 +53,10 @@ static int get(struct nx_state_cursor *cursor,
     }
     int rc = nx_state_error(mdb_cursor_get(cursor->cursor, &key, &val, op));
 
-    return rc < 0 ? rc
-                  : nx_state_record_decode(nx_state_slice(&key), nx_state_slice(&val), ret_record);
+    return rc < 0
+               ? rc
+               : nx_state_record_decode(nx_state_read_slice(cursor->environment, &key),
+                                        nx_state_read_slice(cursor->environment, &val), ret_record);
 }
 
 int nx_state_cursor_seek(struct nx_state_cursor *cursor,

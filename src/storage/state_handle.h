@@ -18,6 +18,7 @@ struct nx_environment {
     char *dir;
     struct nx_state_options options;
     MDB_env *env; /* NULL: there is nothing on disk yet, this process only reads */
+    size_t page_size;
     MDB_dbi kv;
     MDB_dbi expiry;
     MDB_dbi meta;
@@ -46,6 +47,10 @@ int nx_state_error(int rc);
 /* An MDB_val, whose pointer isn't const though LMDB only reads keys. */
 MDB_val nx_state_val(const void *data, size_t length);
 struct nx_slice nx_state_slice(const MDB_val *val);
+
+/* The same of what a read transaction found. LMDB believes the length that stands in the page: one that has decayed may
+ * lead behind the file, where a read is a SIGBUS. Empty, which no record is: it can't be that long. */
+struct nx_slice nx_state_read_slice(const struct nx_environment *environment, const MDB_val *val);
 
 /* A row of `meta`, without its CRC, until the transaction ends or writes: 0, -ENOENT, -EBADMSG. */
 int nx_state_meta_look(const struct nx_environment *environment,

@@ -57,6 +57,27 @@ struct nx_slice nx_state_slice(const MDB_val *val)
     return nx_slice_of(val->mv_data, val->mv_size);
 }
 
+/* A page begins with its header (struct MDB_page of LMDB 0.9's mdb.c, the same in the file): a value stands behind nodes
+ * in one page, or right behind the header of the first of so many overflow pages as stands there. */
+#define PAGE_HEADER   16
+#define PAGE_OVERFLOW 12 /* where their number stands, 32 bits */
+
+struct nx_slice nx_state_read_slice(const struct nx_environment *environment, const MDB_val *val)
+{
+    size_t page_size = environment->page_size;
+    size_t at = (size_t)((uintptr_t)val->mv_data % page_size);
+    uint32_t pages;
+
+    if (val->mv_size <= page_size - at) {
+        return nx_state_slice(val);
+    }
+    memcpy(&pages, (const uint8_t *)val->mv_data - at + PAGE_OVERFLOW, sizeof pages);
+    if (at != PAGE_HEADER || val->mv_size > pages * page_size - PAGE_HEADER) {
+        return nx_slice_of(NULL, 0);
+    }
+    return nx_state_slice(val);
+}
+
 /* ---- meta ---- */
 
 int nx_state_meta_look(const struct nx_environment *environment,
@@ -251,13 +272,16 @@ static int fill_up(MDB_env *env)
 static int load(struct nx_environment *environment, MDB_env *env, char *error, size_t cap)
 {
     unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;
+    MDB_stat stat = {.ms_psize = 0};
     MDB_txn *txn = NULL;
     int rc = mdb_env_open(env, environment->dir,
                           environment->options.writer ? flags : flags | MDB_RDONLY, FILE_MODE);
 
+    rc = rc != 0 ? rc : mdb_env_stat(env, &stat);
     if (rc == 0 && environment->options.writer) {
         rc = fill_up(env);
     }
+    environment->page_size = stat.ms_psize;
     rc = rc != 0 ? rc : mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
     if (rc != 0) {
         return say(error, cap, environment, nx_state_error(rc));

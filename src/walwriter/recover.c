@@ -82,10 +82,9 @@ static int check_state(struct walwriter *w)
 {
     struct nx_state_check *check = NULL;
     char why[160] = "";
-    uint64_t bytes = nx_state_check_size(w->state);
     int rc;
 
-    if (bytes == 0 || bytes > NX_STATE_SMALL) {
+    if (!nx_state_check_is_quick(w->state)) {
         return 0;
     }
     rc = nx_state_check_begin(w->state, &check);

@@ -280,7 +280,7 @@ START_TEST(what_json_takes_has_a_bound)
     ck_assert_int_eq(scan_many("[]", (size_t)NX_JSON_MAX_NODES - 1), -E2BIG);
     ck_assert_int_eq(scan_many("0", (size_t)NX_JSON_MAX_VALUES - 1), 0);
     ck_assert_int_eq(scan_many("0", (size_t)NX_JSON_MAX_VALUES), -E2BIG);
-    ck_assert_int_eq(scan_many("\"\"", NX_JSON_MAX_VALUES), -E2BIG);
+    ck_assert_int_eq(scan_many("\"\"", (size_t)NX_JSON_MAX_VALUES), -E2BIG);
     ck_assert_ptr_nonnull(strstr(fault.message, "10000 operations"));
 }
 END_TEST
