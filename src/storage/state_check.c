@@ -59,6 +59,10 @@ int nx_state_check_begin(struct nx_state *state, struct nx_state_check **ret_che
     int rc = check == NULL ? ENOMEM : 0;
 
     *ret_check = NULL;
+    if (rc == 0 && state->environment->env == NULL) {
+        *ret_check = check; /* nothing is there yet */
+        return 0;
+    }
     if (rc == 0) {
         check->environment = state->environment;
         rc = mdb_txn_begin(state->environment->env, NULL, MDB_RDONLY, &check->txn);
@@ -151,6 +155,9 @@ int nx_state_check_step(struct nx_state_check *check, char *why, size_t cap)
 {
     size_t bytes = 0;
 
+    if (check->cursor == NULL) {
+        return 0;
+    }
     while (bytes < STEP_BYTES) {
         MDB_val key;
         MDB_val val;

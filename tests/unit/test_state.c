@@ -300,6 +300,18 @@ static int look_through(struct nx_state *state, char *why, size_t cap)
     return rc;
 }
 
+START_TEST(what_is_not_there_yet_is_sound)
+{
+    struct nx_state *reader = state_open(false);
+    char why[160] = "";
+
+    ck_assert(nx_state_check_is_quick(reader));
+    ck_assert_int_eq(look_through(reader, why, sizeof why), 0);
+    ck_assert_int_ne(access(data_file(), F_OK), 0);
+    nx_state_close(reader);
+}
+END_TEST
+
 START_TEST(what_is_sound_is_found_sound)
 {
     struct nx_state *state = state_open(true);
@@ -642,6 +654,7 @@ int main(void)
     tcase_add_test(tcase, a_reader_keeps_its_moment);
     tcase_add_test(tcase, a_cursor_goes_through_all_in_byte_order);
     tcase_add_test(tcase, a_damaged_value_is_found);
+    tcase_add_test(tcase, what_is_not_there_yet_is_sound);
     tcase_add_test(tcase, what_is_sound_is_found_sound);
     tcase_add_test(tcase, what_decayed_is_found);
     tcase_add_test(tcase, a_length_that_leads_behind_the_file_is_damage);
