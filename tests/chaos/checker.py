@@ -78,11 +78,9 @@ class Checker:
                 self.check_unknown(op)
 
     def check_acknowledged(self, op):
-        places = self.places(op)
-        if op.kind == DELETE and not op.offset:
-            return  # there was nothing to delete
-        if op.kind == DELETE:  # any number of them look the same
-            places = [[op.offset] if op.offset in self.log.places.get((op.key, None), []) else []]
+        if op.kind == DELETE and self.log.at(op.key, op.offset)[0] is None:
+            return  # by it, or there was nothing to delete
+        places = self.places(op) or [[]]
         if all(place == [op.offset] for place in places) and self.log.epoch(op.offset) == op.epoch:
             return
         later = self.log.epoch(op.offset)
@@ -153,10 +151,10 @@ class Checker:
         asked = [op for op in ops if op.result == UNKNOWN and op.kind == DELETE]
         known = {op.offset for op in ops if op.result == OK and op.kind == DELETE}
         for offset in self.log.places.get((key, None), []):
-            if offset in known:
-                continue
             begin, end = bounds.begin(offset), bounds.end(offset)
             possible = [op for op in asked if op.t0 < end]
+            if offset in known and not possible:
+                continue  # else an answer that names it may be one that found nothing to delete any more
             if not possible:
                 self.fault(f"{key}: a deletion at {offset} that nobody asked for before {end}")
                 continue
