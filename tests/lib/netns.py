@@ -84,12 +84,12 @@ class Network:
             run("ip", "netns", "exec", name, "nft", "flush chain inet t in")
 
     def slow(self, number, rate):
-        """What this host sends, in tbf's words ("1mbit")."""
+        """What this host is sent, in tbf's words ("1mbit")."""
         tbf = ["tbf", "rate", rate, "burst", "32kb", "latency", "400ms"]
-        run("ip", "netns", "exec", self.names[number - 1], "tc", "qdisc", "replace", "dev", "eth0", "root", *tbf)
+        run("ip", "netns", "exec", self.hub, "tc", "qdisc", "replace", "dev", f"p{number}", "root", *tbf)
 
     def fast(self, number):
-        run("ip", "netns", "exec", self.names[number - 1], "tc", "qdisc", "del", "dev", "eth0", "root")
+        run("ip", "netns", "exec", self.hub, "tc", "qdisc", "del", "dev", f"p{number}", "root")
 
     def close(self):
         for name in [*self.names, self.hub]:
