@@ -33,7 +33,7 @@
 
 #define WAIT_MS      30000
 #define MOST_NODES   8
-#define MOST_ANSWERS 32 /* of all nodes together */
+#define MOST_ANSWERS 128 /* of all nodes together */
 
 static struct nx_config config;
 static struct nx_process process;

@@ -43,6 +43,7 @@ static void setup(void)
 static void teardown(void)
 {
     nx_archive_writer_close(writer);
+    writer = NULL;
     bytes_free(&archive_bytes);
     bytes_free(&tar_bytes);
     bytes_free(&content);

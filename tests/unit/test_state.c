@@ -89,8 +89,11 @@ static int make_in_child(void)
         nx_state_open(".", &options, &writer, state_error, sizeof state_error) != 0) {
         return 1;
     }
-    return nx_state_write_begin(writer) == 0 && nx_state_write_commit(writer, &position) == 0 ? 0
-                                                                                              : 2;
+    int rc =
+        nx_state_write_begin(writer) == 0 && nx_state_write_commit(writer, &position) == 0 ? 0 : 2;
+
+    nx_state_close(writer);
+    return rc;
 }
 
 START_TEST(before_the_checkpointer_a_reader_finds_an_empty_state)
