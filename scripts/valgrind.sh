@@ -65,7 +65,7 @@ failover Procedure.test_04_sync_killed_and_restarts
 http_table
 access
 tls
-snapshot_http
+snapshot_http Making Failing Deleting Files Transfers
 promote
 sync
 restore
