@@ -70,21 +70,19 @@ static bool is_connected(const struct nx_shm *shm, const char *id)
 static int count_away(void *arg, const struct nx_pin *pin)
 {
     struct look *look = arg;
-    unsigned at = look->away < MOST_AWAY ? look->away : MOST_AWAY;
+    unsigned at = look->away < MOST_AWAY ? look->away : MOST_AWAY - 1;
     int64_t progress = progress_ms(pin);
 
     if (is_connected(look->shm, pin->replica_id)) {
         return 0;
     }
+    if (look->away++ >= MOST_AWAY && progress <= look->latest_ms[at]) {
+        return 0;
+    }
     for (; at > 0 && look->latest_ms[at - 1] < progress; at--) {
-        if (at < MOST_AWAY) {
-            look->latest_ms[at] = look->latest_ms[at - 1];
-        }
+        look->latest_ms[at] = look->latest_ms[at - 1];
     }
-    if (at < MOST_AWAY) {
-        look->latest_ms[at] = progress;
-    }
-    look->away++;
+    look->latest_ms[at] = progress;
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /* Promises that others made, or may have made, for promotions of this node that came to nothing: each is taken back,
  * whatever becomes of the process that does it, for who has made one follows no master of a lower epoch until then. The
  * process that asked for them takes them back itself (peers/withdraw.c); where it died first, or was in the way of
- * another change, one is started for it. Only a death of the postmaster ends that: then it needs a person's word
- * (docs/failover.md, "Promises"). Runs in the postmaster. */
+ * another change, one is started for it. The postmaster's death ends that, and so does a peer that isn't reached in ten
+ * minutes: then it needs a person's word (docs/failover.md, "Promises"). Runs in the postmaster. */
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"

@@ -119,12 +119,11 @@ static void take_error(struct nx_walreceiver *r, const struct nx_msg_error *erro
                     error->code != NX_WIRE_ERROR_INTERNAL && error->code != NX_WIRE_ERROR_BAD_FRAME;
 }
 
-/* What the quorum is said to have beyond our own log is believed when it has come, and in this session only: a false
- * word must not outlive who gave it. */
+/* offset: of a Ping, or 0: entries have come, of which the master's word was known already. */
 static void hear_quorum(struct nx_walreceiver *r, uint64_t offset)
 {
     r->quorum_heard = offset > r->quorum_heard ? offset : r->quorum_heard;
-    nx_quorum_raise(r->shm, r->quorum_heard < r->last.offset ? r->quorum_heard : r->last.offset);
+    nx_quorum_raise(r->shm, nx_receiver_quorum(r));
 }
 
 static void take_ping(struct nx_walreceiver *r, const struct nx_msg_ping *ping)

@@ -94,6 +94,13 @@ struct nx_walreceiver {
     uint64_t logged_ms;
 };
 
+/* What of the quorum's offset is believed: no more than this node has itself, and in this session only. A false word
+ * must not outlive who gave it. */
+static inline uint64_t nx_receiver_quorum(const struct nx_walreceiver *r)
+{
+    return r->quorum_heard < r->last.offset ? r->quorum_heard : r->last.offset;
+}
+
 /* ---- ending.c ---- */
 
 /* Notes why the attempt is over; the first reason stands. */

@@ -145,8 +145,6 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
 static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     enum nx_commit_rule rule = welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM;
-    uint64_t quorum =
-        welcome->quorum_offset < r->last.offset ? welcome->quorum_offset : r->last.offset;
 
     r->welcomed = true;
     r->master_epoch = welcome->epoch;
@@ -161,8 +159,8 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
                        atomic_load_explicit(&r->shm->quorum.epoch, memory_order_relaxed), 0);
         r->quorum_heard = 0;
     } else {
-        nx_quorum_hear(r->shm, rule, welcome->epoch, quorum);
         r->quorum_heard = welcome->quorum_offset;
+        nx_quorum_hear(r->shm, rule, welcome->epoch, nx_receiver_quorum(r));
     }
     r->acked_offset = r->last.offset;
     r->durable_seen = r->last.offset;
