@@ -60,4 +60,17 @@ static inline void fuzz_write_file(const char *path, const void *bytes, size_t n
     close(fd);
 }
 
+/* A data-N in that directory as a full sync makes it to load into: wal/ and state/, both empty. Its path. */
+static inline void fuzz_make_data(char *ret_path, size_t cap)
+{
+    static const char *const names[] = {"", "/wal", "/state"};
+    char path[160];
+
+    HOLDS(snprintf(ret_path, cap, "%s/data-2", fuzz_directory()) < (int)cap);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        HOLDS(snprintf(path, sizeof path, "%s%s", ret_path, names[i]) < (int)sizeof path);
+        HOLDS(mkdir(path, 0700) == 0);
+    }
+}
+
 #endif

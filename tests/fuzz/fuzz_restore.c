@@ -184,12 +184,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     make_archive(&given, &manifest, &source);
     nx_manifest_free(&manifest);
 
-    (void)snprintf(root, sizeof root, "%s/data-2", fuzz_directory());
-    HOLDS(mkdir(root, 0700) == 0);
-    (void)snprintf(path, sizeof path, "%s/wal", root);
-    HOLDS(mkdir(path, 0700) == 0);
+    fuzz_make_data(root, sizeof root);
     (void)snprintf(path, sizeof path, "%s/state", root);
-    HOLDS(mkdir(path, 0700) == 0);
     struct nx_load_options options = {.source = {.read = source_read, .arg = &source},
                                       .root = root,
                                       .map_size = MAP_SIZE,

@@ -70,16 +70,12 @@ static void load(const uint8_t *bytes, size_t n)
                                       .cluster_id = ""};
     int rc;
 
-    (void)snprintf(path, sizeof path, "%s/data-2", fuzz_directory());
-    HOLDS(mkdir(path, 0700) == 0);
-    (void)snprintf(inner, sizeof inner, "%s/wal", path);
-    HOLDS(mkdir(inner, 0700) == 0);
-    (void)snprintf(inner, sizeof inner, "%s/state", path);
-    HOLDS(mkdir(inner, 0700) == 0);
+    fuzz_make_data(path, sizeof path);
     rc = nx_load_archive(&options, &manifest, error, sizeof error);
     HOLDS(rc == 0 || error[0] != '\0');
     look_for_strays(fuzz_directory(), top);
     look_for_strays(path, root);
+    (void)snprintf(inner, sizeof inner, "%s/state", path);
     look_for_strays(inner, state);
     (void)snprintf(inner, sizeof inner, "%s/wal", path);
     look_for_strays(inner, wal);
