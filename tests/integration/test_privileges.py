@@ -190,7 +190,10 @@ def field_of(pid, name):
 
 def is_guarded(pid):
     """Whether this process's memory is root's alone to look at: its files in /proc are root's then."""
-    return os.stat(f"/proc/{pid}/environ").st_uid == 0
+    try:
+        return os.stat(f"/proc/{pid}/environ").st_uid == 0
+    except FileNotFoundError:  # it has ended meanwhile
+        return False
 
 
 class Guards(NexusTestCase):
@@ -219,7 +222,8 @@ class Guards(NexusTestCase):
             os.chown(name, pwd.getpwnam("daemon").pw_uid, -1)
         node.env["NEXUS_CONFIG"] = path
         node.start()
-        self.assertFalse(any(is_guarded(child.pid) for child in node.children()))
+        # Waited for: the files of a process whose memory is being torn down, as one that a start needs, are root's too.
+        node.wait_until(lambda: not any(is_guarded(child.pid) for child in node.children()))
         with open(path, "a", encoding="ascii") as file:
             file.write(f"auth_token_file = {token}\n")
         os.kill(node.pid, signal.SIGHUP)
