@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -54,23 +55,6 @@ __attribute__((format(printf, 5, 6))) static int fail(struct failure *failure,
 
 /* ---- files ---- */
 
-static int check_key_file(const struct files *files, struct failure *failure)
-{
-    char why[256];
-    int fd = open(files->key, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    int rc = 0;
-
-    if (fd < 0) {
-        return fail(failure, files, "tls_key_file", files->key, "it can't be opened: %s",
-                    strerrordesc_np(errno));
-    }
-    if (nx_secret_check(fd, files->user, why, sizeof why) < 0) {
-        rc = fail(failure, files, "tls_key_file", files->key, "%s", why);
-    }
-    close(fd);
-    return rc;
-}
-
 /* OpenSSL would wait for who writes into a pipe. */
 static int check_regular(const struct files *files,
                          const char *key,
@@ -103,6 +87,48 @@ static int no_passphrase(char *buf, int size, int writing, void *arg)
     return -1;
 }
 
+/* The file that was judged is the one that is read. */
+static int read_key(FILE *file,
+                    const struct files *files,
+                    EVP_PKEY **ret_key,
+                    struct failure *failure)
+{
+    char why[256];
+
+    if (nx_secret_check(fileno(file), files->user, why, sizeof why) < 0) {
+        return fail(failure, files, "tls_key_file", files->key, "%s", why);
+    }
+    *ret_key = PEM_read_PrivateKey(file, NULL, no_passphrase, NULL);
+    return 0;
+}
+
+static int use_key(SSL_CTX *context, const struct files *files, struct failure *failure)
+{
+    int fd = open(files->key, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    EVP_PKEY *key = NULL;
+    int rc;
+
+    if (file == NULL) {
+        rc = fail(failure, files, "tls_key_file", files->key, "it can't be opened: %s",
+                  strerrordesc_np(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return rc;
+    }
+    rc = read_key(file, files, &key, failure);
+    (void)fclose(file);
+    if (rc == 0 && (key == NULL || SSL_CTX_use_PrivateKey(context, key) != 1)) {
+        rc = fail(
+            failure, files, "tls_key_file", files->key,
+            "it must hold the private key of tls_cert_file, as PEM and without a passphrase: %s",
+            reason_text());
+    }
+    EVP_PKEY_free(key);
+    return rc;
+}
+
 static int use_certificate(SSL_CTX *context, const struct files *files, struct failure *failure)
 {
     int rc;
@@ -119,18 +145,7 @@ static int use_certificate(SSL_CTX *context, const struct files *files, struct f
                     "it must hold a certificate and those that lead to its authority, as PEM: %s",
                     reason_text());
     }
-    rc = check_key_file(files, failure);
-    if (rc < 0) {
-        return rc;
-    }
-    SSL_CTX_set_default_passwd_cb(context, no_passphrase);
-    if (SSL_CTX_use_PrivateKey_file(context, files->key, SSL_FILETYPE_PEM) != 1) {
-        return fail(
-            failure, files, "tls_key_file", files->key,
-            "it must hold the private key of tls_cert_file, as PEM and without a passphrase: %s",
-            reason_text());
-    }
-    return 0;
+    return use_key(context, files, failure);
 }
 
 static int use_authorities(SSL_CTX *context, const struct files *files, struct failure *failure)

@@ -36,9 +36,13 @@ int nx_secret_check(int fd, const char *user, char *error, size_t cap)
         return -EPERM;
     }
     if (!is_of(st.st_uid, user)) {
+        char who[32];
+
+        (void)snprintf(who, sizeof who, "uid %u", (unsigned)geteuid());
         (void)snprintf(error, cap,
-                       "it belongs to uid %u; it must be this server's user's (uid %u) or root's",
-                       (unsigned)st.st_uid, (unsigned)geteuid());
+                       "it belongs to uid %u; it must be this server's user's (%.64s) or root's: "
+                       "chown it",
+                       (unsigned)st.st_uid, user[0] == '\0' ? who : user);
         return -EPERM;
     }
     if ((st.st_mode & barred) != 0) {

@@ -499,7 +499,8 @@ static void run_round(struct nx_peers *peers)
 
 static bool over(const struct nx_peers *peers)
 {
-    return nx_process_stopping(peers->process) || nx_fenced(peers->shm) || all_done();
+    return nx_process_stopping(peers->process) || peers->loop.failed || nx_fenced(peers->shm) ||
+           all_done();
 }
 
 static uint64_t interval_ms(const struct nx_peers *peers)

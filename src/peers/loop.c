@@ -77,11 +77,19 @@ struct evdns_base *nx_loop_dns(struct nx_loop *loop)
     return loop->dns;
 }
 
+static bool run_once(struct nx_loop *loop)
+{
+    loop->failed = event_base_loop(loop->base, EVLOOP_ONCE) < 0;
+    if (loop->failed) {
+        nx_error("the event loop failed: %s", strerrordesc_np(errno));
+    }
+    return !loop->failed;
+}
+
 bool nx_loop_run(struct nx_loop *loop)
 {
     while (loop->open > 0 && !nx_process_stopping(loop->process)) {
-        if (event_base_loop(loop->base, EVLOOP_ONCE) < 0) {
-            nx_error("the event loop failed: %s", strerrordesc_np(errno));
+        if (!run_once(loop)) {
             return false;
         }
     }
@@ -94,8 +102,7 @@ bool nx_loop_run_for(struct nx_loop *loop, bool (*enough)(void *arg), void *arg,
     uint64_t until = UINT64_MAX;
 
     while (loop->open > 0 && !nx_process_stopping(loop->process) && nx_now_ms() < until) {
-        if (event_base_loop(loop->base, EVLOOP_ONCE) < 0) {
-            nx_error("the event loop failed: %s", strerrordesc_np(errno));
+        if (!run_once(loop)) {
             return false;
         }
         if (until == UINT64_MAX && enough(arg)) {

@@ -18,6 +18,7 @@ struct nx_loop {
     struct event *control;
     struct evdns_base *dns; /* NULL until a name is to be resolved */
     unsigned open;          /* conversations that aren't over */
+    bool failed;            /* it can't go on: what was to be done isn't */
 };
 
 /* 0, or -ENOMEM, and nothing is left open. */
@@ -29,7 +30,8 @@ void nx_loop_close(struct nx_loop *loop);
 /* The resolver; NULL: there is none to be had. */
 struct evdns_base *nx_loop_dns(struct nx_loop *loop);
 
-/* Runs until all conversations are over. False: the process shall stop, and some may still be open. */
+/* Runs until all conversations are over. False: the process shall stop, or the loop failed, and some may still be
+ * open. */
 bool nx_loop_run(struct nx_loop *loop);
 
 /* Runs until all conversations are over, or, once `enough` says so, for as long again as that took, but at least_ms.

@@ -102,6 +102,7 @@ static void know_self(struct nx_peers *peers)
 int nx_peers_main(struct nx_process *process)
 {
     static struct nx_peers peers;
+    bool failed;
     int rc;
 
     peers = (struct nx_peers){.process = process, .shm = process->shm};
@@ -126,6 +127,7 @@ int nx_peers_main(struct nx_process *process)
         nx_peers_take_back(&peers);
         break;
     }
+    failed = peers.loop.failed;
     nx_loop_close(&peers.loop);
-    return NX_EXIT_OK;
+    return failed ? NX_EXIT_FAILURE : NX_EXIT_OK; /* what it was to withdraw isn't withdrawn */
 }

@@ -81,11 +81,11 @@ void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsig
 
     nx_process_title(peers->process, "withdrawing promises");
     while ((left = tell_all(peers, list, count)) > 0 && nx_now_ms() < until &&
-           !nx_process_stopping(peers->process)) {
+           !peers->loop.failed && !nx_process_stopping(peers->process)) {
         pause_for(peers, backoff);
         backoff = backoff * 2 < BACKOFF_MOST ? backoff * 2 : BACKOFF_MOST;
     }
-    for (unsigned i = 0; left > 0 && i < count; i++) {
+    for (unsigned i = 0; left > 0 && !peers->loop.failed && i < count; i++) {
         if (list[i].epoch != 0) {
             nx_warn(
                 "the promise of %s for epoch %" PRIu64 " could not be withdrawn: if it made one, "

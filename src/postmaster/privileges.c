@@ -52,6 +52,21 @@ static int give_fresh(int fd, const struct nx_user *user)
     return fchown(fd, user->uid, user->gid) == 0 ? 0 : -errno;
 }
 
+/* Through no link, be there a slash behind it: whoever can set one would have root give another directory away. */
+static int open_data_dir(const char *path)
+{
+    char plain[NX_PATH_SIZE];
+    size_t length = strlen(path);
+    int fd;
+
+    while (length > 1 && path[length - 1] == '/') {
+        length--;
+    }
+    (void)snprintf(plain, sizeof plain, "%.*s", (int)length, path);
+    fd = open(plain, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
 static int give_data_dir(const struct nx_config *config,
                          const struct nx_user *user,
                          char *error,
@@ -59,11 +74,9 @@ static int give_data_dir(const struct nx_config *config,
 {
     const char *path = config->server.data_dir;
     int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
-    int fd = rc < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = rc < 0 ? rc : open_data_dir(path);
 
-    if (rc == 0) {
-        rc = fd < 0 ? -errno : give_fresh(fd, user);
-    }
+    rc = fd < 0 ? fd : give_fresh(fd, user);
     if (fd >= 0) {
         close(fd);
     }

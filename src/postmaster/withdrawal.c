@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "postmaster/role_change.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define AGAIN_MS 500
@@ -17,6 +18,10 @@ void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t numbe
     struct nx_attempts *open = &pm->open_attempts;
 
     if (open->count == NX_MOST_ATTEMPTS) { /* the oldest one's peer has been away for long */
+        nx_warn(
+            "%d promotions wait for peers to hear that they were given up: what was promised for "
+            "the oldest one, of epoch %" PRIu64 ", is not taken back any more",
+            NX_MOST_ATTEMPTS, open->list[0].epoch);
         memmove(&open->list[0], &open->list[1], sizeof open->list - sizeof open->list[0]);
         open->count--;
     }

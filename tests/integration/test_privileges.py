@@ -97,6 +97,19 @@ class User(NexusTestCase):
         for name in (".", "nexus.conf", "nexus.log"):
             self.assertEqual(self.owner(os.path.join(node.data_dir, name)), self.USER)
 
+    def test_11_a_link_in_the_data_directory_s_place(self):
+        """Where it leads to isn't given away: who can set the link may not be root."""
+        node = self.started()
+        other = os.path.join(node.directory, "other")
+        os.mkdir(other, 0o700)
+        os.symlink(other, node.data_dir)
+        for path in (node.data_dir, node.data_dir + "/"):
+            result = node.run("-D", path, f"--server.user={self.USER}")
+            self.assertEqual(result.returncode, 1, result)
+            self.assertEqual(self.owner(other), "root")
+        os.chown(other, pwd.getpwnam(self.USER).pw_uid, -1)
+        node.start()
+
     def test_07_only_root_can_become_another(self):
         node = self.node("master", start=False)
         os.chmod(node.directory, 0o777)
