@@ -195,6 +195,12 @@ static bool check_confirmed(struct connection *connection)
     if (connection->request->local || nx_quorum_confirmed(shm)) {
         return true;
     }
+    if (nx_fenced(shm)) { /* no replica of its own will come back */
+        nx_fenced_refuse(connection,
+                         "What it had committed isn't known since its start: read from that node, "
+                         "or with Nexus-Read: local what is durable here.");
+        return false;
+    }
     nx_refuse(
         connection, NX_ERROR_QUORUM_UNAVAILABLE,
         "This master has started with entries up to %" PRIu64

@@ -398,6 +398,20 @@ class Fences(PromoteCase):
             self.assert_problem(answer, 409, "fenced")
         self.assertEqual(old.status()["wal_offset"], 1)
 
+    def test_09_a_sync_master_that_starts_fenced_knows_of_nothing_committed(self):
+        cluster = self.level_cluster(settings=SYNC)
+        old, new = cluster.master, cluster.replica
+        self.promote(new, "?force=1")
+        old.wait_status(state="fenced")
+        self.assertEqual(old.get("k0"), b"v")  # it has seen that confirmed
+        old.stop()
+        old.start()
+        old.wait_status(state="fenced")
+        problem = self.assert_problem(old.request("GET", "/kv/k0"), 409, "fenced")
+        self.assertEqual(problem["master"], f"http://{new.addr}")
+        self.assertIn("Nexus-Read: local", problem["message"])
+        self.assertEqual(old.get("k0", headers={"Nexus-Read": "local"}), b"v")
+
 
 class Epochs(PromoteCase):
     """N@E after an async failover that has lost entries."""
