@@ -243,11 +243,11 @@ void nx_privileges_bar_more(void)
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static const char *served_without_token(const char *token, enum nx_allow allow)
+static const char *allowed(enum nx_allow allow)
 {
-    switch (token[0] != '\0' ? NX_ALLOW_NONE : allow) {
+    switch (allow) {
     case NX_ALLOW_NONE:
-        return "nobody but the Unix socket";
+        return "nobody";
     case NX_ALLOW_LOOPBACK:
         return "loopback";
     case NX_ALLOW_PRIVATE:
@@ -258,10 +258,29 @@ static const char *served_without_token(const char *token, enum nx_allow allow)
     return "";
 }
 
+/* Of one port, and which key decides. */
+static void describe_served(const char *token,
+                            enum nx_allow allow,
+                            const char *token_key,
+                            const char *allow_key,
+                            char *text,
+                            size_t cap)
+{
+    bool guarded = token[0] != '\0';
+
+    (void)snprintf(text, cap, "%s (%s)", guarded ? "nobody" : allowed(allow),
+                   guarded ? token_key : allow_key);
+}
+
 void nx_privileges_say_served(const struct nx_config *config)
 {
-    nx_info(
-        "served without a token: %s (http.allow_without_token), %s (replication.allow_without_token)",
-        served_without_token(config->tokens.http_auth, config->http.allow_without_token),
-        served_without_token(config->tokens.replication, config->replication.allow_without_token));
+    char http[96];
+    char replication[96];
+
+    describe_served(config->tokens.http_auth, config->http.allow_without_token,
+                    "http.auth_token_file", "http.allow_without_token", http, sizeof http);
+    describe_served(config->tokens.replication, config->replication.allow_without_token,
+                    "replication.token_file", "replication.allow_without_token", replication,
+                    sizeof replication);
+    nx_info("served without a token: by HTTP %s, as a replica %s", http, replication);
 }

@@ -326,12 +326,37 @@ static int read_again(const struct nx_postmaster *pm,
     return rc;
 }
 
+/* What a reload has done. tokens: they changed. */
+static void say_reloaded(const struct nx_config *config,
+                         const struct nx_config_report *report,
+                         bool tokens)
+{
+    char names[1024];
+    unsigned applied;
+
+    for (unsigned i = 0; i < report->warning_count && i < NX_CONFIG_MESSAGES; i++) {
+        nx_warn("%s", report->warnings[i]);
+    }
+    applied = nx_config_changes(report, NX_CHANGE_APPLIED, names, sizeof names);
+    nx_info("configuration reloaded: %u key%s changed%s%s", applied, applied == 1 ? "" : "s",
+            applied > 0 ? ": " : "", applied > 0 ? names : "");
+    if (config->http.tls_cert_file[0] != '\0' || config->replication.tls_cert_file[0] != '\0') {
+        nx_info("certificates, keys and authorities were read again: new connections use them");
+    }
+    if (tokens) {
+        nx_privileges_say_served(config);
+    }
+    if (nx_config_changes(report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
+        nx_warn("these keys changed and wait for a restart: %s", names);
+    }
+}
+
 void nx_shared_reload(struct nx_postmaster *pm)
 {
     static struct nx_config_report report;
-    char names[1024];
     char error[512];
     struct nx_config fresh;
+    bool tokens;
     int rc = read_again(pm, &fresh, &report);
 
     if (rc < 0) {
@@ -343,28 +368,15 @@ void nx_shared_reload(struct nx_postmaster *pm)
         nx_error("the configuration stays as it was: %s", error);
         return;
     }
-    for (unsigned i = 0; i < report.warning_count && i < NX_CONFIG_MESSAGES; i++) {
-        nx_warn("%s", report.warnings[i]);
-    }
     if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
         nx_role_peers_changed(pm);
     }
-    bool tokens = memcmp(&pm->config.tokens, &fresh.tokens, sizeof fresh.tokens) != 0;
-
+    tokens = memcmp(&pm->config.tokens, &fresh.tokens, sizeof fresh.tokens) != 0;
     pm->config = fresh;
     nx_config_guard_secrets(&pm->config);
     (void)nx_log_configure(&pm->config);
     nx_shared_publish_config(pm);
-    unsigned applied = nx_config_changes(&report, NX_CHANGE_APPLIED, names, sizeof names);
-
-    nx_info("configuration reloaded: %u key%s changed%s%s", applied, applied == 1 ? "" : "s",
-            applied > 0 ? ": " : "", applied > 0 ? names : "");
-    if (tokens) {
-        nx_privileges_say_served(&pm->config);
-    }
-    if (nx_config_changes(&report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
-        nx_warn("these keys changed and wait for a restart: %s", names);
-    }
+    say_reloaded(&pm->config, &report, tokens);
 }
 
 static void add_counter(nx_atomic_u64 *total, nx_atomic_u64 *part)

@@ -140,7 +140,7 @@ class Http(AccessCase):
 
     def test_08_a_token_opens_to_anybody_what_addresses_open_to_nobody(self):
         node = self.guarded(settings={"http.allow_without_token": "none"})
-        node.wait_log(r"served without a token: nobody but the Unix socket \(http.allow_without_token\), loopback and")
+        node.wait_log(r"served without a token: by HTTP nobody \(http.auth_token_file\), as a replica loopback and")
         self.assertEqual(node.request("GET", "/health")[0], 200)
         self.assert_unauthorized(node.request("GET", "/kv/k"))
         self.assertEqual(node.request("GET", "/kv/k", None, bearer(READ))[0], 404)
@@ -216,7 +216,7 @@ class Files(AccessCase):
         mark = node.log_mark()
         os.unlink(os.path.join(node.data_dir, "nexus.conf"))
         os.kill(node.pid, signal.SIGHUP)
-        node.wait_log("served without a token: loopback and private networks", since=mark)
+        node.wait_log("served without a token: by HTTP loopback and private networks", since=mark)
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can give a file away")
     def test_04_a_file_of_somebody_else(self):

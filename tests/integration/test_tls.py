@@ -230,6 +230,7 @@ class Http(TlsCase):
                 os.replace(source, target)
             os.kill(node.pid, signal.SIGHUP)
             node.wait_log("configuration reloaded")
+            node.wait_log("certificates, keys and authorities were read again")
             node.wait_until(lambda: shows(node.http_port, pair), what="the new certificate")
         finally:
             stop.set()
