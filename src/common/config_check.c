@@ -1,6 +1,7 @@
 /* Runs wherever a configuration is read. What no single value shows. */
 #include "common/config_table.h"
 #include "common/net.h"
+#include "common/peer_list.h"
 #include "common/shm_layout.h"
 
 #include <arpa/inet.h>
@@ -78,6 +79,8 @@ static void check_role(const struct nx_config *config, struct nx_config_report *
 
 static void check_quorum(const struct nx_config *config, struct nx_config_report *report)
 {
+    unsigned peers = nx_peer_list_count(config->replication.peers);
+
     if (config->replication.mode == NX_MODE_SYNC && config->wal.fsync != NX_FSYNC_ALWAYS) {
         nx_config_error(
             report,
@@ -93,6 +96,15 @@ static void check_quorum(const struct nx_config *config, struct nx_config_report
             where_set(report, "replication", "sync_quorum"),
             (unsigned long long)config->replication.sync_quorum,
             (unsigned long long)config->replication.max_replicas);
+    }
+    if (config->replication.mode == NX_MODE_SYNC && peers > 0 &&
+        config->replication.sync_quorum > peers) {
+        nx_config_warning(
+            report,
+            "%sreplication.sync_quorum = %llu, but replication.peers lists %u other node%s: with "
+            "no more than those no write is ever confirmed",
+            where_set(report, "replication", "sync_quorum"),
+            (unsigned long long)config->replication.sync_quorum, peers, peers == 1 ? "" : "s");
     }
 }
 

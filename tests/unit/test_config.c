@@ -99,6 +99,22 @@ START_TEST(every_key_has_a_variable_and_an_option)
 }
 END_TEST
 
+START_TEST(more_confirmations_than_peers_are_a_warning)
+{
+    write_conf("a.conf",
+               "[replication]\npeers = 10.0.0.2:15474, 10.0.0.3:15474\nsync_quorum = 3\n");
+    ck_assert_int_eq(LOAD("-c", "a.conf", "--replication.mode=sync"), 0);
+    ck_assert_uint_eq(report.warning_count, 1);
+    ck_assert_ptr_nonnull(
+        strstr(report.warnings[0], "sync_quorum = 3, but replication.peers lists 2 other nodes"));
+    ck_assert_int_eq(LOAD("-c", "a.conf", "--replication.mode=sync", "--replication.sync_quorum=2"),
+                     0);
+    ck_assert_uint_eq(report.warning_count, 0);
+    ck_assert_int_eq(LOAD("--replication.mode=sync", "--replication.sync_quorum=3"), 0);
+    ck_assert_uint_eq(report.warning_count, 0); /* who they are isn't told */
+}
+END_TEST
+
 START_TEST(an_unknown_variable_is_a_warning_with_the_nearest)
 {
     setenv("NEXUS_REPLICATION_ROL", "master", 1);
@@ -361,6 +377,7 @@ int main(void)
     tcase_add_test(tcase, command_line_before_environment_before_file_before_default);
     tcase_add_test(tcase, where_each_value_comes_from);
     tcase_add_test(tcase, every_key_has_a_variable_and_an_option);
+    tcase_add_test(tcase, more_confirmations_than_peers_are_a_warning);
     tcase_add_test(tcase, an_unknown_variable_is_a_warning_with_the_nearest);
     tcase_add_test(tcase, a_bad_variable_names_itself);
     tcase_add_test(tcase, a_bad_argument_names_itself);
