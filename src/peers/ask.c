@@ -54,6 +54,7 @@ static void begin(struct nx_peers *peers)
         .sync = task->sync,
         .becomes_async =
             task->sync && nx_quorum_rules(peers->shm) && config->replication.mode != NX_MODE_SYNC,
+        .confirms = config->replication.mode == NX_MODE_SYNC,
         .epoch = task->epoch,
         .quorum = nx_quorum_size(peers->shm),
         .ours = nx_peers_position(peers),

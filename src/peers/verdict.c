@@ -250,6 +250,12 @@ static struct json_object *warnings_of(const struct nx_promotion *promotion, con
              "This node's own replication.mode is async while the cluster ran in sync mode: writes "
              "are no longer confirmed by replicas until it is sync here and the node restarted.");
     }
+    if (promotion->confirms) {
+        warn(warnings,
+             "In sync mode writes wait until %u replica%s this node: have the others follow it "
+             "(nexus-ctl follow HOST:PORT there).",
+             promotion->quorum, promotion->quorum == 1 ? " follows" : "s follow");
+    }
     warn_of_peers(warnings, promotion);
     return warnings;
 }

@@ -38,6 +38,7 @@ struct nx_promotion {
     bool force;
     bool sync;          /* the quorum rules */
     bool becomes_async; /* it ruled in the cluster up to now, and won't on this node */
+    bool confirms;      /* this node's own mode is sync: its writes will wait for replicas */
     uint64_t epoch;     /* to begin */
     unsigned quorum;    /* Q */
     struct nx_position ours;

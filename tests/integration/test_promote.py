@@ -401,7 +401,8 @@ class Fences(PromoteCase):
     def test_09_a_sync_master_that_starts_fenced_knows_of_nothing_committed(self):
         cluster = self.level_cluster(settings=SYNC)
         old, new = cluster.master, cluster.replica
-        self.promote(new, "?force=1")
+        warnings = " ".join(self.promote(new, "?force=1")["warnings"])
+        self.assertIn("writes wait until 1 replica follows this node", warnings)
         old.wait_status(state="fenced")
         self.assertEqual(old.get("k0"), b"v")  # it has seen that confirmed
         old.stop()

@@ -237,6 +237,14 @@ START_TEST(the_mode_is_lost)
 }
 END_TEST
 
+START_TEST(writes_wait_for_replicas)
+{
+    promotion.confirms = true;
+    promotion.quorum = 2;
+    expect_warned("writes wait until 2 replicas follow this node");
+}
+END_TEST
+
 START_TEST(the_highest_epoch_spoken_of)
 {
     ck_assert_uint_eq(nx_promotion_highest_epoch(&promotion), 3);
@@ -257,6 +265,7 @@ START_TEST(lists_are_cut_where_they_are_too_long)
     promotion.force = _i == 0;
     promotion.master_answers = true;
     promotion.becomes_async = true;
+    promotion.confirms = true;
     memset(promotion.master_addr, 'm', sizeof promotion.master_addr - 1);
     for (unsigned i = 0; i < promotion.count; i++) {
         struct nx_peer_fact *peer = &promotion.peers[i];
@@ -294,6 +303,7 @@ int main(void)
     tcase_add_test(tests, a_master_that_was_never_heard);
     tcase_add_test(tests, nobody_to_ask);
     tcase_add_test(tests, the_mode_is_lost);
+    tcase_add_test(tests, writes_wait_for_replicas);
     tcase_add_test(tests, the_highest_epoch_spoken_of);
     tcase_add_loop_test(tests, lists_are_cut_where_they_are_too_long, 0, 2);
     suite_add_tcase(suite, tests);
