@@ -5,12 +5,15 @@ is there, what was refused is not, the log says which file it was, and the node 
 
 import contextlib
 import os
+import subprocess
+import sys
+import tempfile
 import unittest
 
 import load
 from disk_faults import Faults
 from full_sync import SMALL, FullSyncCase, leftovers, put_many, random_pairs
-from nexus_test import NexusTestCase
+from nexus_test import BUILD_DIR, NexusTestCase
 
 BUSY = {"state.checkpoint_interval": "1s", "wal.segment_size": "64KiB", "wal.shm_size": "32MiB", "http.workers": 1}
 KIB = 1 << 10
@@ -44,6 +47,38 @@ class FaultyCase(NexusTestCase):
             node.kill_all()
             node.start()
             node.wait_status(state=lambda state: state != "starting")
+
+
+class Library(unittest.TestCase):
+    """What faults.c says of itself and no server shows."""
+
+    WRITES = (  # how the file is open, the calls, what is behind its old end then
+        ("os.O_WRONLY", "os.pwrite(fd, b'ABCDE', 3)", b""),
+        ("os.O_WRONLY", "os.write(fd, b'AB'), os.write(fd, b'CDE'), os.pwrite(fd, b'F', 0)", b""),
+        ("os.O_RDWR", "os.lseek(fd, 2, 0), os.writev(fd, [b'AB', b'CDE'])", b""),
+        ("os.O_WRONLY | os.O_APPEND", "os.write(fd, b'AB'), os.writev(fd, [b'C', b'DE'])", bytes(5)),
+    )
+
+    def test_a_sync_loses_what_any_call_has_written(self):
+        program = "import errno, os, sys\n"
+        with tempfile.TemporaryDirectory(prefix="nexus-faults-") as directory:
+            paths = [os.path.join(directory, f"file{number}") for number in range(len(self.WRITES))]
+            for path, (flags, calls, _) in zip(paths, self.WRITES):
+                with open(path, "wb") as file:
+                    file.write(b"what was there")
+                program += f"fd = os.open({path!r}, {flags}); {calls}\n"
+                program += "try: sys.exit(os.fdatasync(fd) or 'synced')\n"
+                program += "except OSError as error: assert error.errno == errno.EIO\n"
+            rules = os.path.join(directory, "rules")
+            with open(rules, "w", encoding="ascii") as file:
+                file.write("sync /file lose\n")
+            library = os.path.join(BUILD_DIR, "tests", "libfaults.so")
+            env = {**os.environ, "LD_PRELOAD": library, "NX_FAULTS": rules}
+            done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for path, (flags, calls, end) in zip(paths, self.WRITES):
+                with self.subTest(f"{flags}: {calls}"), open(path, "rb") as file:
+                    self.assertEqual(file.read(), b"what was there" + end)
 
 
 class Log(FaultyCase):

@@ -18,7 +18,9 @@
  *         (fsync, fdatasync), read (read, pread), open (open, openat), rename, unlink, truncate (ftruncate),
  *         allocate (fallocate, posix_fallocate), malloc (calloc and realloc too), fork
  * PATH    a part of the file's absolute path, of either one for a rename; - is any
- * ACTION  the name of an error; short, or short=N bytes; lose; delay=MS, behind which the call is made
+ * ACTION  the name of an error; short, or short=N bytes; delay=MS, behind which the call is made; lose, for syncs of
+ *         regular files: EIO, and what this process wrote to the file since its last sync is gone, by whichever call it
+ *         wrote. What stood there before stands there again; the file's size stays, zeros are behind its old end
  * after   so many calls that match pass first; count: then so many are touched (all, without it)
  * size    only calls of so many bytes;  in: only in processes whose title has this word
  *
@@ -400,11 +402,25 @@ static bool may_be_lost(int fd)
     return false;
 }
 
+/* The same file for that: one that is only written can't be read, and what appends writes nowhere else. */
+static int reopen(int fd, int flags)
+{
+    char fd_link[64];
+
+    (void)snprintf(fd_link, sizeof fd_link, "/proc/self/fd/%d", fd);
+    int again = (int)syscall(SYS_openat, AT_FDCWD, fd_link, flags | O_CLOEXEC, 0);
+
+    if (again < 0) {
+        abort();
+    }
+    return again;
+}
+
 static void remember(int fd, off_t at, size_t length)
 {
     struct stat info;
 
-    if (rule_count == 0 || !may_be_lost(fd) || fstat(fd, &info) != 0) {
+    if (rule_count == 0 || !may_be_lost(fd) || fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
         return;
     }
     struct undo *undo = __libc_calloc(1, sizeof *undo + length);
@@ -416,9 +432,26 @@ static void remember(int fd, off_t at, size_t length)
     undo->inode = info.st_ino;
     undo->at = at;
     undo->length = length;
-    (void)syscall(SYS_pread64, fd, undo->old, length, at);
+    int source = reopen(fd, O_RDONLY);
+
+    (void)syscall(SYS_pread64, source, undo->old, length, at);
+    (void)syscall(SYS_close, source);
     undo->next = undos;
     undos = undo;
+}
+
+/* The same where the call itself doesn't say to which place it goes. */
+static void remember_next(int fd, size_t length)
+{
+    struct stat info;
+    int saved = errno;
+
+    if (rule_count > 0 && may_be_lost(fd) && fstat(fd, &info) == 0) {
+        bool appends = (syscall(SYS_fcntl, fd, F_GETFL) & O_APPEND) != 0;
+
+        remember(fd, appends ? info.st_size : (off_t)syscall(SYS_lseek, fd, 0L, SEEK_CUR), length);
+    }
+    errno = saved;
 }
 
 /* Of this file: behind a sync there is nothing more to be lost; behind one that failed, all is. */
@@ -426,9 +459,11 @@ static void settle(int fd, bool lost)
 {
     struct stat info;
 
-    if (undos == NULL || fstat(fd, &info) != 0) {
+    if (undos == NULL || fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
         return;
     }
+    int target = lost ? reopen(fd, O_WRONLY) : -1;
+
     for (struct undo **at = &undos; *at != NULL;) {
         struct undo *undo = *at;
 
@@ -436,11 +471,14 @@ static void settle(int fd, bool lost)
             at = &undo->next;
             continue;
         }
-        if (lost && syscall(SYS_pwrite64, fd, undo->old, undo->length, undo->at) < 0) {
+        if (lost && syscall(SYS_pwrite64, target, undo->old, undo->length, undo->at) < 0) {
             abort();
         }
         *at = undo->next;
         free(undo);
+    }
+    if (lost) {
+        (void)syscall(SYS_close, target);
     }
 }
 
@@ -467,7 +505,11 @@ ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
 
 ssize_t write(int fd, const void *buf, size_t n)
 {
-    return fails_on_fd("write", "write", fd, &n) ? -1 : syscall(SYS_write, fd, buf, n);
+    if (fails_on_fd("write", "write", fd, &n)) {
+        return -1;
+    }
+    remember_next(fd, n);
+    return syscall(SYS_write, fd, buf, n);
 }
 
 static size_t length_of(const struct iovec *iov, int count)
@@ -530,6 +572,7 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
     if (fails_on_fd("writev", "write", fd, &n)) {
         return -1;
     }
+    remember_next(fd, n);
     return n < whole ? write_part(fd, iov, n, -1) : syscall(SYS_writev, fd, iov, (long)count);
 }
 
