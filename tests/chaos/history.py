@@ -2,7 +2,7 @@
 
 One JSON line an event, as it ends: {"i", "c": client, "node", "f": kind, "k": key, "v": value, "t0", "t1", "res", ...}.
 res is "ok" (2xx in time), "fail" (the server said that nothing was logged, or there was no connection) or "unknown"
-(anything else: it may happen at any later time, or never)."""
+(anything else: it may happen at any later time, or never). What is done to the nodes: {"f": "fault", "what", "t0"}."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ class History:
 
     def __init__(self, path):
         self.ops = []
-        self.faults = []  # (time, what, healed)
+        self.faults = []  # (time, kind), of those that clients may feel
         self.began = time.monotonic()
         self._lock = threading.Lock()
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
@@ -59,7 +59,8 @@ class History:
             )
 
     def fault(self, what, kind=None):
-        """kind: one that clients may feel; None: a note."""
+        """what: its line in the file. kind: the name of the fault that begins, which clients may feel; None: a note, as
+        of what it was in detail and of its end."""
         with self._lock:
             at = self.now()
             if kind:

@@ -26,7 +26,6 @@ GUIDE = {
     "NEXUS_SNAPSHOT_CHUNK_SIZE": ("1MB", "2MB", "2MiB"),
 }
 
-# Keys of features that this version doesn't have.
 # What a bad value's message must say, by kind of value.
 BAD_VALUES = (
     ("replication.heartbeat_ms", "soon", "expected milliseconds from 10 to 3600000"),

@@ -174,9 +174,6 @@ class Endpoints(GuideCase):
 
     def test_08_stop(self):
         master, replica = self.guide_pair()
-        answer = self.ask(STOP, replica)
-        if answer.get("code") == "no_such_endpoint":
-            self.skipTest("POST /replication/stop isn't in this version")
         for node in (replica, master):
             for _ in range(2):
                 answer = self.ask(STOP, node)
@@ -506,17 +503,10 @@ class Async(GuideCase):
             self.assertEqual(master.replicas()[0]["last_ack_offset"], 0)
 
 
-def sync_is_built():
-    done = run_server("--check-config", NEXUS_REPLICATION_MODE="sync")
-    return "this version" not in done.stderr
-
-
 class Sync(GuideCase):
     """The guide's sync mode; more of it in test_sync.py."""
 
     def setUp(self):
-        if not sync_is_built():
-            self.skipTest("sync mode isn't in this version")
         lines = "\n".join(guide.blocks("Sync Replication", "bash")).splitlines()
         self.block = env_block("NEXUS_REPLICATION_ROLE=master", *(x.split()[0] for x in lines))
 
