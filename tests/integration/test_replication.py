@@ -12,6 +12,7 @@ import load
 import nexus_wire as wire
 import wal_files
 from nexus_test import NexusTestCase, free_port, wait_until
+from proxy import Proxy
 
 SMALL = {"wal.segment_size": "1MiB", "wal.shm_size": "32MiB"}
 
@@ -333,20 +334,15 @@ class Refusals(NexusTestCase):
         second.wait_log(r"Error 5 \(not a master\).*" + master.replication_addr)
 
     def test_035_replicas_in_a_circle_stay_replicas(self):
-        ports = [free_port(), free_port()]
-        nodes = [
-            self.node(
-                "replica",
-                settings={
-                    "replication.bind_addr": f"127.0.0.1:{own}",
-                    "replication.master_addr": f"127.0.0.1:{other}",
-                },
-            )
-            for own, other in (ports, ports[::-1])
-        ]
-        for node in nodes:
+        nodes = [self.node("replica", start=False) for _ in range(2)]
+        ways = [Proxy(node.replication_port, record=True) for node in nodes]
+        for node, way in zip(nodes, reversed(ways)):
+            self.addCleanup(way.close)
+            node.settings["replication.master_addr"] = way.addr
+            node.start()
+        for node, way in zip(nodes, ways):
             node.wait_log(r"Error 5 \(not a master\)")
-        time.sleep(2)  # more attempts
+            node.wait_until(lambda attempts=way.recordings: len(attempts) >= 4, 60, "more attempts")
         for node in nodes:
             self.assert_problem(node.request("PUT", "/kv/k", b"v"), 403, "read_only_replica")
             self.assertEqual(node.log().count("the master says Error 5"), 1)
@@ -358,8 +354,12 @@ class Refusals(NexusTestCase):
             "replica", settings={"replication.master_addr": f"127.0.0.1:{port}"}
         )
         replica.wait_log(f"can't connect to master 127.0.0.1:{port}: Connection refused")
-        time.sleep(2)  # some ten attempts
-        self.assertEqual(replica.log().count("can't connect"), 1)
+        time.sleep(1)  # attempts that are refused leave no trace; that they go on is seen by the next one
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            listener.settimeout(30)
+            connection, _ = listener.accept()
+            with connection:
+                self.assertEqual(replica.log().count("can't connect"), 1)
 
     def test_05_a_name_that_nobody_has(self):
         replica = self.node(
