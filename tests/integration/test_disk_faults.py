@@ -37,17 +37,6 @@ class FaultyCase(NexusTestCase):
         wanted = writers.count() + count
         node.wait_until(lambda: writers.count() >= wanted, what=f"{count} more answered writes")
 
-    def assert_kept(self, node, writers):
-        """Now, and when the node is started again behind a kill."""
-        for _ in range(2):
-            found = node.versions()
-            lost = [key for key in writers.acked if found.get(key) != writers.acked[key]]
-            self.assertEqual(lost, [], "answered, and lost")
-            self.assertEqual([key for key in writers.refused if key in found], [], "refused, and there")
-            node.kill_all()
-            node.start()
-            node.wait_status(state=lambda state: state != "starting")
-
 
 class Library(unittest.TestCase):
     """What faults.c says of itself and no server shows."""
@@ -99,7 +88,7 @@ class Log(FaultyCase):
             self.more(node, writers)
         writers.stop()
         faults.clear()
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
         return node
 
     def test_01_a_sync_that_fails_is_not_made_again(self):
@@ -119,7 +108,7 @@ class Log(FaultyCase):
         self.assertRegex(node.log(), r"the server stops: syncing wal/\d{20}\.wal failed in recovery: .*mend the disk")
         faults.clear()
         node.start()
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
 
     def test_03_a_write_cut_short_in_the_middle_of_an_entry(self):
         """It goes on where it was cut; and when the rest doesn't fit, the half entry is nobody's."""
@@ -143,7 +132,7 @@ class Log(FaultyCase):
         node.kill_all()
         writers.stop()
         node.start()
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
 
     def test_05_no_space_for_a_segment(self):
         """Puts are refused, reads go on; with the space the writes are back."""
@@ -163,7 +152,7 @@ class Log(FaultyCase):
         self.more(node, writers)
         writers.stop()
         writers.refused.add("refused")
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
 
 
 class State(FaultyCase):
@@ -191,7 +180,7 @@ class State(FaultyCase):
         self.more(node, writers)
         writers.stop()
         node.wait_status(checkpoint_offset=node.status()["wal_offset"])
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
 
     def test_02_no_space(self):
         node, faults = self.faulty()
@@ -205,7 +194,7 @@ class State(FaultyCase):
         node.wait_log("takes entries again")
         self.more(node, writers)
         writers.stop()
-        self.assert_kept(node, writers)
+        writers.assert_kept_over_a_kill(node)
 
 
 class Starts(FaultyCase):

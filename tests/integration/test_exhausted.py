@@ -36,17 +36,8 @@ class Memory(NexusTestCase):
         finally:
             writers.stop()
         faults.clear()
-        self.assert_kept(node, writers)
-
-    def assert_kept(self, node, writers):
         node.wait_status(state="streaming")
-        for _ in range(2):
-            found = node.versions()
-            self.assertEqual([key for key in writers.acked if found.get(key) != writers.acked[key]], [])
-            self.assertEqual([key for key in writers.refused if key in found], [])
-            node.kill_all()
-            node.start()
-            node.wait_status(state=lambda state: state != "starting")
+        writers.assert_kept_over_a_kill(node)
 
     def test_02_address_space(self):
         """Of an http worker that runs: what is too large for it is refused, or costs that worker alone."""
@@ -210,8 +201,7 @@ class Descriptors(NexusTestCase):
         finally:
             writers.stop()
         node.wait_status(state="streaming")
-        found = node.versions()
-        self.assertEqual([key for key in writers.acked if found.get(key) != writers.acked[key]], [])
+        writers.assert_kept(node)
 
     def test_03_of_the_postmaster(self):
         """It can't start another process then; what runs goes on."""

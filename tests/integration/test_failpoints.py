@@ -3,24 +3,17 @@
 write is there afterwards, one that was refused is not, and the node serves again by itself."""
 
 import json
+import select
 import signal
-import threading
-import time
 import unittest
 
 import load
+import nexus_wire as wire
 from failpoints import Failpoint
 from full_sync import SMALL, FullSyncCase, put_many, random_pairs
-from nexus_test import NexusTestCase, is_alive, wait_until
+from nexus_test import NexusTestCase, is_alive
 
 BUSY = {"state.checkpoint_interval": "1s", "wal.segment_size": "64KiB", "wal.shm_size": "32MiB"}
-
-
-def is_written(node):
-    try:
-        return node.request("PUT", "/kv/probe", b"x", timeout=10)[0] in (200, 201)
-    except OSError:
-        return False
 
 
 class Crashes(NexusTestCase):
@@ -34,14 +27,12 @@ class Crashes(NexusTestCase):
         try:
             pid = point.wait_hit()
             node.wait_until(lambda: not is_alive(pid), what=f"the end of {pid}")
-            node.wait_until(lambda: is_written(node), what="a write after the crash")
+            node.wait_written("probe", over_crashes=True)
             before = writers.count()
             node.wait_until(lambda: writers.count() > before + 20, what="writes after the crash")
         finally:
             writers.stop()
-        found = node.versions()
-        self.assertEqual([key for key in writers.acked if found.get(key) != writers.acked[key]], [])
-        self.assertEqual([key for key in writers.refused if key in found], [])
+        writers.assert_kept(node)
         self.assert_no_gap(node)
         return node
 
@@ -86,7 +77,7 @@ class Crashes(NexusTestCase):
             point = Failpoint(node, "recovery_replay", f"kill@{at}")
             node.launch()
             point.wait_hit()
-            node.wait_until(lambda: is_written(node), what="a write after recovery")
+            node.wait_written("probe", over_crashes=True)
             node.delete("probe")
             self.assertEqual(node.versions(), before)
 
@@ -123,11 +114,15 @@ class Starts(NexusTestCase):
         for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             with self.subTest(sig.name):
                 node.kill_all()
-                point = Failpoint(node, "recovery_begin", "sleep(3000)")
+                begin = node.log_mark()
+                point = Failpoint(node, "recovery_begin", "pause")
                 node.launch()
                 point.wait_hit()
+                node.wait_log("failpoint recovery_begin", since=begin)
                 mark = node.log_mark()
                 node.process.send_signal(sig)
+                node.wait_log(r"stopping \(|immediate stop", since=mark)
+                point.go()
                 node.wait_exit(timeout=60)
                 self.assertNotIn("ready:", node.log()[mark:])
                 self.assertEqual(node.log()[mark:].count("failpoint"), 0)
@@ -157,28 +152,42 @@ class Starts(NexusTestCase):
 
 
 class Shipping(FullSyncCase):
+    def pings(self, peer, count):
+        """Answers so many Pings; nothing else may come between them."""
+        while count > 0:
+            message = peer.recv(timeout=20)
+            self.assertIsNotNone(message, "the session ended")
+            self.assertEqual(message.name, "Ping")
+            if message.timestamp:
+                peer.send(wire.build_pong(message.timestamp))
+                count -= 1
+
     def test_what_is_not_synced_is_neither_answered_nor_shown_nor_sent(self):
-        master = self.node("master", start=False, settings=SMALL)
+        """Each absence is seen by what comes later on the same way: the answers to reads from the worker that has the
+        write, and Pings behind which the entry would have come first."""
+        # Nothing is merged: who comes without data is streamed to.
+        master = self.node("master", start=False, settings={**SMALL, "state.checkpoint_interval": "1h"})
         point = Failpoint(master, "group_unsynced", "pause@2")
         master.start()
         replica = self.replica(master.replication_addr)
         offset = master.put("first", b"v")
         replica.wait_offset(offset)
-        answers = []
-        writing = threading.Thread(
-            target=lambda: answers.append(master.client().request("PUT", "/kv/second", b"v"))
-        )
-        writing.start()
-        try:
-            point.wait_hit()
-            time.sleep(1)  # nothing comes: no event says so
-            self.assertEqual((answers, master.get("second")), ([], None))
-            self.assertEqual(replica.status()["wal_offset"], offset)
-            self.assertIsNone(replica.get("second"))
-        finally:
-            point.go()
-            writing.join()
-        self.assertEqual(answers[0][0], 201)
+        with wire.RawPeer(master.replication_port) as peer, load.Connection(master.http_port, 60) as writer:
+            peer.handshake()
+            peer.recv_entries(offset)
+            writer.send([load.put("second", b"v")])
+            try:
+                point.wait_hit()
+                self.pings(peer, 2)
+                self.assertIsNone(replica.get("second"))
+                self.assertEqual(replica.status()["wal_offset"], offset)
+                for _ in range(2):
+                    self.assertIsNone(master.get("second"))
+                self.assertEqual(select.select([writer.sock], [], [], 0)[0], [], "it is answered")
+            finally:
+                point.go()
+            self.assertEqual(writer.answer()[0], 201)
+            self.assertEqual(peer.recv_entries(1)[0].offset, offset + 1)
         self.assert_level(master, replica)
 
 
@@ -258,18 +267,18 @@ class FullSyncs(FullSyncCase):
 
 class Files(NexusTestCase):
     def test_a_crash_around_the_rename_of_a_small_file(self):
-        """identity is replaced at a promotion among others; here at the first start, again and again."""
+        """identity is replaced at a promotion among others; here at the first start, by the postmaster, which dies at
+        each of the first three files."""
         for name in ("file_unrenamed", "file_renamed"):
             for at in (1, 2, 3):
                 with self.subTest(f"{name} {at}"):
                     node = self.node("master", start=False, crashable=True)
                     point = Failpoint(node, name, f"kill@{at}")
                     node.launch()
-                    wait_until(lambda: point.hit() or is_written(node), 60)
-                    if not node.is_running() or point.hit() == node.pid:
-                        node.wait_exit()
-                        point.disarm()
-                        node.start()
+                    self.assertEqual(point.wait_hit(), node.pid)
+                    self.assertEqual(node.wait_exit(), -signal.SIGKILL)
+                    point.disarm()
+                    node.start()
                     node.wait_written()
                     node.put("k", b"v")
                     node.kill_all()

@@ -166,6 +166,24 @@ class AckedPuts:
             except OSError:
                 self.stopping.wait(0.02)
 
+    def assert_kept(self, node):
+        """What was answered stands in the node as that write left it, and what was refused doesn't."""
+        found = node.versions()
+        lost = sorted(key for key in self.acked if found.get(key) != self.acked[key])
+        there = sorted(key for key in self.refused if key in found)
+        if lost or there:
+            raise AssertionError(node.describe(
+                f"of {len(self.acked)} answered writes {len(lost)} are lost: {lost[:20]}; "
+                f"of {len(self.refused)} refused ones {len(there)} are there: {there[:20]}"))
+
+    def assert_kept_over_a_kill(self, node):
+        """Now, and when the node is started again behind a kill of all its processes."""
+        self.assert_kept(node)
+        node.kill_all()
+        node.start()
+        node.wait_status(state=lambda state: state != "starting")
+        self.assert_kept(node)
+
     def one(self, connection, key):
         connection.send([put(key, key.encode() + b"." * self.size)])
         status, headers, _ = connection.answer()

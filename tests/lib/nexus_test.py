@@ -782,11 +782,19 @@ class Node:
         self.wait_until(seen, timeout, f"a read at offset {offset}")
         return status
 
-    def wait_written(self, key="writable", value=b"x", timeout=TIMEOUT):
-        """Puts until a write is taken, in sync mode confirmed: one that was not may stand in the log all the same."""
-        self.wait_until(
-            lambda: self.request("PUT", key_path(key), value)[0] in (200, 201), timeout, "a write that is taken"
-        )
+    def wait_written(self, key="writable", value=b"x", timeout=TIMEOUT, over_crashes=False):
+        """Puts until a write is taken, in sync mode confirmed: one that was not may stand in the log all the same.
+        over_crashes: no answer is waited out too."""
+
+        def is_written():
+            try:
+                return self.request("PUT", key_path(key), value)[0] in (200, 201)
+            except (OSError, http.client.HTTPException):
+                if not over_crashes:
+                    raise
+                return False
+
+        self.wait_until(is_written, timeout, "a write that is taken")
 
     # -- log --
 
