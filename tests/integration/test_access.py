@@ -12,7 +12,7 @@ import uuid
 
 import nexus_wire as wire
 from failover import FailoverCase
-from nexus_test import SERVER, NexusTestCase
+from nexus_test import SERVER, NexusTestCase, secret_file
 
 AUTH = "auth-token-of-the-test"
 READ = "read-token-of-the-test"
@@ -27,13 +27,7 @@ def bearer(token):
 
 class AccessCase(NexusTestCase):
     def token_file(self, node, name, token, mode=0o600):
-        path = os.path.join(node.directory, name)
-        if os.path.exists(path):
-            os.unlink(path)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, mode), "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        os.chmod(path, mode)
-        return path
+        return secret_file(os.path.join(node.directory, name), token + "\n", mode)
 
     def guarded(self, read=True, replication=False, **options):
         node = self.node("master", start=False, **options)
@@ -163,32 +157,24 @@ class Http(AccessCase):
 
 
 class Files(AccessCase):
-    def refused(self, pattern, **settings):
-        node = self.node("master", start=False)
-        options = [f"--{key}={value}" for key, value in settings.items()]
-        result = node.run("-D", node.data_dir, *options)
-        self.assertEqual(result.returncode, 1, result)
-        self.assertRegex(result.stderr, pattern)
-        self.assertFalse(os.path.exists(node.data_dir))
-
     def test_01_a_file_that_cannot_be_trusted_or_read(self):
         scratch = self.node("master", start=False)
         good = self.token_file(scratch, "good", AUTH)
         for key in ("http.auth_token_file", "replication.token_file"):
-            self.refused(f"{key} = /nowhere/x: it can't be opened: No such file", **{key: "/nowhere/x"})
+            self.assert_not_started(f"{key} = /nowhere/x: it can't be opened: No such file", **{key: "/nowhere/x"})
             for mode in (0o644, 0o604, 0o602, 0o660):
                 path = self.token_file(scratch, "loose", AUTH, mode)
-                self.refused(rf"{key} = {path}: others can read or change it \(mode 0{mode:o}\)", **{key: path})
+                self.assert_not_started(rf"{key} = {path}: others can read or change it \(mode 0{mode:o}\)", **{key: path})
             for text in ("", "two words", "two\nlines", "x" * 257, "tab\there", "\x7f"):
                 path = self.token_file(scratch, "bad", text)
-                self.refused(f"{key} = {path}: it must hold one line", **{key: path})
-            self.refused("no regular file", **{key: scratch.directory})
-        self.refused("http.read_token_file needs http.auth_token_file", **{"http.read_token_file": good})
+                self.assert_not_started(f"{key} = {path}: it must hold one line", **{key: path})
+            self.assert_not_started("no regular file", **{key: scratch.directory})
+        self.assert_not_started("http.read_token_file needs http.auth_token_file", **{"http.read_token_file": good})
         both = {"http.read_token_file": good, "http.auth_token_file": good}
-        self.refused("hold the same token", **both)
+        self.assert_not_started("hold the same token", **both)
         other = self.token_file(scratch, "other", READ)
         read = {"http.auth_token_file": good, "http.read_token_file": other, "replication.token_file": other}
-        self.refused("read_token_file and replication.token_file hold the same token", **read)
+        self.assert_not_started("read_token_file and replication.token_file hold the same token", **read)
 
     def test_02_a_token_is_changed_by_a_reload(self):
         node = self.guarded()
@@ -222,10 +208,10 @@ class Files(AccessCase):
     def test_04_a_file_of_somebody_else(self):
         path = self.token_file(self.node("master", start=False), "given", AUTH)
         os.chown(path, 12345, -1)
-        self.refused("it belongs to uid 12345", **{"http.auth_token_file": path})
+        self.assert_not_started("it belongs to uid 12345", **{"http.auth_token_file": path})
         os.chown(path, 0, -1)
         os.mkfifo(path + ".fifo", 0o600)
-        self.refused("no regular file", **{"http.auth_token_file": path + ".fifo"})
+        self.assert_not_started("no regular file", **{"http.auth_token_file": path + ".fifo"})
 
     def test_03_printed_configurations_have_no_token(self):
         node = self.guarded()

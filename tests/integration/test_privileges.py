@@ -10,7 +10,7 @@ import stat
 import subprocess
 import unittest
 
-from nexus_test import HOST, SERVER, SHM_DIR, NexusTestCase, free_port
+from nexus_test import HOST, SERVER, SHM_DIR, NexusTestCase, free_port, secret_file
 
 CTL = os.path.join(os.path.dirname(SERVER), "nexus-ctl")
 TOKEN = "a-token-of-the-test"
@@ -80,9 +80,7 @@ class User(NexusTestCase):
 
     def test_05_a_configuration_that_the_user_cannot_read(self):
         node = self.started()
-        path = os.path.join(node.directory, "own.conf")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write("[wal]\nsegment_size = 64MiB\n")
+        path = secret_file(os.path.join(node.directory, "own.conf"), "[wal]\nsegment_size = 64MiB\n")
         result = node.run("-D", node.data_dir, "-c", path, f"--server.user={self.USER}")
         self.assertEqual(result.returncode, 1)
         self.assertRegex(result.stderr, f"user {self.USER} .* can't read {path}")
@@ -167,11 +165,8 @@ class User(NexusTestCase):
         place = self.node("standalone", start=False)
         user = pwd.getpwnam(self.USER)
         as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        token = os.path.join(place.directory, "token")
-        with open(os.open(token, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(TOKEN)
-        for path in (place.directory, token):
-            os.chown(path, user.pw_uid, user.pw_gid)
+        token = secret_file(os.path.join(place.directory, "token"), TOKEN, user=self.USER)
+        os.chown(place.directory, user.pw_uid, user.pw_gid)
         data = place.data_dir
         self.addCleanup(subprocess.run, [CTL, "stop", "-D", data, "-m", "immediate"], capture_output=True, check=False)
         ports = [f"--http.bind_addr={HOST}:{free_port()}", f"--replication.bind_addr={HOST}:{free_port()}"]
@@ -185,9 +180,7 @@ class User(NexusTestCase):
 
     def test_03_a_secret_that_the_user_cannot_read(self):
         node = self.started()
-        path = os.path.join(node.directory, "auth")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(TOKEN)
+        path = secret_file(os.path.join(node.directory, "auth"), TOKEN)
         node.settings["http.auth_token_file"] = path
         node.launch()
         self.assertEqual(node.wait_exit(), 1)
@@ -226,13 +219,8 @@ class Guards(NexusTestCase):
     def test_02_a_first_token_by_a_reload_closes_the_memory(self):
         node = self.node("master", start=False, settings={"server.user": "daemon"})
         os.chmod(node.directory, 0o755)
-        path = os.path.join(node.directory, "nexus.conf")
-        token = os.path.join(node.directory, "token")
-        for name, text in ((path, "[http]\n"), (token, TOKEN)):
-            with open(name, "w", encoding="ascii") as file:
-                file.write(text)
-            os.chmod(name, 0o600)
-            os.chown(name, pwd.getpwnam("daemon").pw_uid, -1)
+        path = secret_file(os.path.join(node.directory, "nexus.conf"), "[http]\n", user="daemon")
+        token = secret_file(os.path.join(node.directory, "token"), TOKEN, user="daemon")
         node.env["NEXUS_CONFIG"] = path
         node.start()
         # Waited for: the files of a process whose memory is being torn down, as one that a start needs, are root's too.

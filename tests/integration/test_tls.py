@@ -19,7 +19,7 @@ import nexus_wire as wire
 from certificates import Authority
 from failover import FOLLOW, PROMOTE, FailoverCase
 from full_sync import SMALL, FullSyncCase, put_many, random_pairs
-from nexus_test import SOURCE_DIR, NexusTestCase, wait_until
+from nexus_test import SOURCE_DIR, NexusTestCase, secret_file, wait_until
 
 
 HALF_A_HELLO = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb"  # the first bytes of a ClientHello of 16 KiB
@@ -53,27 +53,11 @@ class TlsCase(NexusTestCase):
 
     def drip(self, sock):
         """Sends a byte at a time from here on, for as long as the other side takes it."""
-
-        def send():
-            try:
-                while not over.wait(0.05):
-                    sock.send(b"\0")
-            except OSError:
-                pass
-
-        over = threading.Event()
-        thread = threading.Thread(target=send)
+        peer = wire.RawPeer(sock=sock, timeout=60)
+        thread = threading.Thread(target=peer.drip, args=(bytes(10000), 0.05))
         thread.start()
         self.addCleanup(thread.join)
-        self.addCleanup(over.set)
-
-    def refused(self, pattern, **settings):
-        node = self.node("master", start=False)
-        options = [f"--{key}={value}" for key, value in settings.items()]
-        result = node.run("-D", node.data_dir, *options)
-        self.assertEqual(result.returncode, 1, result)
-        self.assertRegex(result.stderr, pattern)
-        self.assertFalse(os.path.exists(node.data_dir))
+        self.addCleanup(peer.close)  # which ends it
 
 
 class Http(TlsCase):
@@ -251,18 +235,18 @@ class Http(TlsCase):
         os.chmod(loose, 0o644)
         for section in ("http", "replication"):
             names = (f"{section}.tls_cert_file", f"{section}.tls_key_file")
-            self.refused("go together: set both, or none", **{names[0]: cert})
-            self.refused("go together: set both, or none", **{names[1]: key})
-            self.refused(rf"{names[0]} = /nowhere: .*No such file", **{names[0]: "/nowhere", names[1]: key})
-            self.refused(rf"{names[0]} = .*no regular file", **{names[0]: pipe, names[1]: key})
-            self.refused(rf"{names[1]} = /nowhere: it can't be opened", **{names[0]: cert, names[1]: "/nowhere"})
-            self.refused(rf"{names[1]} = .*others can read", **{names[0]: cert, names[1]: loose})
-            self.refused(rf"{names[1]} = .*key values mismatch", **{names[0]: cert, names[1]: self.foreign[1]})
-            self.refused(rf"{names[0]} = .*as PEM", **{names[0]: key, names[1]: key})
+            self.assert_not_started("go together: set both, or none", **{names[0]: cert})
+            self.assert_not_started("go together: set both, or none", **{names[1]: key})
+            self.assert_not_started(rf"{names[0]} = /nowhere: .*No such file", **{names[0]: "/nowhere", names[1]: key})
+            self.assert_not_started(rf"{names[0]} = .*no regular file", **{names[0]: pipe, names[1]: key})
+            self.assert_not_started(rf"{names[1]} = /nowhere: it can't be opened", **{names[0]: cert, names[1]: "/nowhere"})
+            self.assert_not_started(rf"{names[1]} = .*others can read", **{names[0]: cert, names[1]: loose})
+            self.assert_not_started(rf"{names[1]} = .*key values mismatch", **{names[0]: cert, names[1]: self.foreign[1]})
+            self.assert_not_started(rf"{names[0]} = .*as PEM", **{names[0]: key, names[1]: key})
         ca = "replication.tls_ca_file"
-        self.refused("needs replication.tls_cert_file", **{ca: cert})
+        self.assert_not_started("needs replication.tls_cert_file", **{ca: cert})
         settings = certificates.replication(self.pair)
-        self.refused(f"{ca} = .*as PEM", **settings, **{ca: key})
+        self.assert_not_started(f"{ca} = .*as PEM", **settings, **{ca: key})
 
 
     def test_07_clients_that_end_their_side(self):
@@ -475,10 +459,7 @@ class Mirror(TlsCase):
         nodes = []
         for name in ("source", "target"):
             node = self.https(name=name)
-            path = os.path.join(node.directory, "token")
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-                file.write(name)
-            node.settings["http.auth_token_file"] = path
+            node.settings["http.auth_token_file"] = secret_file(os.path.join(node.directory, "token"), name)
             nodes.append(node.start())
         source, target = nodes
         tokens = [node.settings["http.auth_token_file"] for node in nodes]

@@ -130,6 +130,18 @@ def free_port():
     raise RuntimeError("no free port found")
 
 
+def secret_file(path, text, mode=0o600, user=None):
+    """A new file that only its owner can read; -> its path. user: to whom it is given (root only)."""
+    if os.path.exists(path):
+        os.unlink(path)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), mode)
+        if user is not None:
+            shutil.chown(path, user)
+    return path
+
+
 class Process:
     """A line of the process table."""
 
@@ -1001,6 +1013,15 @@ class NexusTestCase(unittest.TestCase):
         # A failed subtest is an object of its own that names its test.
         if any(getattr(test, "test_case", test) is self for test in failed):
             print(node.describe(f"{self.id()} failed"), flush=True)
+
+    def assert_not_started(self, pattern, **settings):
+        """The server refuses these settings in such words, before it makes anything."""
+        node = self.node("master", start=False)
+        options = [f"--{key}={value}" for key, value in settings.items()]
+        result = node.run("-D", node.data_dir, *options)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertRegex(result.stderr, pattern)
+        self.assertFalse(os.path.exists(node.data_dir))
 
     def assert_problem(self, answer, status, code):
         """An answer of Client.request is this problem document; returns it."""
