@@ -6,44 +6,38 @@ import json
 import unittest
 
 import netns
-from netns import HTTP, REPLICATION, Host, Network
-from nexus_test import wait_until
+from netns import HTTP, Host, Network
+from nexus_test import NexusTestCase
 
 QUICK = {"replication.heartbeat_ms": 300, "replication.missed_heartbeats_threshold": 3}
 SYNC = {"replication.mode": "sync", "replication.sync_timeout_ms": 1500}
 
 
 @unittest.skipUnless(netns.available(), "needs root, ip, nft and tc")
-class NetworkCase(unittest.TestCase):
+class NetworkCase(NexusTestCase):
     prefix = "10.77.0"
 
     def setUp(self):
         self.network = Network(3, self.prefix)
         self.addCleanup(self.network.close)
 
-    def host(self, number, **settings):
-        host = Host(self.network, number, **settings)
-        self.addCleanup(host.close)
-        return host
+    def host(self, number, role="standalone", **settings):
+        return self.adopt(Host(self.network, number, role, **settings))
 
     def peers(self, number):
         others = ",".join(f"{self.network.address(other)}:{HTTP}" for other in (1, 2, 3) if other != number)
         return {"replication.peers": others}
 
     def cluster(self, **settings):
-        master = self.host(1, **{"replication.role": "master", **QUICK, **settings, **self.peers(1)}).start()
-        follows = {"replication.role": "replica", "replication.master_addr": f"{self.network.address(1)}:{REPLICATION}"}
-        replicas = [self.host(number, **follows, **QUICK, **settings, **self.peers(number)) for number in (2, 3)]
+        master = self.host(1, "master", **QUICK, **settings, **self.peers(1)).start()
+        follows = {"replication.master_addr": master.replication_addr}
+        settings = {**QUICK, **settings}
+        replicas = [self.host(number, "replica", **follows, **settings, **self.peers(number)) for number in (2, 3)]
         for replica in replicas:
             replica.start()
         for replica in replicas:
             replica.wait_status(connected=True)
         return master, replicas
-
-    def put(self, host, key, expect=(200, 201)):
-        status, answer = host.request("PUT", f"/kv/{key}", b"v")
-        self.assertIn(status, expect, answer)
-        return answer
 
     def wait_level(self, master, *replicas):
         offset = master.status()["wal_offset"]
@@ -55,13 +49,13 @@ class Swallowed(NetworkCase):
     def test_01_a_replica_behind_a_hole(self):
         """Found on both sides by silence; nobody else is held up; it catches up without a full sync."""
         master, (first, second) = self.cluster()
-        self.put(master, "before")
+        master.put("before", b"v")
         self.wait_level(master, first, second)
         self.network.cut(2, 1)
         for number in range(50):
-            self.put(master, f"meanwhile{number}")
+            master.put(f"meanwhile{number}", b"v")
         first.wait_status(connected=False)
-        wait_until(lambda: "appears dead" in first.log(), 30, first.log)
+        first.wait_log("appears dead", 30)
         master.wait_status(replica_count=1)
         self.wait_level(master, second)
         self.network.heal()
@@ -75,10 +69,10 @@ class Swallowed(NetworkCase):
                 self.doCleanups()
                 self.setUp()
                 master, (first, second) = self.cluster()
-                self.put(master, "before")
+                master.put("before", b"v")
                 self.wait_level(master, first, second)
                 self.network.drop(receiver, sender)
-                self.put(master, "meanwhile")
+                master.put("meanwhile", b"v")
                 master.wait_status(replica_count=1)
                 self.network.heal()
                 self.wait_level(master, first, second)
@@ -86,30 +80,30 @@ class Swallowed(NetworkCase):
     def test_03_a_sync_master_alone(self):
         """What is on its way is unknown in time, what comes then is refused; with the network all goes on."""
         master, (first, second) = self.cluster(**SYNC)
-        wait_until(lambda: master.request("PUT", "/kv/before", b"v")[0] in (200, 201), 30)
+        master.wait_written("before", b"v", 30)
         self.network.cut(1, 2, 3)
-        status, answer = master.request("PUT", "/kv/unknown", b"v")
-        self.assertIn((status, answer["code"]), ((504, "quorum_timeout"), (503, "quorum_unavailable")), answer)
-        wait_until(lambda: master.request("PUT", "/kv/refused", b"v")[1].get("code") == "quorum_unavailable", 30)
+        status, _, body = master.request("PUT", "/kv/unknown", b"v")
+        self.assertIn((status, json.loads(body)["code"]), ((504, "quorum_timeout"), (503, "quorum_unavailable")))
+        master.wait_until(
+            lambda: b"quorum_unavailable" in master.request("PUT", "/kv/refused", b"v")[2], 30, "a refusal"
+        )
         self.network.heal()
-        wait_until(lambda: master.request("PUT", "/kv/after", b"v")[0] in (200, 201), 60)
+        master.wait_written("after", b"v", 60)
         self.wait_level(master, first, second)
 
     def test_04_a_master_behind_a_hole_is_replaced_and_fenced(self):
         master, (first, second) = self.cluster(**SYNC)
-        wait_until(lambda: master.request("PUT", "/kv/before", b"v")[0] in (200, 201), 30)
+        master.wait_written("before", b"v", 30)
         self.wait_level(master, first, second)
         self.network.cut(1, 2, 3)
         first.wait_status(promotable=True)
-        status, answer = first.request("POST", "/replication/promote", timeout=60)
-        self.assertEqual((status, answer.get("unreached_peers")), (200, [f"{self.network.address(1)}:{HTTP}"]), answer)
-        body = json.dumps({"master_addr": f"{self.network.address(2)}:{REPLICATION}"})
-        self.assertEqual(second.request("POST", "/replication/follow", body)[0], 200)
-        wait_until(lambda: first.request("PUT", "/kv/after", b"v")[0] in (200, 201), 60)
+        answer = first.json("POST", "/replication/promote", timeout=60)
+        self.assertEqual(answer["unreached_peers"], [master.addr], answer)
+        second.json("POST", "/replication/follow", {"master_addr": first.replication_addr})
+        first.wait_written("after", b"v", 60)
         self.network.heal()
         master.wait_status(state="fenced")
-        status, answer = master.request("PUT", "/kv/old", b"v")
-        self.assertEqual((status, answer["code"]), (409, "fenced"))
+        self.assert_problem(master.request("PUT", "/kv/old", b"v"), 409, "fenced")
 
 
 class Slow(NetworkCase):
@@ -118,13 +112,12 @@ class Slow(NetworkCase):
         master, (first, second) = self.cluster()
         self.network.slow(2, "1mbit")
         for number in range(60):
-            status, answer = master.request("PUT", f"/kv/large{number}", b"x" * 10000)
-            self.assertEqual(status, 201, answer)
+            master.put(f"large{number}", b"x" * 10000)
         self.wait_level(master, second)
         self.assertLess(first.status()["wal_offset"], 60)
         first.wait_status(wal_offset=60)  # some five seconds later
         self.network.slow(2, "2mbit")
-        status, answer = master.request("PUT", "/kv/more", b"x" * 100000)
+        master.put("more", b"x" * 100000)
         self.network.fast(2)
         self.wait_level(master, first)
         self.assertNotIn("full sync", first.log())
@@ -136,19 +129,16 @@ class Strangers(NetworkCase):
     prefix = "203.0.113"
 
     def test_they_are_not_served_without_a_token(self):
-        master = self.host(1, **{"replication.role": "master"}).start()
-        self.assertEqual(self.put(master, "own")["offset"], 1)
-        stranger = self.host(2)
+        master = self.host(1, "master").start()
+        self.assertEqual(master.put("own", b"v"), 1)
+        stranger = self.host(2).client(to=master)
         for method, path in (("GET", "/kv/own"), ("PUT", "/kv/x"), ("POST", "/replication/stop"), ("GET", "/no/such")):
-            status, answer = stranger.request(method, path, b"" if method != "GET" else None, to=master)
-            self.assertEqual((status, answer["code"]), (403, "token_required"), answer)
+            answer = stranger.request(method, path, b"" if method != "GET" else None)
+            self.assert_problem(answer, 403, "token_required")
         for path in ("/", "/health", "/ready"):
-            self.assertEqual(stranger.request("GET", path, to=master)[0], 200)
-        replica = self.host(3, **{
-            "replication.role": "replica",
-            "replication.master_addr": f"{self.network.address(1)}:{REPLICATION}",
-        }).start()
-        wait_until(lambda: "not served without a token" in replica.log(), 30, replica.log)
+            self.assertEqual(stranger.request("GET", path)[0], 200)
+        replica = self.host(3, "replica", **{"replication.master_addr": master.replication_addr}).start()
+        replica.wait_log("not served without a token", 30)
         self.assertEqual(master.status()["replica_count"], 0)
 
 

@@ -3,15 +3,11 @@ nftables (packets that are dropped) and tbf (lines that are slow). Root only."""
 
 import contextlib
 import ctypes
-import http.client
-import json
 import os
 import shutil
-import signal
 import subprocess
-import tempfile
 
-from nexus_test import SERVER, wait_until
+from nexus_test import TIMEOUT, Client, Node
 
 CLONE_NEWNET = 0x40000000
 HTTP, REPLICATION = 15474, 15475
@@ -96,70 +92,48 @@ class Network:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-class Host:
-    """A node in its namespace. The test asks it from there, over the loopback of that one."""
+class _Client(Client):
+    """From a namespace."""
 
-    def __init__(self, network, number, **settings):
-        self.network = network
-        self.number = number
-        self.name = network.names[number - 1]
-        self.addr = f"{network.address(number)}:{HTTP}"
-        self.replication_addr = f"{network.address(number)}:{REPLICATION}"
-        self.settings = {"http.workers": 1, "wal.shm_size": "32MiB", **settings}
-        self.directory = tempfile.mkdtemp(prefix=f"nexus-{self.name}-")
-        self.process = None
+    def __init__(self, namespace, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.namespace = namespace
 
-    def start(self):
-        options = [f"--{key}={value}" for key, value in self.settings.items()]
-        command = ["ip", "netns", "exec", self.name, SERVER, "-D", os.path.join(self.directory, "data"), *options]
-        env = {key: value for key, value in os.environ.items() if not key.startswith("NEXUS_")}
-        env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
-        with open(os.path.join(self.directory, "log"), "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
-        wait_until(lambda: self.request("GET", "/health")[0] == 200, 30, self.log)
-        return self
+    def _connect(self):
+        with inside(self.namespace):
+            super()._connect()
 
-    def log(self):
-        with open(os.path.join(self.directory, "log"), encoding="utf-8") as file:
-            return file.read()
 
-    def request(self, method, path, body=None, to=None, timeout=20):
-        """-> (status, JSON); (0, {}): no answer. to: another host, over the network."""
-        with inside(self.name):
-            connection = http.client.HTTPConnection((to or self).network.address(to.number) if to else "127.0.0.1", HTTP, timeout=timeout)
-            try:
-                connection.connect()
-            except OSError:
-                return 0, {}
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            content = response.read()
-            is_json = "json" in (response.headers.get("Content-Type") or "")
-            return response.status, json.loads(content) if is_json else content
-        except (OSError, http.client.HTTPException):
-            return 0, {}
-        finally:
-            connection.close()
+class Host(Node):
+    """A node in its namespace, at the ports that are the defaults. The test asks it from there, over its loopback."""
 
-    def status(self):
-        return self.request("GET", "/replication/status")[1]
+    def __init__(self, network, number, role="standalone", **settings):
+        self.namespace = network.names[number - 1]
+        self.address = network.address(number)
+        super().__init__(
+            role,
+            name=self.namespace,
+            settings={
+                "http.bind_addr": f"0.0.0.0:{HTTP}",
+                "replication.bind_addr": f"0.0.0.0:{REPLICATION}",
+                "http.workers": 1,
+                "wal.shm_size": "32MiB",
+                **settings,
+            },
+            ports=(HTTP, REPLICATION),
+        )
 
-    def wait_status(self, timeout=60, **fields):
-        wait_until(lambda: all(self.status().get(key) == value for key, value in fields.items()), timeout,
-                   lambda: f"{fields} of {self.name}: {self.status()}\n{self.log()[-4000:]}")
+    def _at(self, port):
+        return f"{self.address}:{port}"
 
-    def stop(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+    def arguments(self):
+        return ["ip", "netns", "exec", self.namespace, *super().arguments()]
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait(30)
+    def client(self, timeout=TIMEOUT, to=None):
+        """to: another host, over the network."""
+        client = _Client(self.namespace, HTTP, to.address if to else self.host, timeout=timeout)
+        self._clients.append(client)
+        return client
 
-    def close(self):
-        try:
-            self.stop()
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+    def wait_status(self, timeout=60.0, **fields):
+        return super().wait_status(timeout, **fields)
