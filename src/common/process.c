@@ -18,15 +18,16 @@ static int title_width; /* at least, characters */
 static const struct {
     const char *title;
     unsigned instances;
+    bool network;
 } kinds[NX_KIND_COUNT] = {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
-    [NX_KIND_##symbol] = {title, instances},
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) \
+    [NX_KIND_##symbol] = {title, instances, network},
 #include "common/process_kinds.def"
 #undef NX_PROCESS
 };
 
 enum {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) +(instances)
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) +(instances)
     SLOTS_NEEDED =
 #include "common/process_kinds.def"
 #undef NX_PROCESS
@@ -110,9 +111,8 @@ static void reload(struct nx_process *process)
     if (nx_tls_load(process->config, error, sizeof error) <
         0) { /* the postmaster could, a moment ago */
         nx_error("the certificates stay as they were: %s", error);
-        if (process->kind != NX_KIND_WALWRITER && process->kind != NX_KIND_CHECKPOINTER &&
-            lacks_tls(process->config)) {
-            process->control.stopping = 1; /* its successor has what the postmaster has */
+        if (kinds[process->kind].network && lacks_tls(process->config)) {
+            process->control.stopping = 1; /* who comes after it has what the postmaster has */
         }
     }
 }

@@ -16,7 +16,8 @@
 #include <stdint.h>
 
 enum nx_process_kind {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) NX_KIND_##symbol,
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) \
+    NX_KIND_##symbol,
 #include "common/process_kinds.def"
 #undef NX_PROCESS
     NX_KIND_COUNT
@@ -82,7 +83,7 @@ _Noreturn void nx_process_fatal(struct nx_process *process, const char *format, 
     __attribute__((format(printf, 2, 3)));
 
 /* Entry functions, one a kind. */
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) \
     int entry(struct nx_process *process);
 #include "common/process_kinds.def"
 #undef NX_PROCESS

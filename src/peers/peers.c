@@ -127,7 +127,8 @@ int nx_peers_main(struct nx_process *process)
         nx_peers_take_back(&peers);
         break;
     }
-    failed = peers.loop.failed;
+    /* What it was to tell others isn't told: the postmaster has it done again. */
+    failed = peers.loop.failed || (nx_process_stopping(process) && process->control.told == 0);
     nx_loop_close(&peers.loop);
-    return failed ? NX_EXIT_FAILURE : NX_EXIT_OK; /* what it was to withdraw isn't withdrawn */
+    return failed ? NX_EXIT_FAILURE : NX_EXIT_OK;
 }

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static const struct nx_kind_rules rules[NX_KIND_COUNT] = {
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) \
     [NX_KIND_##symbol] = {roles, restart, stage, entry},
 #include "common/process_kinds.def"
 #undef NX_PROCESS

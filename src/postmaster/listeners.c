@@ -39,7 +39,8 @@ static int listen_unix(const char *data_dir, int *ret_fd, char *error, size_t ca
     if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0 || listen(fd, BACKLOG) != 0) {
         rc = -errno;
         (void)snprintf(error, cap, "the socket %s can't be made: %s", addr.sun_path,
-                       strerrordesc_np(errno));
+                       rc == -EADDRINUSE ? "what stands there can't be removed: move it away"
+                                         : strerrordesc_np(-rc));
         close(fd);
     }
     (void)umask(before);

@@ -15,7 +15,7 @@
 #define LONGEST_WAIT_MS 86400000
 #define STOP_LIMIT_MS   10000 /* of a stage of a fast stop, beyond stop_drain_ms */
 
-#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage) \
+#define NX_PROCESS(symbol, title, instances, entry, roles, restart, stage, network) \
     static_assert((stage) <= LAST_STAGE, "a stop would never reach " title);
 #include "common/process_kinds.def"
 #undef NX_PROCESS

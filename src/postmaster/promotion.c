@@ -202,7 +202,7 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     if (former[0] == '\0') {
         memcpy(pm->former_http, pm->dir.identity.fence.http_addr, sizeof pm->former_http);
     }
-    nx_withdrawal_forget(pm);
+    nx_withdrawal_forget(pm, pm->change.epoch);
     pm->heralding = true;
     pm->herald_due_ms = 0;
     pm->replication_stopped = false;

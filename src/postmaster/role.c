@@ -9,6 +9,7 @@
 #include "common/quorum.h"
 #include "common/shared_log.h"
 #include "postmaster/postmaster.h"
+#include "postmaster/role_change.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -200,6 +201,18 @@ static void herald_to_peers(struct nx_postmaster *pm)
     }
 }
 
+/* A crash between a promotion's epoch and its end: what was promised for it isn't taken back. */
+static void keep_promises(struct nx_postmaster *pm)
+{
+    uint8_t self[16];
+    struct nx_epoch own;
+
+    own_epoch(pm, &own);
+    if (nx_uuid_parse(pm->dir.node_id, self) == 0 && memcmp(own.node_id, self, sizeof self) == 0) {
+        nx_withdrawal_forget(pm, own.epoch);
+    }
+}
+
 void nx_role_decide(struct nx_postmaster *pm)
 {
     bool replica = pm->config.replication.role == NX_ROLE_REPLICA;
@@ -210,10 +223,14 @@ void nx_role_decide(struct nx_postmaster *pm)
         pm->former_http[0] = '\0';
         pm->heralding = true;
         pm->herald_due_ms = 0;
+        pm->replication_stopped = false; /* as by a promotion that could end */
         renew_note(pm);
         nx_role_apply(pm, NX_ROLE_MASTER, "");
         nx_known_load(pm);
         nx_known_publish(pm);
+    }
+    if (is_master(pm)) {
+        keep_promises(pm);
     }
     if (!nx_role_fence_if_led(pm)) {
         herald_to_peers(pm);

@@ -28,9 +28,17 @@ void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t numbe
     open->list[open->count++] = (struct nx_attempt){.epoch = epoch, .number = number};
 }
 
-void nx_withdrawal_forget(struct nx_postmaster *pm)
+void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch)
 {
-    pm->open_attempts.count = 0;
+    struct nx_attempts *open = &pm->open_attempts;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < open->count; i++) {
+        if (open->list[i].epoch > epoch) {
+            open->list[kept++] = open->list[i];
+        }
+    }
+    open->count = kept;
 }
 
 void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done)

@@ -94,6 +94,21 @@ class Steps(FailoverCase):
             with self.subTest(name):
                 self.die_at(name)
 
+    def test_03_a_crash_behind_the_epoch_of_one_that_had_stopped_replicating(self):
+        """It leads all the same, tells the others so, and takes no promise back."""
+        cluster, point = self.armed_cluster("epoch_synced", "kill")
+        old, (first, second) = cluster.master, cluster.replicas
+        self.assertEqual(first.request("POST", "/replication/stop", "")[0], 200)
+        asking = threading.Thread(target=self.ask, args=(first,))
+        asking.start()
+        pid = point.wait_hit()
+        self.settle(first, point, pid)
+        asking.join()
+        first.wait_status(role="master", running=True)
+        old.wait_status(state="fenced")
+        self.follow(second, first)
+        self.wait_follows(second, first)
+
     def test_02_a_note_that_cannot_be_stored(self):
         """The promotion is refused with the reason, nothing has changed, and the next one succeeds."""
         cluster, point = self.armed_cluster("promotion_asked", "errno(ENOSPC)")
