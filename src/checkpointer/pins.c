@@ -25,21 +25,13 @@ struct look {
     uint64_t oldest_ms; /* age of the oldest that stays */
     bool any;
     unsigned away;
-    /* Progress of those that are away, monotonic, the latest first. */
-    int64_t latest_ms[MOST_AWAY];
+    uint64_t latest_ms[MOST_AWAY]; /* progress of those that are away, the latest first */
 };
-
-#define SAME_MS 50 /* two looks at one file don't find the same to the millisecond */
-
-/* When it last made progress; before the machine's start, maybe. */
-static int64_t progress_ms(const struct nx_pin *pin)
-{
-    return (int64_t)nx_now_ms() - (int64_t)pin->age_ms;
-}
 
 static void give_up(const struct look *look, const struct nx_pin *pin, const char *why)
 {
     static struct nx_log_limit limit;
+    static struct nx_log_limit failures;
     int rc = nx_pin_remove(look->dir_fd, pin->replica_id);
 
     nx_log_limited(
@@ -48,7 +40,8 @@ static void give_up(const struct look *look, const struct nx_pin *pin, const cha
         "%" PRIu64 ": %s; should it come back later than that log, it needs another one",
         pin->replica_id, pin->snapshot_id, pin->offset, why);
     if (rc < 0) {
-        nx_error("its pin can't be removed: %s", nx_errno_text(rc));
+        nx_log_limited(&failures, NX_LOG_ERROR, "the pin of replica %s can't be removed: %s",
+                       pin->replica_id, nx_errno_text(rc));
     }
 }
 
@@ -71,18 +64,17 @@ static int count_away(void *arg, const struct nx_pin *pin)
 {
     struct look *look = arg;
     unsigned at = look->away < MOST_AWAY ? look->away : MOST_AWAY - 1;
-    int64_t progress = progress_ms(pin);
 
     if (is_connected(look->shm, pin->replica_id)) {
         return 0;
     }
-    if (look->away++ >= MOST_AWAY && progress <= look->latest_ms[at]) {
+    if (look->away++ >= MOST_AWAY && pin->progress_ms <= look->latest_ms[at]) {
         return 0;
     }
-    for (; at > 0 && look->latest_ms[at - 1] < progress; at--) {
+    for (; at > 0 && look->latest_ms[at - 1] < pin->progress_ms; at--) {
         look->latest_ms[at] = look->latest_ms[at - 1];
     }
-    look->latest_ms[at] = progress;
+    look->latest_ms[at] = pin->progress_ms;
     return 0;
 }
 
@@ -95,7 +87,7 @@ static const char *why_give_up(const struct look *look, const struct nx_pin *pin
     if (is_connected(look->shm, pin->replica_id)) {
         return NULL;
     }
-    if (look->away > MOST_AWAY && progress_ms(pin) + SAME_MS < look->latest_ms[MOST_AWAY - 1]) {
+    if (look->away > MOST_AWAY && pin->progress_ms < look->latest_ms[MOST_AWAY - 1]) {
         return "too many replicas have begun a full sync and are away, and others more lately";
     }
     return pin->age_ms >= NX_PIN_SILENCE_MS ? "it has made no progress for an hour" : NULL;
@@ -133,7 +125,6 @@ uint64_t nx_pins_look(const struct nx_shm *shm,
     int rc = look.dir_fd < 0 ? look.dir_fd : nx_pin_each(look.dir_fd, count_away, &look);
 
     rc = rc < 0 ? rc : nx_pin_each(look.dir_fd, look_at, &look);
-
     if (rc < 0) {
         nx_log_limited(&limit, NX_LOG_ERROR, "pins can't be read, the log is kept: %s",
                        nx_errno_text(rc));

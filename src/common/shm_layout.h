@@ -80,9 +80,10 @@ struct nx_control_block {
     nx_atomic_u64 ended_bytes_sent;
     nx_atomic_u64 ended_sync_acks;
     nx_atomic_u64 ended_snapshot_transfers;
-    /* W:walsenders, by exchange. Refusals that were to be logged: the period in the upper half, their number in it in
-     * the lower. */
+    /* W:walsenders, by exchange. Lines that were to be logged of peers that were refused, and of those that left before
+     * they were welcomed: the period in the upper half, their number in it in the lower. */
     nx_atomic_u64 refusals;
+    nx_atomic_u64 departures;
     /* The last snapshot job that a person asked for: what it makes stays until it is deleted. */
     nx_atomic_u64 snapshot_asked;
     /* start_offset of the log before the last crash, plus one; 0: there was none. */

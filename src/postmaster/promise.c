@@ -201,7 +201,9 @@ void nx_promise_withdraw(struct nx_postmaster *pm,
                             "bad_request A promise needs an epoch and a node id.");
         return;
     }
-    remember(&asked);
+    if (!is_withdrawn(&asked)) {
+        remember(&asked);
+    }
     if (!is_meant(given, &asked)) {
         nx_change_answer_to(pm, slot, message->arg, 0,
                             NULL); /* there is none like it: all is well */

@@ -105,8 +105,8 @@ static int parse(const char *text, struct nx_pin *ret_pin)
     return 0;
 }
 
-/* A time that is still to come, as after the clock was set back, is now. 0 or -errno. */
-static int read_age(int dir_fd, const char *name, uint64_t *ret_age_ms)
+/* Age 0 of a time that is still to come, as after the clock was set back. 0 or -errno. */
+static int read_progress(int dir_fd, const char *name, struct nx_pin *ret_pin)
 {
     struct stat st;
     uint64_t now = nx_wall_ms();
@@ -118,7 +118,8 @@ static int read_age(int dir_fd, const char *name, uint64_t *ret_age_ms)
     then = st.st_mtim.tv_sec < 0
                ? 0
                : (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;
-    *ret_age_ms = now > then ? now - then : 0;
+    ret_pin->progress_ms = then;
+    ret_pin->age_ms = now > then ? now - then : 0;
     return 0;
 }
 
@@ -131,7 +132,7 @@ int nx_pin_read(int dir_fd, const char *replica_id, struct nx_pin *ret_pin)
 
     rc = rc < 0 ? rc : nx_lines_read(dir_fd, name, text, sizeof text);
     rc = rc < 0 ? rc : parse(text, &pin);
-    rc = rc < 0 ? rc : read_age(dir_fd, name, &pin.age_ms);
+    rc = rc < 0 ? rc : read_progress(dir_fd, name, &pin);
     if (rc < 0) {
         return rc;
     }

@@ -19,7 +19,9 @@ struct nx_pin {
     uint64_t chunk_size;      /* in which it is sent; chunk numbers count these */
     uint64_t sent;            /* 1: all of it was sent, and counted as a transfer */
     uint64_t offset; /* the log behind it is held: the snapshot's, later the replica's ack */
-    uint64_t age_ms; /* since the last progress; set by reading */
+    /* Of the last progress, set by reading: how long ago that is, and when it was by the clock on the wall. */
+    uint64_t age_ms;
+    uint64_t progress_ms;
 };
 
 /* Writes a replica's pin durably, replacing the one it had. 0 or -errno. */

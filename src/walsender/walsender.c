@@ -240,16 +240,11 @@ static void describe_transfer(const struct nx_walsender *ws, char *buf, size_t c
 
 static void say_refusal(struct nx_walsender *ws, const char *kind, const char *id)
 {
-    uint64_t left_out;
-    char more[64] = "";
+    char more[64];
     char code[96] = "";
 
-    if (!nx_walsender_may_say_refusal(ws, &left_out)) {
+    if (!nx_walsender_may_say(ws, more, sizeof more)) {
         return;
-    }
-    if (left_out > 0) {
-        (void)snprintf(more, sizeof more, " (%llu more refusals were left out)",
-                       (unsigned long long)left_out);
     }
     if (ws->ending.code != 0) {
         (void)snprintf(code, sizeof code, ", Error %u (%s)", ws->ending.code,
@@ -262,7 +257,7 @@ static void say_refusal(struct nx_walsender *ws, const char *kind, const char *i
 static void say_why(struct nx_walsender *ws)
 {
     bool known = ws->replica_id[0] != '\0';
-    uint64_t left_out;
+    char more[64] = "";
     const char *kind = known ? "replica " : "a peer";
     const char *id = known ? ws->replica_id : "";
     char transfer[160];
@@ -274,8 +269,9 @@ static void say_why(struct nx_walsender *ws)
         nx_debug("connection from %s on the replication port ended: %s", ws->peer, ws->ending.text);
         break;
     case NX_ENDING_NORMAL:
-        if (ws->welcomed || nx_walsender_may_say_refusal(ws, &left_out)) {
-            nx_info("%s%s at %s disconnected: %s%s", kind, id, ws->peer, ws->ending.text, transfer);
+        if (ws->welcomed || nx_walsender_may_say(ws, more, sizeof more)) {
+            nx_info("%s%s at %s disconnected: %s%s%s", kind, id, ws->peer, ws->ending.text,
+                    transfer, more);
         }
         break;
     case NX_ENDING_REFUSED:

@@ -80,9 +80,10 @@ void nx_walsender_end(struct nx_walsender *ws,
                       const char *format,
                       ...) __attribute__((format(printf, 4, 5)));
 
-/* Whether this refusal may be logged: a peer that is refused again and again mustn't fill the disk with it. Counts it.
- * *ret_left_out: refusals of the period before that were not. */
-bool nx_walsender_may_say_refusal(struct nx_walsender *ws, uint64_t *ret_left_out);
+/* Whether the end of a conversation that came to no Welcome may be logged: a peer that comes again and again mustn't
+ * fill the disk with it. Counts it, refusals by themselves. more (cap bytes): what the line is to end with, " (N more were
+ * left out)" of the period before, or "". */
+bool nx_walsender_may_say(struct nx_walsender *ws, char *more, size_t cap);
 
 static inline bool nx_walsender_ended(const struct nx_walsender *ws)
 {
