@@ -73,9 +73,10 @@ static void say_full(const struct nx_segments *segments, uint64_t reserve)
 {
     nx_error(
         "the disk of %s/wal is full: %" PRIu64 " bytes free, %" PRIu64
-        " are kept in reserve (for WAL segments and merges); writes but deletes are refused (507 disk_full) "
-        "until there is more: free some space (deleted keys free none, the state's file keeps its size), or lower wal.max_size or "
-        "replication.max_log_size and reload",
+        " are kept in reserve (for WAL segments and merges); writes but deletes are refused (507 "
+        "disk_full) until there is more: free some space of other files (deleting keys frees none: "
+        "the state's file keeps its size), or lower wal.max_size or replication.max_log_size and "
+        "reload",
         segments->process->state_root, segments->free_bytes, reserve);
 }
 

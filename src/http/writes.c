@@ -71,7 +71,8 @@ static const struct refusal {
     {NX_SUBMIT_OVERLOADED, NX_ERROR_OVERLOADED,
      "The log has no room at the moment; nothing was written, try again."},
     {NX_SUBMIT_DISK_FULL, NX_ERROR_DISK_FULL,
-     "The disk is almost full; nothing was written. Free space on it, of other files (deleting keys frees none: the state's file keeps its size): writes are taken again then."},
+     "The disk is almost full; nothing was written. Free space on it, of other files (deleting keys "
+     "frees none: the state's file keeps its size): writes are taken again then."},
     {NX_SUBMIT_MAP_FULL, NX_ERROR_MAP_FULL,
      "The state has reached state.map_size; nothing was written. Raise it and restart, or delete "
      "keys."},

@@ -347,7 +347,7 @@ static bool run_asked(struct nx_peers *peers, enum nx_ask_method method)
                : nx_loop_run(&peers->loop);
 }
 
-/* The first one asks the master too. False: we shall stop. */
+/* The first one asks the master too. False: we shall stop, or the loop failed. */
 static bool ask_once(struct nx_peers *peers, bool first)
 {
     enum nx_ask_method method = promotion.dry_run ? NX_ASK_GET : NX_ASK_POST;

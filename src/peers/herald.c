@@ -453,7 +453,7 @@ static void end_all(void)
 }
 
 /* First all are asked how they stand whose HTTP address is known, while the others are called; then those are called
- * that are, or may be, masters too. False: we shall stop. */
+ * that are, or may be, masters too. False: we shall stop, or the loop failed. */
 static bool ask_all(struct nx_peers *peers)
 {
     for (unsigned i = 0; i < count; i++) {

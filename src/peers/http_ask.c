@@ -121,15 +121,21 @@ static enum evhttp_cmd_type command_of(enum nx_ask_method method)
 
 /* The token that opens other nodes to this one: the replication token, which is made for that. Else ours of HTTP,
  * which should be theirs; but that one opens everything, so only who is configured gets it, and nobody by another
- * node's word. */
-static int add_token(const struct nx_http_ask *ask, struct evkeyvalq *headers)
+ * node's word. "": none. */
+static const char *token_for(const struct nx_http_ask *ask)
 {
     const struct nx_config *config = ask->reach.loop->process->config;
-    const struct nx_tokens *tokens = &config->tokens;
-    const char *token = tokens->replication[0] != '\0' ? tokens->replication
-                        : nx_peer_list_has(config->replication.peers, ask->reach.addr)
-                            ? tokens->http_auth
-                            : "";
+
+    if (config->tokens.replication[0] != '\0') {
+        return config->tokens.replication;
+    }
+    return nx_peer_list_has(config->replication.peers, ask->reach.addr) ? config->tokens.http_auth
+                                                                        : "";
+}
+
+static int add_token(const struct nx_http_ask *ask, struct evkeyvalq *headers)
+{
+    const char *token = token_for(ask);
     char text[sizeof "Bearer " + NX_TOKEN_SIZE];
     int rc;
 

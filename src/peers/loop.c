@@ -79,7 +79,7 @@ struct evdns_base *nx_loop_dns(struct nx_loop *loop)
 
 static bool run_once(struct nx_loop *loop)
 {
-    loop->failed = event_base_loop(loop->base, EVLOOP_ONCE) < 0;
+    loop->failed = loop->failed || event_base_loop(loop->base, EVLOOP_ONCE) < 0;
     if (loop->failed) {
         nx_error("the event loop failed: %s", strerrordesc_np(errno));
     }

@@ -73,9 +73,20 @@ static void pause_for(struct nx_peers *peers, uint64_t ms)
     }
 }
 
+/* Counted from the attempt, whichever process takes it back. */
+static uint64_t last_try_ms(const struct nx_withdrawal *list, unsigned count)
+{
+    uint64_t latest_us = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        latest_us = list[i].attempt > latest_us ? list[i].attempt : latest_us;
+    }
+    return latest_us / 1000 + ENOUGH_MS;
+}
+
 void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)
 {
-    uint64_t until = nx_now_ms() + ENOUGH_MS;
+    uint64_t until = last_try_ms(list, count);
     uint64_t backoff = BACKOFF_FIRST;
     unsigned left;
 

@@ -427,6 +427,15 @@ static void clear_away(struct nx_postmaster *pm, unsigned slot, int wait_status,
     clear_state(pm, slot, how);
 }
 
+/* The first of them; done: its job. */
+static void peers_gone(struct nx_postmaster *pm, bool done)
+{
+    if (pm->peers_job == NX_PEERS_HERALD && done) {
+        pm->heralding = false; /* everybody has heard */
+    }
+    nx_withdrawal_peers_gone(pm, done);
+}
+
 /* A change of the role hears of a child's end, and the start, if it waited for that. True: the end was wanted. */
 static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
 {
@@ -442,12 +451,7 @@ static bool told_of(struct nx_postmaster *pm, unsigned slot, int wait_status)
         decided(pm);
     }
     if (kind == NX_KIND_PEERS && instance == 0) {
-        bool done = wait_status == 0 && !dismissed && pm->life == NX_LIFE_SERVING;
-
-        if (pm->peers_job == NX_PEERS_HERALD && done) {
-            pm->heralding = false; /* everybody has heard */
-        }
-        nx_withdrawal_peers_gone(pm, done);
+        peers_gone(pm, wait_status == 0 && !dismissed && pm->life == NX_LIFE_SERVING);
     }
     nx_role_child_gone(pm, slot);
     return dismissed || pm->life > NX_LIFE_SERVING;

@@ -107,9 +107,6 @@ static void note_started(struct nx_postmaster *pm, unsigned slot, pid_t pid, int
     child->start_due_ms = 0;
     child->kill_due_ms = 0;
     atomic_store_explicit(&pm->shm->slots[slot].pid, (int32_t)pid, memory_order_release);
-    if (slot == nx_process_slot(NX_KIND_PEERS, 0)) {
-        pm->peers_job = pm->peers_task.job;
-    }
 }
 
 int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd)
@@ -140,4 +137,17 @@ int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd)
     close_if_open(client_fd);
     note_started(pm, slot, pid, pair[0]);
     return 0;
+}
+
+int nx_launch_peers(struct nx_postmaster *pm, unsigned slot, const struct nx_peers_task *task)
+{
+    int rc;
+
+    pm->peers_task = *task;
+    rc = nx_launch(pm, slot, -1);
+    if (rc == 0 && slot == nx_process_slot(NX_KIND_PEERS, 0)) {
+        pm->peers_job = task->job;
+        pm->peers_attempt = task->attempt;
+    }
+    return rc;
 }

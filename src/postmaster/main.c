@@ -8,6 +8,7 @@
 #include "nexus_version.h"
 #include "postmaster/postmaster.h"
 #include "postmaster/privileges.h"
+#include "postmaster/served.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -75,7 +76,7 @@ static void log_start(const struct nx_postmaster *pm)
         nx_warn(
             "this server runs as root: set server.user to a user of its own, and it drops root's rights");
     }
-    nx_privileges_say_served(&pm->config);
+    nx_served_say(&pm->config);
 }
 
 /* The first start of a master or standalone node begins its cluster. */

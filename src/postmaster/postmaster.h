@@ -149,9 +149,11 @@ struct nx_postmaster {
     bool heralding;                 /* others are to be told that this node leads */
     uint64_t herald_due_ms;
     struct nx_peers_task peers_task;  /* for the next peers process */
-    enum nx_peers_job peers_job;      /* of the first one's last start */
+    enum nx_peers_job peers_job;      /* of the first one's last start, */
+    uint64_t peers_attempt;           /* and the attempt that it asked for */
     struct nx_attempts open_attempts; /* promises for them may stand (withdrawal.c) */
     uint64_t withdrawal_due_ms;
+    uint64_t withdrawal_wait_ms;     /* before the next try; 0: the last one went well */
     struct nx_config_report *report; /* of the load, for reloads */
     struct nx_data_dir dir;
     struct nx_shm *shm;
@@ -232,6 +234,8 @@ void nx_children_serve(struct nx_postmaster *pm);
 /* ---- launch.c ---- */
 /* Forks the child of a slot; client_fd is given to it (and closed here) or -1. 0 or -errno. */
 int nx_launch(struct nx_postmaster *pm, unsigned slot, int client_fd);
+/* Forks a peers process with its task. 0 or -errno. */
+int nx_launch_peers(struct nx_postmaster *pm, unsigned slot, const struct nx_peers_task *task);
 
 /* ---- jobs.c ---- */
 /* A process wants a snapshot; it is answered by DONE. */

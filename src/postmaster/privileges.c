@@ -1,4 +1,4 @@
-/* Runs once, in the postmaster, before there are threads, children or data. See privileges.h. */
+/* Runs in the postmaster, before there are threads, children or data, and in each child as it begins. See privileges.h. */
 #include "postmaster/privileges.h"
 
 #include "common/log.h"
@@ -52,7 +52,7 @@ static int give_fresh(int fd, const struct nx_user *user)
     return fchown(fd, user->uid, user->gid) == 0 ? 0 : -errno;
 }
 
-/* Through no link, be there a slash behind it: whoever can set one would have root give another directory away. */
+/* Through no link in its last part, be there a slash behind it: whoever can set one would have root give another directory away. */
 static int open_data_dir(const char *path)
 {
     char plain[NX_PATH_SIZE];
@@ -241,46 +241,4 @@ void nx_privileges_begin_child(const struct nx_config *config)
 void nx_privileges_bar_more(void)
 {
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-}
-
-static const char *allowed(enum nx_allow allow)
-{
-    switch (allow) {
-    case NX_ALLOW_NONE:
-        return "nobody";
-    case NX_ALLOW_LOOPBACK:
-        return "loopback";
-    case NX_ALLOW_PRIVATE:
-        return "loopback and private networks";
-    case NX_ALLOW_ANY:
-        return "ANYBODY WHO CAN CONNECT";
-    }
-    return "";
-}
-
-/* Of one port, and which key decides. */
-static void describe_served(const char *token,
-                            enum nx_allow allow,
-                            const char *token_key,
-                            const char *allow_key,
-                            char *text,
-                            size_t cap)
-{
-    bool guarded = token[0] != '\0';
-
-    (void)snprintf(text, cap, "%s (%s)", guarded ? "nobody" : allowed(allow),
-                   guarded ? token_key : allow_key);
-}
-
-void nx_privileges_say_served(const struct nx_config *config)
-{
-    char http[96];
-    char replication[96];
-
-    describe_served(config->tokens.http_auth, config->http.allow_without_token,
-                    "http.auth_token_file", "http.allow_without_token", http, sizeof http);
-    describe_served(config->tokens.replication, config->replication.allow_without_token,
-                    "replication.token_file", "replication.allow_without_token", replication,
-                    sizeof replication);
-    nx_info("served without a token: by HTTP %s, as a replica %s", http, replication);
 }

@@ -23,7 +23,4 @@ void nx_privileges_begin_child(const struct nx_config *config);
  * failover_command, which may be a sudo. */
 void nx_privileges_bar_more(void);
 
-/* Says in the log who is served without a token: at the start, and when a reload has changed the tokens. */
-void nx_privileges_say_served(const struct nx_config *config);
-
 #endif

@@ -23,10 +23,7 @@ unsigned nx_promotion_asker(const struct nx_role_change *change)
 void nx_promotion_ask(struct nx_postmaster *pm)
 {
     struct nx_role_change *change = &pm->change;
-    int rc;
-
-    change->step = NX_STEP_ASKING;
-    pm->peers_task = (struct nx_peers_task){
+    struct nx_peers_task task = {
         .job = NX_PEERS_ASK,
         .dry_run = change->dry_run,
         .force = change->force,
@@ -34,12 +31,14 @@ void nx_promotion_ask(struct nx_postmaster *pm)
         .epoch = change->epoch,
         .attempt = nx_now_us(),
     };
-    memcpy(pm->peers_task.master_addr, pm->config.replication.master_addr,
-           sizeof pm->peers_task.master_addr);
+    int rc;
+
+    memcpy(task.master_addr, pm->config.replication.master_addr, sizeof task.master_addr);
+    change->step = NX_STEP_ASKING;
     if (!change->dry_run) {
-        nx_withdrawal_note(pm, change->epoch, pm->peers_task.attempt);
+        nx_withdrawal_note(pm, change->epoch, task.attempt);
     }
-    rc = nx_launch(pm, nx_promotion_asker(change), -1);
+    rc = nx_launch_peers(pm, nx_promotion_asker(change), &task);
     if (rc < 0) {
         nx_change_refuse(pm,
                          "internal No process can be started to ask the other nodes; try again.");

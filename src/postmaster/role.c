@@ -276,8 +276,8 @@ bool nx_role_must_look(struct nx_postmaster *pm)
         return false;
     }
     pm->looked = true;
-    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_LOOK, .yields = yields(pm)};
-    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
+    struct nx_peers_task task = {.job = NX_PEERS_LOOK, .yields = yields(pm)};
+    int rc = nx_launch_peers(pm, nx_process_slot(NX_KIND_PEERS, 0), &task);
 
     if (rc < 0) {
         nx_warn("no process to ask whether another node leads: %s", strerrordesc_np(-rc));
@@ -459,10 +459,11 @@ void nx_role_run_due(struct nx_postmaster *pm)
         return;
     }
     pm->herald_due_ms = nx_now_ms() + HERALD_AGAIN_MS;
-    pm->peers_task = (struct nx_peers_task){.job = NX_PEERS_HERALD};
-    copy_addr(pm->peers_task.master_addr, pm->former_addr);
-    copy_addr(pm->peers_task.master_http, pm->former_http);
-    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
+    struct nx_peers_task task = {.job = NX_PEERS_HERALD};
+
+    copy_addr(task.master_addr, pm->former_addr);
+    copy_addr(task.master_http, pm->former_http);
+    int rc = nx_launch_peers(pm, nx_process_slot(NX_KIND_PEERS, 0), &task);
 
     if (rc < 0) {
         nx_warn("no process to tell the others that this node leads: %s", strerrordesc_np(-rc));
@@ -473,6 +474,7 @@ void nx_role_run_due(struct nx_postmaster *pm)
 void nx_role_peers_changed(struct nx_postmaster *pm)
 {
     pm->heralding = pm->heralding || (is_master(pm) && nx_role_noted(pm));
+    nx_withdrawal_peers_changed(pm);
 }
 
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm)

@@ -6,7 +6,7 @@
 #include "common/shm.h"
 #include "common/tls.h"
 #include "postmaster/postmaster.h"
-#include "postmaster/privileges.h"
+#include "postmaster/served.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -326,10 +326,8 @@ static int read_again(const struct nx_postmaster *pm,
     return rc;
 }
 
-/* What a reload has done. tokens: they changed. */
-static void say_reloaded(const struct nx_config *config,
-                         const struct nx_config_report *report,
-                         bool tokens)
+/* What a reload has done. */
+static void say_reloaded(const struct nx_config *config, const struct nx_config_report *report)
 {
     char names[1024];
     unsigned applied;
@@ -343,9 +341,7 @@ static void say_reloaded(const struct nx_config *config,
     if (config->http.tls_cert_file[0] != '\0' || config->replication.tls_cert_file[0] != '\0') {
         nx_info("certificates, keys and authorities were read again: new connections use them");
     }
-    if (tokens) {
-        nx_privileges_say_served(config);
-    }
+    nx_served_say(config);
     if (nx_config_changes(report, NX_CHANGE_WAITS, names, sizeof names) > 0) {
         nx_warn("these keys changed and wait for a restart: %s", names);
     }
@@ -356,7 +352,6 @@ void nx_shared_reload(struct nx_postmaster *pm)
     static struct nx_config_report report;
     char error[512];
     struct nx_config fresh;
-    bool tokens;
     int rc = read_again(pm, &fresh, &report);
 
     if (rc < 0) {
@@ -371,12 +366,11 @@ void nx_shared_reload(struct nx_postmaster *pm)
     if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
         nx_role_peers_changed(pm);
     }
-    tokens = memcmp(&pm->config.tokens, &fresh.tokens, sizeof fresh.tokens) != 0;
     pm->config = fresh;
     nx_config_guard_secrets(&pm->config);
     (void)nx_log_configure(&pm->config);
     nx_shared_publish_config(pm);
-    say_reloaded(&pm->config, &report, tokens);
+    say_reloaded(&pm->config, &report);
 }
 
 static void add_counter(nx_atomic_u64 *total, nx_atomic_u64 *part)

@@ -3,7 +3,6 @@
  * process that asked for them takes them back itself (peers/withdraw.c); where it died first, or was in the way of
  * another change, one is started for it. The postmaster's death ends that, and so does a peer that isn't reached in ten
  * minutes: then it needs a person's word (docs/failover.md, "Promises"). Runs in the postmaster. */
-#include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "postmaster/role_change.h"
@@ -11,7 +10,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define AGAIN_MS 500
+#define AGAIN_MS      500
+#define AGAIN_MOST_MS 5000 /* of a process that fails each time */
 
 void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t number)
 {
@@ -28,6 +28,18 @@ void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t numbe
     open->list[open->count++] = (struct nx_attempt){.epoch = epoch, .number = number};
 }
 
+void nx_withdrawal_peers_changed(const struct nx_postmaster *pm)
+{
+    const struct nx_attempts *open = &pm->open_attempts;
+
+    if (open->count > 0) {
+        nx_warn("replication.peers has changed while promises for epoch %" PRIu64
+                " wait to be taken back: a node that isn't listed any more isn't told; if it made "
+                "one, it needs POST /replication/follow",
+                open->list[open->count - 1].epoch);
+    }
+}
+
 void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch)
 {
     struct nx_attempts *open = &pm->open_attempts;
@@ -41,18 +53,42 @@ void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch)
     open->count = kept;
 }
 
+static void drop_attempt(struct nx_attempts *open, uint64_t number)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < open->count; i++) {
+        if (open->list[i].number != number) {
+            open->list[kept++] = open->list[i];
+        }
+    }
+    open->count = kept;
+}
+
+/* Longer each time, until one has done its work. */
+static void wait_again(struct nx_postmaster *pm)
+{
+    uint64_t wait = pm->withdrawal_wait_ms;
+
+    pm->withdrawal_wait_ms = wait == 0                  ? AGAIN_MS
+                             : wait * 2 < AGAIN_MOST_MS ? wait * 2
+                                                        : AGAIN_MOST_MS;
+    pm->withdrawal_due_ms = nx_now_ms() + pm->withdrawal_wait_ms;
+}
+
 void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done)
 {
     struct nx_attempts *open = &pm->open_attempts;
 
-    pm->withdrawal_due_ms = nx_now_ms() + AGAIN_MS;
+    pm->withdrawal_wait_ms = done ? 0 : pm->withdrawal_wait_ms;
+    wait_again(pm);
     if (!done) {
         return;
     }
     if (pm->peers_job == NX_PEERS_WITHDRAW) {
         open->count = 0;
-    } else if (pm->peers_job == NX_PEERS_ASK && open->count > 0) {
-        open->count--; /* its own */
+    } else if (pm->peers_job == NX_PEERS_ASK) {
+        drop_attempt(open, pm->peers_attempt);
     }
 }
 
@@ -65,16 +101,18 @@ static bool is_wanted(const struct nx_postmaster *pm)
 
 void nx_withdrawal_run_due(struct nx_postmaster *pm)
 {
+    static struct nx_log_limit limit;
+    struct nx_peers_task task = {.job = NX_PEERS_WITHDRAW, .attempts = pm->open_attempts};
+    int rc;
+
     if (!is_wanted(pm) || nx_now_ms() < pm->withdrawal_due_ms) {
         return;
     }
-    pm->withdrawal_due_ms = nx_now_ms() + AGAIN_MS;
-    pm->peers_task =
-        (struct nx_peers_task){.job = NX_PEERS_WITHDRAW, .attempts = pm->open_attempts};
-    int rc = nx_launch(pm, nx_process_slot(NX_KIND_PEERS, 0), -1);
-
+    rc = nx_launch_peers(pm, nx_process_slot(NX_KIND_PEERS, 0), &task);
     if (rc < 0) {
-        nx_warn("no process to take promises back: %s", strerrordesc_np(-rc));
+        wait_again(pm);
+        nx_log_limited(&limit, NX_LOG_WARNING, "no process to take promises back: %s",
+                       strerrordesc_np(-rc));
     }
 }
 

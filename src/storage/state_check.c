@@ -27,14 +27,9 @@ struct nx_state_check {
 
 /* ---- a transaction of its own ---- */
 
-static uint64_t bytes_of(MDB_txn *txn, MDB_dbi table)
+static uint64_t bytes_of(const MDB_stat *stat)
 {
-    MDB_stat stat;
-
-    return mdb_stat(txn, table, &stat) != 0
-               ? 0
-               : (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) *
-                     stat.ms_psize;
+    return (stat->ms_branch_pages + stat->ms_leaf_pages + stat->ms_overflow_pages) * stat->ms_psize;
 }
 
 bool nx_state_check_is_quick(struct nx_state *state)
@@ -45,9 +40,8 @@ bool nx_state_check_is_quick(struct nx_state *state)
 
     if (state->environment->env != NULL &&
         mdb_txn_begin(state->environment->env, NULL, MDB_RDONLY, &txn) == 0) {
-        quick = bytes_of(txn, state->environment->kv) <= QUICK_BYTES &&
-                mdb_stat(txn, state->environment->kv, &stat) == 0 &&
-                stat.ms_entries <= QUICK_RECORDS;
+        quick = mdb_stat(txn, state->environment->kv, &stat) != 0 ||
+                (bytes_of(&stat) <= QUICK_BYTES && stat.ms_entries <= QUICK_RECORDS);
         mdb_txn_abort(txn);
     }
     return quick;

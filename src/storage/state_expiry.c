@@ -89,7 +89,8 @@ int nx_state_expiry_delete(const struct nx_environment *environment,
 /* ---- going through it ---- */
 
 /* From the cursor's place on. A damaged row names no key: it is passed. */
-static int walk(MDB_cursor *cursor,
+static int walk(const struct nx_environment *environment,
+                MDB_cursor *cursor,
                 MDB_val *key,
                 int (*each)(void *arg, const struct nx_expiring *row),
                 void *arg)
@@ -100,7 +101,7 @@ static int walk(MDB_cursor *cursor,
     while (rc == 0) {
         struct nx_expiring row;
 
-        if (decode_row(nx_state_slice(key), nx_state_slice(&val), &row) == 0 &&
+        if (decode_row(nx_state_slice(key), nx_state_read_slice(environment, &val), &row) == 0 &&
             each(arg, &row) != 0) {
             return 0;
         }
@@ -128,7 +129,7 @@ int nx_state_expiring(struct nx_state *state,
     encode_row(from, bytes);
     MDB_val key = nx_state_val(bytes, sizeof bytes);
 
-    rc = walk(cursor, &key, each, arg);
+    rc = walk(state->environment, cursor, &key, each, arg);
     mdb_cursor_close(cursor);
     return rc;
 }

@@ -17,8 +17,8 @@ struct nx_environment {
     unsigned users; /* handles */
     char *dir;
     struct nx_state_options options;
-    MDB_env *env; /* NULL: there is nothing on disk yet, this process only reads */
-    size_t page_size;
+    MDB_env *env;     /* NULL: there is nothing on disk yet, this process only reads */
+    size_t page_size; /* LMDB's; 0: larger than the kernel's, and not aligned to in memory */
     MDB_dbi kv;
     MDB_dbi expiry;
     MDB_dbi meta;
@@ -49,7 +49,9 @@ MDB_val nx_state_val(const void *data, size_t length);
 struct nx_slice nx_state_slice(const MDB_val *val);
 
 /* The same of what a read transaction found. LMDB believes the length that stands in the page: one that has decayed may
- * lead behind the file, where a read is a SIGBUS. Empty, which no record is: it can't be that long. */
+ * lead behind the file, where a read is a SIGBUS. Empty, which no record is: it can't be that long. (Of a write
+ * transaction that can't be told, as its pages may be anywhere: a merge that meets such a length crashes, and the start
+ * that follows looks through the state.) */
 struct nx_slice nx_state_read_slice(const struct nx_environment *environment, const MDB_val *val);
 
 /* A row of `meta`, without its CRC, until the transaction ends or writes: 0, -ENOENT, -EBADMSG. */

@@ -65,20 +65,22 @@ struct nx_slice nx_state_slice(const MDB_val *val)
 struct nx_slice nx_state_read_slice(const struct nx_environment *environment, const MDB_val *val)
 {
     size_t page_size = environment->page_size;
-    size_t at = (size_t)((uintptr_t)val->mv_data % page_size);
+    size_t at = page_size == 0 ? 0 : (size_t)((uintptr_t)val->mv_data % page_size);
     uint32_t pages;
 
-    if (val->mv_size <= page_size - at) {
+    if (page_size == 0 || val->mv_size <= page_size - at) {
         return nx_state_slice(val);
     }
     memcpy(&pages, (const uint8_t *)val->mv_data - at + PAGE_OVERFLOW, sizeof pages);
-    if (at != PAGE_HEADER || val->mv_size > pages * page_size - PAGE_HEADER) {
+    if (at != PAGE_HEADER || pages == 0 || val->mv_size > pages * page_size - PAGE_HEADER) {
         return nx_slice_of(NULL, 0);
     }
     return nx_state_slice(val);
 }
 
 /* ---- meta ---- */
+
+#define META_MOST (NX_EPOCHS_BYTES + NX_CLAIM_SIZE) /* the longest row, that of the epochs */
 
 int nx_state_meta_look(const struct nx_environment *environment,
                        MDB_txn *txn,
@@ -95,7 +97,7 @@ int nx_state_meta_look(const struct nx_environment *environment,
     }
     struct nx_slice bytes = nx_state_slice(&val);
 
-    if (bytes.length < NX_STATE_CRC) {
+    if (bytes.length < NX_STATE_CRC || bytes.length > META_MOST + NX_STATE_CRC) {
         return -EBADMSG;
     }
     bytes.length -= NX_STATE_CRC;
@@ -281,7 +283,7 @@ static int load(struct nx_environment *environment, MDB_env *env, char *error, s
     if (rc == 0 && environment->options.writer) {
         rc = fill_up(env);
     }
-    environment->page_size = stat.ms_psize;
+    environment->page_size = stat.ms_psize <= (size_t)sysconf(_SC_PAGESIZE) ? stat.ms_psize : 0;
     rc = rc != 0 ? rc : mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
     if (rc != 0) {
         return say(error, cap, environment, nx_state_error(rc));

@@ -7,9 +7,8 @@
 #include "common/log.h"
 #include "walreceiver/walreceiver.h"
 
-#define SLACK_MS 50 /* how late a timer fires on a busy machine */
-#define LEAST_BYTES \
-    4096 /* of a frame that isn't whole yet: a modem's pace (TLS: records of up to 16 KiB) */
+#define SLACK_MS          50      /* how late a timer fires on a busy machine */
+#define LEAST_BYTES       4096    /* of a frame that isn't whole yet: a modem's pace */
 #define MOST_HEARTBEAT_MS 3600000 /* of heartbeat_ms; a master that says more is not believed */
 
 static uint64_t load(const nx_atomic_u64 *field)

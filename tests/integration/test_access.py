@@ -134,7 +134,7 @@ class Http(AccessCase):
 
     def test_08_a_token_opens_to_anybody_what_addresses_open_to_nobody(self):
         node = self.guarded(settings={"http.allow_without_token": "none"})
-        node.wait_log(r"served without a token: by HTTP nobody \(http.auth_token_file\), as a replica loopback and")
+        node.wait_log(r"served without a token: by HTTP nobody but the Unix socket \(http.auth_token_file\), as a replica loopback and")
         self.assertEqual(node.request("GET", "/health")[0], 200)
         self.assert_unauthorized(node.request("GET", "/kv/k"))
         self.assertEqual(node.request("GET", "/kv/k", None, bearer(READ))[0], 404)
