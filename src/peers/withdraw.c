@@ -73,7 +73,7 @@ static void pause_for(struct nx_peers *peers, uint64_t ms)
     }
 }
 
-/* Counted from the attempt, whichever process takes it back. */
+/* Counted from the attempt, whichever process takes it back; without a number, from now. */
 static uint64_t last_try_ms(const struct nx_withdrawal *list, unsigned count)
 {
     uint64_t latest_us = 0;
@@ -81,7 +81,7 @@ static uint64_t last_try_ms(const struct nx_withdrawal *list, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         latest_us = list[i].attempt > latest_us ? list[i].attempt : latest_us;
     }
-    return latest_us / 1000 + ENOUGH_MS;
+    return (latest_us == 0 ? nx_now_ms() : latest_us / 1000) + ENOUGH_MS;
 }
 
 void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsigned count)

@@ -254,7 +254,7 @@ static int judge(struct loading *l, const struct nx_manifest *manifest)
     if (differs(options->id, manifest->id) || differs(options->cluster_id, manifest->cluster_id)) {
         return refuse(l, "its manifest is of another snapshot or another cluster");
     }
-    if ((options->wal_offset != 0 && position->offset != options->wal_offset) ||
+    if ((options->id[0] != '\0' && position->offset != options->wal_offset) ||
         (options->epoch != 0 && position->epoch != options->epoch)) {
         return fail(l, -EBADMSG,
                     "the snapshot is refused: its manifest says offset %" PRIu64

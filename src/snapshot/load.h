@@ -13,7 +13,7 @@ struct nx_load_options {
     struct nx_archive_source source;
     const char *root; /* data-N, with empty wal/ and state/ */
     uint64_t map_size;
-    /* What the manifest must say; "" and 0: anything. */
+    /* What the manifest must say; "" and 0: anything. The offset goes with the id. */
     const char *id;
     const char *cluster_id;
     uint64_t wal_offset;

@@ -238,10 +238,11 @@ void nx_receive_snapshot_meta(struct nx_walreceiver *r, const struct nx_msg_snap
     struct nx_snapshot_receipt *sync = &r->sync;
     int rc;
 
-    if (sync->phase != NX_INCOMING_EXPECTED || !nx_slice_is_uuid(meta->snapshot_id) ||
-        meta->wal_offset == 0) {
+    /* Offset 0: the master's log reaches back to entry 1, and nothing of it is committed since its start. (One
+     * without a log is refused at its Welcome.) */
+    if (sync->phase != NX_INCOMING_EXPECTED || !nx_slice_is_uuid(meta->snapshot_id)) {
         refuse(r, NX_WIRE_ERROR_BAD_FRAME,
-               "the master sent a SnapshotMeta that was not expected, or without id or offset");
+               "the master sent a SnapshotMeta that was not expected, or without id");
         return;
     }
     if (too_large(r, meta->total_size)) {

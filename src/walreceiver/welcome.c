@@ -142,6 +142,15 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     atomic_store_explicit(&state->connected, 1, memory_order_release);
 }
 
+/* What was confirmed stays so in a later epoch that has all of this node's log: its master, just begun, may know less. */
+static uint64_t kept_quorum(const struct nx_walreceiver *r)
+{
+    uint64_t heard = nx_receiver_quorum(r);
+    uint64_t known = nx_quorum_offset(r->shm);
+
+    return known > heard && known <= r->last.offset ? known : heard;
+}
+
 static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     enum nx_commit_rule rule = welcome->mode == 0 ? NX_COMMIT_DURABLE : NX_COMMIT_QUORUM;
@@ -160,7 +169,7 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
         r->quorum_heard = 0;
     } else {
         r->quorum_heard = welcome->quorum_offset;
-        nx_quorum_hear(r->shm, rule, welcome->epoch, nx_receiver_quorum(r));
+        nx_quorum_hear(r->shm, rule, welcome->epoch, kept_quorum(r));
     }
     r->acked_offset = r->last.offset;
     r->durable_seen = r->last.offset;

@@ -159,8 +159,7 @@ static bool choose_finished(struct nx_walsender *ws,
 
 static bool job_has_file(const struct nx_snapshot_look *look)
 {
-    return look->stage >= NX_SNAPSHOT_WRITING && look->stage <= NX_SNAPSHOT_DONE &&
-           look->wal_offset > 0;
+    return look->stage >= NX_SNAPSHOT_WRITING && look->stage <= NX_SNAPSHOT_DONE;
 }
 
 /* The transfer that was cut off goes on, if its snapshot is still here and its pin has held the log. */

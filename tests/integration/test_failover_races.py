@@ -449,6 +449,52 @@ class Quorum(FailoverCase):
         self.assert_has(first, written)
         self.assert_same(first, second, master)
 
+    def test_05_a_replica_s_reads_do_not_go_back(self):
+        """Whoever leads next may, just begun anew, know of nothing confirmed."""
+        cluster = self.failover_cluster(mode="sync", **{"replication.sync_quorum": 2})
+        old, (new, replica) = cluster.master, cluster.replicas
+        self.write_many(old, "first", 20)
+        cluster.wait_level()
+        for node in cluster.nodes:
+            node.export()
+        replica.kill_all()
+        replica.start()
+        written = self.write_many(old, "second", 20)
+        cluster.wait_level()
+        self.assert_has(replica, written)
+        old.kill9()
+        self.wait_promotable(new, replica)
+        self.promote(new)
+        new.kill_child("walwriter")
+        new.wait_status(role="master", quorum_offset=0, epoch=2)
+        self.follow(replica, new)
+        self.wait_follows(replica, new)
+        self.assert_has(replica, written)
+        replica.stop()
+        replica.start()
+        self.assert_has(replica, written)
+
+    def test_06_a_full_sync_from_a_master_that_has_nothing_confirmed(self):
+        """Its only replica needs one: the quorum would never come else."""
+        cluster = self.failover_cluster(1, mode="sync", peers=False)
+        old, new = cluster.master, cluster.replica
+        written = self.write_many(old, "k", 20)
+        cluster.wait_level()
+        new.kill_all()
+        old.put("fork", b"v", headers={"Nexus-Durability": "local"})
+        old.kill9()
+        new.start()
+        self.promote(new)
+        new.kill_all()  # before it has merged anything
+        new.start()
+        old.start()
+        self.wait_fenced(old, by=new)
+        self.follow(old, new)
+        self.wait_follows(old, new)
+        self.wait_write(new, "after")
+        self.assert_has(new, written)
+        self.assert_same(new, old)
+
 
 if __name__ == "__main__":
     unittest.main()
