@@ -284,9 +284,20 @@ static void end_closed(struct nx_walreceiver *r)
     }
 }
 
-static void input(struct nx_walreceiver *r)
+/* A master with which TLS comes to nothing isn't dead: nobody is to take over because a certificate has expired. */
+static void end_broken(struct nx_walreceiver *r, int rc)
 {
     char text[160];
+
+    if (!r->welcomed && rc == -EPROTO && nx_frame_io_answers_tls(&r->io)) {
+        nx_health_heard(r);
+    }
+    nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
+                    nx_frame_io_error(&r->io, rc, text, sizeof text));
+}
+
+static void input(struct nx_walreceiver *r)
+{
     bool framed = false;
     int rc = 0;
 
@@ -302,8 +313,7 @@ static void input(struct nx_walreceiver *r)
     if (rc == -EPIPE) {
         end_closed(r);
     } else if (rc < 0 && rc != -EAGAIN) {
-        nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
-                        nx_frame_io_error(&r->io, rc, text, sizeof text));
+        end_broken(r, rc);
     }
 }
 
@@ -350,7 +360,6 @@ static void queue_heartbeat(struct nx_walreceiver *r)
 static void output(struct nx_walreceiver *r)
 {
     uint64_t before = r->io.sent;
-    char text[160];
     int rc;
 
     if (r->welcomed && nx_frame_io_pending(&r->io) == 0) {
@@ -364,8 +373,7 @@ static void output(struct nx_walreceiver *r)
         r->sent_ms = nx_now_ms();
     }
     if (rc < 0 && rc != -EAGAIN) {
-        nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
-                        nx_frame_io_error(&r->io, rc, text, sizeof text));
+        end_broken(r, rc);
     }
 }
 

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 import warnings
 
@@ -282,9 +283,9 @@ class Replication(TlsCase, FullSyncCase):
         node.start()
         return node
 
-    def tls_replica(self, addr, pair=None, authority=True):
+    def tls_replica(self, addr, pair=None, authority=True, **settings):
         ca = self.authority if authority else None
-        return self.replica(addr, **certificates.replication(pair or self.pair, ca))
+        return self.replica(addr, **certificates.replication(pair or self.pair, ca), **settings)
 
     def test_01_streaming_full_sync_and_deaths(self):
         master = self.tls_master()
@@ -371,6 +372,22 @@ class Replication(TlsCase, FullSyncCase):
                 pass
             sock.close()
 
+    def test_08_a_certificate_that_has_expired_is_no_death(self):
+        """Of either side: nobody takes over from a master that lives."""
+        late = self.authority.sign("expired", days=-1)
+        quick = {"replication.heartbeat_ms": 200, "replication.missed_heartbeats_threshold": 3}
+        for masters, replicas in ((self.pair, late), (late, self.pair)):
+            with self.subTest(master=masters[0]):
+                master = self.tls_master(masters, **quick)
+                command = {"replication.failover_command": "true", **quick}
+                replica = self.tls_replica(master.replication_addr, replicas, **command)
+                began = time.monotonic()
+                replica.wait_until(lambda: time.monotonic() - began > 3)  # five times the limit
+                replica.wait_log("the connection to the master broke: .*certificate")
+                self.assertNotIn("appears dead", replica.log())
+                self.assertTrue(replica.status()["master_alive"])
+                master.kill9()
+                replica.wait_log("appears dead")
 
     def test_07_another_certificate_by_a_reload(self):
         """Who streams goes on; who comes is judged by the new files, and by the old ones if those can't be used."""
