@@ -262,28 +262,64 @@ int nx_tls_load(const struct nx_config *config, char *error, size_t cap)
     return rc;
 }
 
-/* Whether it is out of its time, in words. */
-static bool out_of_time(SSL_CTX *context, const char *key, const char *path, char *text, size_t cap)
+#define SOON_DAYS 14
+
+static void day_of(const ASN1_TIME *time, char *text, size_t cap)
+{
+    struct tm tm;
+
+    if (ASN1_TIME_to_tm(time, &tm) != 1 || strftime(text, cap, "%Y-%m-%d", &tm) == 0) {
+        (void)snprintf(text, cap, "another day");
+    }
+}
+
+/* Whether it is out of its time, or soon will be, in words. */
+static bool is_aging(SSL_CTX *context, const char *key, const char *path, char *text, size_t cap)
 {
     const X509 *certificate = context == NULL ? NULL : SSL_CTX_get0_certificate(context);
     const ASN1_TIME *end = certificate == NULL ? NULL : X509_get0_notAfter(certificate);
     const ASN1_TIME *begin = certificate == NULL ? NULL : X509_get0_notBefore(certificate);
-    bool over = end != NULL && X509_cmp_current_time(end) < 0;
-    struct tm tm;
+    const char *verb = "is good until";
+    const char *what = NULL;
     char day[16];
+    int days = 0;
+    int seconds = 0;
 
-    if (!over && (begin == NULL || X509_cmp_current_time(begin) <= 0)) {
+    if (end == NULL || begin == NULL || ASN1_TIME_diff(&days, &seconds, NULL, end) != 1) {
         return false;
     }
-    if (ASN1_TIME_to_tm(over ? end : begin, &tm) != 1 ||
-        strftime(day, sizeof day, "%Y-%m-%d", &tm) == 0) {
-        (void)snprintf(day, sizeof day, "another day");
+    if (days < 0 || seconds < 0) {
+        verb = "was good until";
+        what = "who verifies it refuses it; put a new one there and reload";
+    } else if (days < SOON_DAYS) {
+        what = "put a new one there and reload before that";
+    } else if (X509_cmp_current_time(begin) > 0) {
+        verb = "is good from";
+        what = "who verifies it refuses it until then";
+        end = begin;
     }
-    (void)snprintf(text, cap,
-                   "%s = %.200s: the certificate is good %s %s: who verifies it refuses it; put a "
-                   "new one there and reload",
-                   key, path, over ? "until" : "from", day);
+    if (what == NULL) {
+        return false;
+    }
+    day_of(end, day, sizeof day);
+    (void)snprintf(text, cap, "%s = %.200s: the certificate %s %s: %s", key, path, verb, day, what);
     return true;
+}
+
+static bool any_aging(SSL_CTX *list[NX_TLS_USES],
+                      const struct nx_config *config,
+                      char *text,
+                      size_t cap)
+{
+    return is_aging(list[NX_TLS_HTTP], "http.tls_cert_file", config->http.tls_cert_file, text,
+                    cap) ||
+           is_aging(list[NX_TLS_ACCEPT], "replication.tls_cert_file",
+                    config->replication.tls_cert_file, text, cap);
+}
+
+bool nx_tls_aging(const struct nx_config *config, char *text, size_t cap)
+{
+    return any_aging(contexts, config, text, cap);
 }
 
 int nx_tls_check(const struct nx_config *config,
@@ -299,10 +335,8 @@ int nx_tls_check(const struct nx_config *config,
     warning[0] = '\0';
     if (rc < 0) {
         (void)snprintf(error, cap, "%s", failure.text);
-    } else if (!out_of_time(fresh[NX_TLS_HTTP], "http.tls_cert_file", config->http.tls_cert_file,
-                            warning, warning_cap)) {
-        (void)out_of_time(fresh[NX_TLS_ACCEPT], "replication.tls_cert_file",
-                          config->replication.tls_cert_file, warning, warning_cap);
+    } else {
+        (void)any_aging(fresh, config, warning, warning_cap);
     }
     free_all(fresh);
     return rc;

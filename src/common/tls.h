@@ -24,13 +24,16 @@ enum nx_tls_use {
  * and error (cap bytes) has the key, its file, what is wrong and what to do. */
 int nx_tls_load(const struct nx_config *config, char *error, size_t cap);
 
-/* Only looks whether that would succeed. Then warning (warning_cap bytes) says which certificate is out of its time,
- * "" if none is: that is no reason not to start. */
+/* Only looks whether that would succeed. Then warning (warning_cap bytes) says which certificate is out of its time, or
+ * soon will be, "" if none is: that is no reason not to start. */
 int nx_tls_check(const struct nx_config *config,
                  char *error,
                  size_t cap,
                  char *warning,
                  size_t warning_cap);
+
+/* Whether one that is loaded is out of its time, or will be within two weeks: text (cap bytes) says which. */
+bool nx_tls_aging(const struct nx_config *config, char *text, size_t cap);
 
 /* Whether connections of that use are TLS. */
 bool nx_tls_on(enum nx_tls_use use);

@@ -133,6 +133,7 @@ static void advance(struct nx_postmaster *pm)
         nx_known_run_due(pm);
         nx_role_run_due(pm);
         nx_withdrawal_run_due(pm);
+        nx_certificates_run_due(pm);
         break;
     case NX_LIFE_STOPPING:
         advance_stop(pm, now);
@@ -179,6 +180,7 @@ static int time_to_wait(const struct nx_postmaster *pm)
     if (pm->life == NX_LIFE_SERVING) {
         sooner(&due, nx_role_due_ms(pm));
         sooner(&due, nx_withdrawal_due_ms(pm));
+        sooner(&due, nx_certificates_due_ms(pm));
         sooner(&due, pm->accept_due_ms);
         sooner(&due, nx_jobs_due_ms(pm));
     }

@@ -152,6 +152,7 @@ struct nx_postmaster {
     enum nx_peers_job peers_job;      /* of the first one's last start, */
     uint64_t peers_attempt;           /* and the attempt that it asked for */
     struct nx_attempts open_attempts; /* promises for them may stand (withdrawal.c) */
+    uint64_t certificates_due_ms;     /* 0: not looked at yet */
     uint64_t withdrawal_due_ms;
     uint64_t withdrawal_wait_ms;     /* before the next try; 0: the last one went well */
     struct nx_config_report *report; /* of the load, for reloads */
@@ -307,6 +308,11 @@ void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done);
 /* Starts one where promises are left; when that is due, 0: never. */
 void nx_withdrawal_run_due(struct nx_postmaster *pm);
 uint64_t nx_withdrawal_due_ms(const struct nx_postmaster *pm);
+
+/* ---- certificates.c ---- */
+/* Says, once a day, which certificate is too old; when that is due, 0: never. */
+void nx_certificates_run_due(struct nx_postmaster *pm);
+uint64_t nx_certificates_due_ms(const struct nx_postmaster *pm);
 
 /* ---- role_change.c ---- */
 /* A child's message about who leads. */

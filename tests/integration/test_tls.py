@@ -139,7 +139,7 @@ class Http(TlsCase):
             shutil.copy(source, target)
         node = self.https(pair)
         node.launch()
-        node.wait_log(r"WARN .* http.tls_cert_file = .*: the certificate is good until 20..-..-..: .*reload")
+        node.wait_log(r"WARN .* http.tls_cert_file = .*: the certificate was good until 20..-..-..: .*reload")
         node.wait_log("ready: role")
         self.assertEqual(node.unix_client().put("k", b"v"), 1)
         for source, target in zip(self.pair, pair):
@@ -148,6 +148,11 @@ class Http(TlsCase):
         os.kill(node.pid, signal.SIGHUP)
         node.wait_log("configuration reloaded", since=mark)
         self.assertNotIn("good until", node.log()[mark:])
+        soon = self.authority.sign("soon", days=10)
+        for source, target in zip(soon, pair):
+            os.replace(shutil.copy(source, source + ".copy"), target)
+        os.kill(node.pid, signal.SIGHUP)
+        node.wait_log(r"the certificate is good until 20..-..-..: put a new one there and reload before that")
         node.wait_until(lambda: self.serves(node), what="the new certificate")
 
     def serves(self, node):
