@@ -87,39 +87,24 @@ static int no_passphrase(char *buf, int size, int writing, void *arg)
     return -1;
 }
 
-/* The file that was judged is the one that is read. */
-static int read_key(FILE *file,
-                    const struct files *files,
-                    EVP_PKEY **ret_key,
-                    struct failure *failure)
-{
-    char why[256];
-
-    if (nx_secret_check(fileno(file), files->user, why, sizeof why) < 0) {
-        return fail(failure, files, "tls_key_file", files->key, "%s", why);
-    }
-    *ret_key = PEM_read_PrivateKey(file, NULL, no_passphrase, NULL);
-    return 0;
-}
-
 static int use_key(SSL_CTX *context, const struct files *files, struct failure *failure)
 {
-    int fd = open(files->key, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    char why[256];
+    int fd = nx_secret_open(files->key, files->user, why, sizeof why);
+    BIO *bio = fd < 0 ? NULL : BIO_new_fd(fd, BIO_CLOSE);
     EVP_PKEY *key = NULL;
-    int rc;
+    int rc = 0;
 
-    if (file == NULL) {
-        rc = fail(failure, files, "tls_key_file", files->key, "it can't be opened: %s",
-                  strerrordesc_np(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
-        return rc;
+    if (fd < 0) {
+        return fail(failure, files, "tls_key_file", files->key, "%s", why);
     }
-    rc = read_key(file, files, &key, failure);
-    (void)fclose(file);
-    if (rc == 0 && (key == NULL || SSL_CTX_use_PrivateKey(context, key) != 1)) {
+    if (bio != NULL) {
+        key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+        (void)BIO_free(bio);
+    } else {
+        close(fd);
+    }
+    if (key == NULL || SSL_CTX_use_PrivateKey(context, key) != 1) {
         rc = fail(
             failure, files, "tls_key_file", files->key,
             "it must hold the private key of tls_cert_file, as PEM and without a passphrase: %s",

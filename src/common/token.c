@@ -19,7 +19,7 @@ static bool is_of(uid_t uid, const char *name)
            (name[0] != '\0' && nx_user_find(name, &user) == 0 && uid == user.uid);
 }
 
-int nx_secret_check(int fd, const char *user, char *error, size_t cap)
+static int check_secret(int fd, const char *user, char *error, size_t cap)
 {
     struct stat st;
 
@@ -53,6 +53,27 @@ int nx_secret_check(int fd, const char *user, char *error, size_t cap)
     return 0;
 }
 
+int nx_secret_open(const char *path, const char *user, char *error, size_t cap)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : check_secret(fd, user, error, cap);
+
+    if (fd < 0) {
+        (void)snprintf(error, cap, "it can't be opened: %s%s%.64s%s", strerrordesc_np(-rc),
+                       rc == -EACCES ? "; it must be this server's user's (chown it to " : "",
+                       rc != -EACCES     ? ""
+                       : user[0] == '\0' ? "that one"
+                                         : user,
+                       rc == -EACCES ? ")" : "");
+        return rc;
+    }
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
 /* Cuts one line end off; length 0: what stands there is no token. */
 static size_t token_length(const char *text, size_t length)
 {
@@ -74,19 +95,15 @@ static size_t token_length(const char *text, size_t length)
     return length;
 }
 
-static int read_open(int fd, const char *user, char *token, char *error, size_t cap)
+static int read_open(int fd, char *token, char *error, size_t cap)
 {
     char text[NX_TOKEN_SIZE + 2]; /* and CR, LF: what fills it is too long */
-    int rc = nx_secret_check(fd, user, error, cap);
+    ssize_t n = read(fd, text, sizeof text);
     size_t length;
-    ssize_t n;
 
-    if (rc < 0) {
-        return rc;
-    }
-    n = read(fd, text, sizeof text);
     if (n < 0) {
-        rc = -errno;
+        int rc = -errno;
+
         (void)snprintf(error, cap, "it can't be read: %s", strerrordesc_np(-rc));
         return rc;
     }
@@ -109,16 +126,14 @@ int nx_token_read(const char *path,
                   char *error,
                   size_t cap)
 {
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int fd = nx_secret_open(path, user, error, cap);
     int rc;
 
     memset(ret_token, 0, NX_TOKEN_SIZE);
     if (fd < 0) {
-        rc = -errno;
-        (void)snprintf(error, cap, "it can't be opened: %s", strerrordesc_np(-rc));
-        return rc;
+        return fd;
     }
-    rc = read_open(fd, user, ret_token, error, cap);
+    rc = read_open(fd, ret_token, error, cap);
     close(fd);
     return rc;
 }

@@ -10,10 +10,10 @@
 
 #define NX_TOKEN_SIZE 257 /* bytes, NUL included */
 
-/* Whether what a secret's file is open as can be trusted to be secret: a regular file of this process's user, or of
+/* Opens a secret's file for reading, if it can be trusted to be secret: a regular file of this process's user, or of
  * `user` ("": nobody else), that nobody else can read; or of root's that at most its group can (as PostgreSQL has it
- * for keys). 0; or -EPERM and in error (cap bytes) what is wrong and what to do. */
-int nx_secret_check(int fd, const char *user, char *error, size_t cap);
+ * for keys). A descriptor, the caller's; or a negative errno and in error (cap bytes) what is wrong and what to do. */
+int nx_secret_open(const char *path, const char *user, char *error, size_t cap);
 
 /* Reads a token file, which may be `user`'s: one line of 1 to 256 visible ASCII characters; a line end behind it is
  * ignored. 0; or a negative errno and in error (cap bytes) what is wrong with the file and what to do; *ret_token is ""

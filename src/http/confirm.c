@@ -4,6 +4,7 @@
 
 #include "common/fence.h"
 #include "common/latch.h"
+#include "common/log.h"
 #include "common/quorum.h"
 #include "http/node.h"
 #include "http/worker.h"
@@ -184,6 +185,19 @@ static bool poll_gated(struct http_worker *worker)
 
 /* ---- deadlines ---- */
 
+static void say_no_quorum(const struct http_worker *worker)
+{
+    static struct nx_log_limit limit;
+    static struct nx_replica_views views;
+
+    nx_replicas_look(worker->shm, nx_silence_limit_ms(worker->process->config), &views);
+    nx_log_limited(
+        &limit, NX_LOG_WARNING,
+        "writes are refused (503 quorum_unavailable): %u must confirm them (sync_quorum), "
+        "and %u of %u connected replicas are level and healthy",
+        nx_quorum_size(worker->shm), nx_replicas_counting(&views), views.count);
+}
+
 /* Ends the waits that lasted too long, at the gate (in order of arrival) and behind the log. */
 static void expire(struct http_worker *worker, uint64_t now)
 {
@@ -193,6 +207,7 @@ static void expire(struct http_worker *worker, uint64_t now)
 
     while ((submission = STAILQ_FIRST(&submissions->gated)) != NULL &&
            submission->deadline_ms <= now) {
+        say_no_quorum(worker);
         refuse_gated(worker, NX_SUBMIT_NO_QUORUM);
     }
     for (submission = TAILQ_FIRST(&submissions->confirming); submission != NULL;

@@ -125,11 +125,17 @@ static uint64_t missing(const struct nx_promotion *promotion)
     return highest > promotion->ours.offset ? highest - promotion->ours.offset : 0;
 }
 
+/* Nobody knows what the master has done since this node's start: it may have confirmed by itself, in async mode. */
+static bool is_unheard(const struct nx_promotion *promotion)
+{
+    return !promotion->master_heard && count_answers(promotion, NX_PEER_UNREACHED) > 0;
+}
+
 static bool loss_possible(const struct nx_promotion *promotion)
 {
     return promotion->sync &&
            (replicas(promotion) == 0 || seen(promotion) < nx_promotion_needed(promotion) ||
-            nx_promotion_ahead(promotion) != NULL);
+            nx_promotion_ahead(promotion) != NULL || is_unheard(promotion));
 }
 
 /* ---- the rules ---- */
@@ -249,6 +255,10 @@ static struct json_object *warnings_of(const struct nx_promotion *promotion, con
         warn(warnings,
              "This node's own replication.mode is async while the cluster ran in sync mode: writes "
              "are no longer confirmed by replicas until it is sync here and the node restarted.");
+    }
+    if (promotion->sync && is_unheard(promotion)) {
+        warn(warnings, "The master was not heard since this node's start: what it has answered "
+                       "since in async mode, or with Nexus-Durability: local, is lost.");
     }
     if (promotion->confirms) {
         warn(warnings,

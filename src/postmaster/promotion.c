@@ -214,8 +214,9 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     if (!nx_role_fence_if_led(pm)) { /* by one of whom it has heard only now */
         nx_fence_publish(pm->shm, &nobody, false);
         nx_info("this node is master in epoch %" PRIu64 ", from offset %" PRIu64
-                " on: writes are accepted, and replicas",
-                pm->change.epoch, offset);
+                " on: replicas are accepted, and writes%s",
+                pm->change.epoch, offset,
+                nx_quorum_rules(pm->shm) ? ", once sync_quorum of them follow" : "");
     }
     nx_latch_ring_quorum(pm->shm, offset);
     answer_promoted(pm, pm->change.old_epoch, pm->change.epoch, offset);

@@ -171,7 +171,7 @@ static int say(char *error, size_t cap, const struct nx_environment *environment
         (void)snprintf(
             error, cap,
             "the state in %s is damaged: take it from a replica or from a snapshot, or, if "
-            "the log is whole from entry 1, move it away",
+            "the log is whole from entry 1, move the files in it away",
             environment->dir);
     } else {
         (void)snprintf(error, cap, "the state in %s can't be opened: %s", environment->dir,

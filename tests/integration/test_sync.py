@@ -34,6 +34,7 @@ class Answers(SyncTestCase):
         problem = self.assert_problem(
             master.request("PUT", "/kv/a", b"1"), 503, "quorum_unavailable"
         )
+        master.wait_log("writes are refused .*: 1 must confirm them .sync_quorum., and 0 of 0 connected replicas")
         self.assertTrue(problem["retryable"])
         self.assertNotIn("offset", problem)
         self.assertEqual(self.offset(master), 0)

@@ -237,6 +237,23 @@ START_TEST(the_mode_is_lost)
 }
 END_TEST
 
+START_TEST(a_master_that_was_not_heard_may_have_confirmed_by_itself)
+{
+    promotion.sync = true;
+    promotion.master_heard = true;
+    ck_assert_int_eq(judged(), 0);
+    ck_assert_str_eq(member("sync_loss_possible"), "false");
+    promotion.master_heard = false;
+    expect_warned("The master was not heard since this node's start");
+    ck_assert_str_eq(member("sync_loss_possible"), "true");
+    for (unsigned i = 0; i < promotion.count; i++) {
+        promotion.peers[i].answer = NX_PEER_PROMISES; /* the former master's too */
+    }
+    ck_assert_int_eq(judged(), 0);
+    ck_assert_str_eq(member("sync_loss_possible"), "false");
+}
+END_TEST
+
 START_TEST(writes_wait_for_replicas)
 {
     promotion.confirms = true;
@@ -304,6 +321,7 @@ int main(void)
     tcase_add_test(tests, nobody_to_ask);
     tcase_add_test(tests, the_mode_is_lost);
     tcase_add_test(tests, writes_wait_for_replicas);
+    tcase_add_test(tests, a_master_that_was_not_heard_may_have_confirmed_by_itself);
     tcase_add_test(tests, the_highest_epoch_spoken_of);
     tcase_add_loop_test(tests, lists_are_cut_where_they_are_too_long, 0, 2);
     suite_add_tcase(suite, tests);
