@@ -50,7 +50,7 @@ failed=0
 while read -r file names; do
     log=$work_dir/$file.log
     # shellcheck disable=SC2086 # several names
-    if python3 -B "tests/integration/test_$file.py" $names >"$log" 2>&1; then
+    if python3 -B "tests/integration/test_$file.py" $names </dev/null >"$log" 2>&1; then
         echo "ok $file $names"
     else
         echo "FAILED $file"

@@ -1,5 +1,6 @@
 /* Promises for a promotion that is not to be are taken back: who has made one follows no master of a lower epoch
  * until then. Runs in the peers process, as the end of a refused promotion or as a job of its own. */
+#include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/peer_list.h"
@@ -91,6 +92,7 @@ void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsig
     unsigned left;
 
     nx_process_title(peers->process, "withdrawing promises");
+    (void)NX_FAILPOINT(withdrawal_untold);
     while ((left = tell_all(peers, list, count)) > 0 && nx_now_ms() < until &&
            !peers->loop.failed && !nx_process_stopping(peers->process)) {
         pause_for(peers, backoff);

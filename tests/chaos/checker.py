@@ -148,7 +148,7 @@ class Checker:
                     self.fault(f"it stands before what was answered at {end}, before it began: {op}")
                 else:
                     found.append(dataclasses.replace(op, t1=end, result=OK if end < math.inf else UNKNOWN))
-        asked = [op for op in ops if op.result == UNKNOWN and op.kind == DELETE]
+        asked = sorted((op for op in ops if op.result == UNKNOWN and op.kind == DELETE), key=lambda op: op.t0)
         known = {op.offset for op in ops if op.result == OK and op.kind == DELETE}
         for offset in self.log.places.get((key, None), []):
             begin, end = bounds.begin(offset), bounds.end(offset)
@@ -158,7 +158,9 @@ class Checker:
             if not possible:
                 self.fault(f"{key}: a deletion at {offset} that nobody asked for before {end}")
                 continue
-            begin = max(begin, min(op.t0 for op in possible))
+            if offset not in known:
+                asked.remove(possible[0])  # it deleted once
+            begin = max(begin, possible[0].t0)
             found.append(dataclasses.replace(possible[0], t0=begin, t1=end, result=OK if end < math.inf else UNKNOWN))
         return found
 

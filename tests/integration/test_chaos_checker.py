@@ -192,6 +192,17 @@ class Broken(unittest.TestCase):
 
         self.found(lose)
 
+    def test_a_deletion_in_doubt_that_stands_twice(self):
+        """More deletions than there are requests in doubt that may have made them."""
+
+        def double(model):
+            key = model.rng.choice(KEYS)
+            asked = [op for op in model.ops if op.kind == DELETE and op.key == key and op.result == UNKNOWN]
+            for _ in range(len(asked) + 1):
+                model.entries.append(Entry(len(model.entries) + 1, 1, [(key, None)]))
+
+        self.found(double)
+
     def test_a_deletion_that_nobody_asked_for(self):
         def delete(model):
             op = model.pick(SET)

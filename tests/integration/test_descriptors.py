@@ -18,6 +18,7 @@ from nexus_test import HOST, wait_until
 
 ROUNDS = 8
 DEATHS = 3  # in so many of the rounds: who dies often is started again after a while only
+LASTING = {"walwriter", "checkpointer", "http", "walsender", "walreceiver"}
 SLACK = 1  # a file that a process has open at one moment and not at another
 
 
@@ -34,13 +35,16 @@ def opened(pid):
 
 
 def census(node):
-    """{process: where its descriptors lead}"""
+    """{process: where its descriptors lead}, of those that stay"""
     found = {"postmaster": opened(node.pid)}
-    for number, row in enumerate(row for row in node.processes() if row["pid"] > 0):
-        try:
-            found[f"{row['kind']} {number}"] = opened(row["pid"])
-        except FileNotFoundError:
-            pass  # a snapshot is done
+    numbers = Counter()
+    for row in node.processes():
+        if row["pid"] > 0 and row["kind"] in LASTING:
+            numbers[row["kind"]] += 1
+            try:
+                found[f"{row['kind']} {numbers[row['kind']]}"] = opened(row["pid"])
+            except FileNotFoundError:
+                pass  # it has just ended
     return found
 
 
@@ -118,8 +122,9 @@ class Descriptors(FullSyncCase):
     def assert_as_before(self, node, before):
         def more():
             now = census(node)
+            missing = {name: "gone" for name in before if name not in now}
             grown = [name for name in before if len(now.get(name, [])) > len(before[name]) + SLACK]
-            return {name: Counter(now[name]) - Counter(before[name]) for name in grown}
+            return missing | {name: Counter(now[name]) - Counter(before[name]) for name in grown}
 
         wait_until(lambda: not more(), 30, lambda: node.describe(f"the end of descriptors: {more()}"))
 
