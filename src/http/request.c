@@ -226,8 +226,8 @@ static void begin_parsing(struct request *request)
     request->parser.data = request;
 }
 
-/* A method that the parser has no name for: the rest of the head as that of a POST, so that target and
- * headers are known and checked all the same. */
+/* A method that no endpoint can have: the rest of the head as that of a POST, so that target and headers are
+ * known and checked all the same. */
 static enum http_errno parse_behind_method(struct request *request)
 {
     const uint8_t *space = memchr(request->head.data, ' ', request->head.length);
@@ -246,7 +246,8 @@ int nx_request_parse_head(struct request *request)
 
     begin_parsing(request);
     error = parse(request, (const char *)request->head.data, request->head.length);
-    unknown_method = error == HPE_INVALID_METHOD;
+    /* The parser ends a CONNECT with its head, whatever body is announced: what follows would be a request. */
+    unknown_method = error == HPE_INVALID_METHOD || request->parser.method == HTTP_CONNECT;
     if (unknown_method) {
         error = parse_behind_method(request);
     }

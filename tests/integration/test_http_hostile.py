@@ -256,6 +256,7 @@ class HostileCase(NexusTestCase):
 # ---- what is malformed ends the connection ----
 
 SMUGGLED = b"GET /kv/kept HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SMUGGLED_PUT = put("body", b"smuggled")
 
 MALFORMED = {
     "both lengths": (
@@ -552,6 +553,28 @@ NO_SECOND_ANSWER = {
         ),
         [200, 200],
     ),
+    "the body of a CONNECT, which has none for the parser": (
+        request("CONNECT /kv/body", f"Content-Length: {len(SMUGGLED_PUT)}", body=SMUGGLED_PUT),
+        [405],
+    ),
+    "the chunks of a CONNECT": (
+        chunked(b"%x\r\n" % len(SMUGGLED_PUT) + SMUGGLED_PUT + b"\r\n0\r\n\r\n", "CONNECT /kv/body"),
+        [405],
+    ),
+    "a CONNECT to where there is nothing, its body a request": (
+        request("CONNECT /no", f"Content-Length: {len(SMUGGLED_PUT)}", body=SMUGGLED_PUT),
+        [404],
+    ),
+    "a CONNECT that changes the protocol": (
+        request(
+            "CONNECT /health",
+            "Connection: Upgrade",
+            "Upgrade: h2c",
+            f"Content-Length: {len(SMUGGLED_PUT)}",
+            body=SMUGGLED_PUT,
+        ),
+        [405],
+    ),
 }
 
 
@@ -628,6 +651,7 @@ class Framing(HostileCase):
                 answers = self.ask(data + AFTER)
                 self.assertEqual([answer.status for answer in answers], statuses)
                 self.assertNotIn(b"as ever", b"".join(answer.body for answer in answers))
+                self.assertNotEqual(self.node.get("body"), b"smuggled")
                 self.assert_served()
 
     def test_bytes_that_come_one_by_one(self):
