@@ -23,60 +23,6 @@
 #define READ_PAST     (64u << 10) /* rest of a body that is read past to keep a connection */
 #define LINGER_MS     5000
 #define LINGER_BYTES  (64u << 20)
-#define OUT_KEEP      (256u << 10)
-
-/* ---- output ---- */
-
-size_t nx_connection_backlog(const struct connection *connection)
-{
-    return evbuffer_get_length(bufferevent_get_output(connection->bev));
-}
-
-void nx_connection_send(struct connection *connection, const void *bytes, size_t length)
-{
-    if (!nx_text_add(&connection->worker->out, bytes, length)) {
-        nx_connection_close(connection); /* no memory: half an answer is none */
-    }
-}
-
-void nx_connection_send_shared(struct connection *connection,
-                               struct nx_slice bytes,
-                               void (*release)(const void *bytes, size_t length, void *arg),
-                               void *arg)
-{
-    struct text *out = &connection->worker->out;
-    bool sent = bufferevent_write(connection->bev, out->data, out->length) == 0;
-
-    nx_text_reset(out, OUT_KEEP);
-    if (!sent || evbuffer_add_reference(bufferevent_get_output(connection->bev), bytes.data,
-                                        bytes.length, release, arg) < 0) {
-        release(bytes.data, bytes.length, arg);
-        nx_connection_close(connection);
-    }
-}
-
-/* Sends what was gathered: most answers leave with one send and never see the event loop. */
-static void flush(struct connection *connection)
-{
-    struct text *out = &connection->worker->out;
-    size_t sent = 0;
-
-    /* The pieces of a long answer take the event loop's way, so that others have their turn. */
-    if (out->length > 0 && !connection->dead && !connection->tls &&
-        (!connection->answering || connection->prompt) && nx_connection_backlog(connection) == 0) {
-        ssize_t n = send(bufferevent_getfd(connection->bev), out->data, out->length, MSG_NOSIGNAL);
-
-        if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            connection->dead = true;
-        }
-        sent = n > 0 ? (size_t)n : 0;
-    }
-    if (sent < out->length && !connection->dead &&
-        bufferevent_write(connection->bev, out->data + sent, out->length - sent) < 0) {
-        connection->dead = true;
-    }
-    nx_text_reset(out, OUT_KEEP);
-}
 
 /* ---- the end of a request ---- */
 
@@ -177,6 +123,7 @@ static void release(struct connection *connection)
         atomic_fetch_sub_explicit(&nx_worker_row(worker)->connections, 1, memory_order_relaxed);
     }
     worker->turned_away -= connection->turned_away ? 1 : 0;
+    nx_connection_forget_output(connection);
     bufferevent_free(connection->bev);
     free(connection->shaking_peer);
     free(connection);
@@ -230,11 +177,20 @@ static bool linger(struct connection *connection)
     return false;
 }
 
+/* Answers to what a client has sent ahead don't pile up: they are counted only when they have left here. */
+static bool next_request(struct connection *connection)
+{
+    if (connection->worker->out.length > NX_BACKLOG_HIGH) {
+        nx_connection_flush(connection);
+    }
+    return !connection->dead && nx_connection_take_head(connection);
+}
+
 static bool step(struct connection *connection)
 {
     switch (connection->state) {
     case CONN_HEAD:
-        return nx_connection_take_head(connection);
+        return next_request(connection);
     case CONN_BODY:
         return nx_connection_take_body(connection);
     case CONN_BUSY:
@@ -254,8 +210,7 @@ static bool judge_eof(struct connection *connection)
     bool in_head = connection->state == CONN_HEAD;
     bool in_body = connection->state == CONN_BODY && !connection->held;
 
-    if (!connection->eof || (!in_head && !in_body) ||
-        nx_connection_backlog(connection) > NX_BACKLOG_HIGH) {
+    if (!connection->eof || (!in_head && !in_body) || nx_connection_sated(connection)) {
         return false;
     }
     if (connection->early || (in_head && connection->scan.length == 0)) {
@@ -296,7 +251,7 @@ void nx_connection_run(struct connection *connection)
     do {
         while (!connection->dead && step(connection)) {
         }
-        flush(connection);
+        nx_connection_flush(connection);
     } while (!connection->dead &&
              (judge_eof(connection) || (connection->state == CONN_FLUSH && step(connection))));
     connection->running = false;

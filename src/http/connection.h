@@ -64,10 +64,12 @@ struct connection {
     bool timed;        /* the timer runs */
     bool held;         /* the stream wants no more of the body now */
     bool paused;       /* not reading: enough is read ahead */
+    bool out_counted;  /* `queued` follows what the client takes */
     bool waiting;      /* in worker->waits, or in its watches: */
     bool watching;     /* ... for a change of the request's key (watch.h) */
     uint64_t timer_ms; /* when it was last set */
     uint64_t lingered; /* bytes read past */
+    size_t queued;     /* bytes of answers that wait for the client, in worker->answer_bytes */
     unsigned open;     /* submissions without a completion */
     LIST_HEAD(submission_list, submission) submissions;
 
@@ -104,6 +106,10 @@ void nx_connection_send_shared(struct connection *connection,
 
 /* Bytes that the client has not taken yet. */
 size_t nx_connection_backlog(const struct connection *connection);
+
+/* Whether an answer of `length` bytes may be given now: small ones always, others as long as the worker's budget for
+ * answers that wait for their clients has room for them. */
+bool nx_connection_may_queue(const struct connection *connection, size_t length);
 
 /* Whether the connection goes on after an answer that is given now (Connection: close or not). */
 bool nx_connection_keeps(const struct connection *connection);

@@ -104,7 +104,7 @@ bool nx_connection_take_head(struct connection *connection)
 {
     enum head_verdict verdict;
 
-    if (nx_connection_backlog(connection) > NX_BACKLOG_HIGH) {
+    if (nx_connection_sated(connection)) {
         return false;
     }
     for (;;) {

@@ -1,4 +1,4 @@
-/* What connection.c, connection_input.c, connection_timer.c and connection_tls.c share; nobody else includes it. */
+/* What connection.c and its parts (connection_*.c) share; nobody else includes it. */
 #ifndef NX_HTTP_CONNECTION_PARTS_H
 #define NX_HTTP_CONNECTION_PARTS_H
 
@@ -18,6 +18,18 @@ bool nx_connection_take_body(struct connection *connection);
 
 /* Starts, restarts or stops the timer as the connection's state has it; call it last. */
 void nx_connection_settle_timer(struct connection *connection);
+
+/* ---- connection_output.c ---- */
+
+/* Sends what was gathered: most answers leave with one send and never see the event loop. */
+void nx_connection_flush(struct connection *connection);
+
+/* So much waits for the client to take it that its next request has to wait too: NX_BACKLOG_HIGH, or anything at
+ * all where the worker's budget for answers is spent. */
+bool nx_connection_sated(const struct connection *connection);
+
+/* It goes away: nothing of it waits any more. */
+void nx_connection_forget_output(struct connection *connection);
 
 /* ---- connection_tls.c ---- */
 

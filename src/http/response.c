@@ -105,12 +105,24 @@ static void check_memory(struct connection *connection)
     }
 }
 
+/* Small itself, so that it is sent. */
+static void refuse_answer_budget(struct connection *connection)
+{
+    nx_refuse(connection, NX_ERROR_OVERLOADED,
+              "Too many large answers of this node wait until their clients take them; try again.");
+}
+
 void nx_respond(struct connection *connection, const struct response *response)
 {
     struct text *out = &connection->worker->out;
 
     if (connection->answering) {
         nx_connection_close(connection);
+        return;
+    }
+    if (!is_head_request(connection) &&
+        !nx_connection_may_queue(connection, response->body.length)) {
+        refuse_answer_budget(connection);
         return;
     }
     put_head(connection, response);

@@ -29,6 +29,12 @@ struct json_tokener;
 /* Bytes of bodies that this worker gathers at one time; beyond it clients get 503. */
 #define NX_BODY_BUDGET (256u << 20)
 
+/* Bytes of answers that wait in this worker until their clients take them; beyond it those above NX_ANSWER_SMALL are
+ * 503, and a connection has one answer waiting at most. What is streamed keeps within bounds of its own and is
+ * counted, but not refused. */
+#define NX_ANSWER_BUDGET (256u << 20)
+#define NX_ANSWER_SMALL  (16u << 10)
+
 LIST_HEAD(connection_list, connection);
 
 struct http_worker {
@@ -61,6 +67,7 @@ struct http_worker {
     unsigned free_request_count;
     unsigned turned_away; /* connections above http.max_connections that are being told so */
     size_t body_bytes;    /* reserved of NX_BODY_BUDGET */
+    size_t answer_bytes;  /* waiting, of NX_ANSWER_BUDGET: what the connections have queued */
     struct text out;      /* answers of the connection that runs now */
     struct text json;     /* scratch for JSON answers */
     struct text scratch;

@@ -207,15 +207,20 @@ class HostileCase(NexusTestCase):
         self.clients = []
         self.addCleanup(self._show_log, self.node)
 
-    def tearDown(self):
+    def end_clients(self):
+        """Until the server has ended its side of them too."""
         for client in self.clients:
             client.sock.close()
+        self.clients = []
         self.assert_served()
         self.only_witness()
         wait_until(
             lambda: self.count_descriptors() == self.descriptors,
             what=lambda: f"{self.descriptors} descriptors again, now {self.count_descriptors()}",
         )
+
+    def tearDown(self):
+        self.end_clients()
         pids = [row["pid"] for row in self.witness.json("GET", STATUS)["processes"]]
         self.assertIn(self.pid, pids)
 
@@ -1177,6 +1182,86 @@ class Limits(HostileCase):
         for client in flood:
             client.sock.close()
         wait_until(lambda: self.ask(AFTER)[0].status == 200, what="service after the flood")
+
+
+LARGE = 15 << 20  # bytes of a value
+BUDGET = 256 << 20  # of answers that wait in a worker
+DEAF = 40  # clients that would take more than twice that
+AHEAD = 12  # requests of one of them
+
+
+class Unread(HostileCase):
+    """Clients that ask for much and don't read it."""
+
+    settings = {"http.max_value_size": LARGE}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.value = os.urandom(LARGE)
+        cls.node.put("large", cls.value)
+        assert cls.witness.get("large") == cls.value
+
+    def deaf(self):
+        """A client that has asked, and whose kernel takes next to nothing for it."""
+        client = self.client()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        return client.send(request("GET /kv/large"))
+
+    def count_served(self, clients):
+        """How many of them get the value; the others must be told that it is too much."""
+        served = 0
+        for client in clients:
+            while b"\r\n" not in client.pending:
+                self.assertTrue(client._more(), "an answer's beginning")
+            if client.pending.startswith(b"HTTP/1.1 200 "):
+                served += 1
+            else:
+                answer = client.answer()
+                self.assert_problem_answer(answer, 503, "overloaded")
+                self.assertGreater(int(answer.headers["retry-after"]), 0)
+                client.send(AFTER)  # and may go on
+                self.assertEqual(client.answer().status, 200)
+        return served
+
+    def assert_bounded(self, before, most):
+        if not SANITIZED:
+            self.assertLess(memory_of(self.pid) - before, most)
+
+    def test_answers_that_nobody_takes(self):
+        before = memory_of(self.pid)
+        counts = []
+        for _ in range(2):  # when they are gone, all of it is free again
+            clients = [self.deaf() for _ in range(DEAF)]
+            counts.append(self.count_served(clients))
+            self.assert_bounded(before, BUDGET + 3 * LARGE)
+            self.assert_served()
+            self.node.put("small", b"x")
+            with self.client() as client:
+                client.send(request("HEAD /kv/large"))
+                self.assertEqual(client.answer(head_only=True).status, 200)
+            for client in clients[::2]:
+                client.reset()
+            self.end_clients()
+            self.assertEqual(self.node.get("large"), self.value)
+        # What is on its way in the kernel's buffers doesn't wait here.
+        self.assertTrue(all(BUDGET // LARGE <= count < DEAF for count in counts), counts)
+
+    def test_answers_to_requests_that_were_sent_ahead(self):
+        before = memory_of(self.pid)
+        client = self.client().send(request("GET /kv/large") * AHEAD + AFTER)
+        self.assertTrue(client._more())
+        self.assert_served()
+        self.assert_bounded(before, 5 * LARGE)
+        pieces = [client.pending]
+        while piece := client.sock.recv(1 << 20):
+            pieces.append(piece)
+        taken, at = b"".join(pieces), 0
+        for _ in range(AHEAD):
+            at = taken.index(b"\r\n\r\n", at) + 4
+            self.assertEqual(taken[at : at + LARGE], self.value)
+            at += LARGE
+        self.assertTrue(taken[at:].startswith(b"HTTP/1.1 200 "))
 
 
 IDLE = 10000
