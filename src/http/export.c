@@ -2,22 +2,27 @@
  *
  * The checkpointer first merges up to the committed offset; then LMDB alone is read, in one read
  * transaction of a handle of its own, so that the short ones of other requests go on beside it. A long
- * read transaction pins old pages: at most 4 exports run on a node, and one whose client takes nothing
- * for 10 s is cut (the connection's write timeout). A cut stream lacks the final chunk. */
+ * read transaction pins old pages: at most 4 exports run on a node; one whose client takes nothing for 10 s is
+ * cut (the connection's write timeout), and so is one that is slow when those pages are wanted (hold.h). A cut
+ * stream lacks the final chunk. */
 #include "http/export.h"
 
 #include "common/json_out.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/log_clock.h"
+#include "common/net.h"
 #include "common/quorum.h"
 #include "http/bounds.h"
 #include "http/connection.h"
+#include "http/hold.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
 #include "http/worker.h"
 #include "storage/file_io.h"
+
+#include <event2/bufferevent.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -29,6 +34,7 @@
 #define PIECE_BYTES      (64u << 10) /* a chunk ends with the first line above this */
 #define PASS_MOST        10000       /* expired records, in one turn */
 #define PASS_PAUSE_MS    1           /* then others have theirs */
+#define LOOK_MS          1000        /* whether its pages are wanted */
 #define MERGE_TIMEOUT_MS 60000       /* without progress of the checkpointer */
 
 struct export
@@ -37,7 +43,8 @@ struct export
     uint64_t merged; /* how far it was when last seen */
     struct nx_state *state;
     struct nx_state_cursor *cursor;
-    bool reading;      /* the transaction is open */
+    bool reading;      /* the transaction is open: */
+    struct hold hold;  /* ... since when, on what */
     bool started;      /* the cursor stands somewhere */
     uint64_t clock_ms; /* at the beginning: what has expired by then isn't there */
     uint8_t prefix[NX_MAX_KEY];
@@ -142,13 +149,44 @@ static int put_lines(struct export *export, struct text *text)
     return rc;
 }
 
+/* True: it was in the way of writes, and is cut. */
+static bool cut_when_harmful(struct connection *connection)
+{
+    static struct nx_log_limit limit;
+    const struct hold *hold = &export_of(connection)->hold;
+    const char *why = nx_hold_harms(&connection->worker->shm->checkpoint, hold, nx_now_ms());
+    char peer[NX_ADDR_SIZE];
+
+    if (why == NULL) {
+        return false;
+    }
+    nx_net_peer(bufferevent_getfd(connection->bev), peer);
+    nx_log_limited(&limit, NX_LOG_WARNING,
+                   "an export to %s at offset %" PRIu64 " is cut after %" PRIu64
+                   " s: it keeps old pages of the state from being used again, and %s",
+                   peer, hold->offset, (nx_now_ms() - hold->since_ms) / 1000, why);
+    nx_connection_close(connection);
+    return true;
+}
+
+/* The client takes its time. */
+static void look(struct connection *connection)
+{
+    if (!cut_when_harmful(connection)) {
+        nx_connection_timer(connection, LOOK_MS);
+    }
+}
+
 /* Sends the next piece; the one behind it follows when the client has taken this one. */
 static void send_piece(struct connection *connection)
 {
     struct text *text = &connection->worker->json;
-    int rc = put_lines(export_of(connection), text);
+    int rc;
 
-    connection->wait_expired = NULL;
+    if (cut_when_harmful(connection)) {
+        return;
+    }
+    rc = put_lines(export_of(connection), text);
     if (text->failed || (rc < 0 && rc != -ENOENT)) {
         nx_error("an export is cut: %s", text->failed ? "memory is short" : nx_errno_text(rc));
         nx_connection_close(connection);
@@ -160,6 +198,9 @@ static void send_piece(struct connection *connection)
     } else if (text->length == 0) { /* nothing that a client could take */
         connection->wait_expired = send_piece;
         nx_connection_timer(connection, PASS_PAUSE_MS);
+    } else if (connection->wait_expired != look || !connection->timed) {
+        connection->wait_expired = look;
+        nx_connection_timer(connection, LOOK_MS);
     }
 }
 
@@ -179,6 +220,7 @@ static int open_state(struct connection *connection, uint64_t *ret_offset, uint6
         return rc;
     }
     export->reading = true;
+    export->hold = (struct hold){.since_ms = nx_now_ms(), .offset = base.offset};
     export->clock_ms = nx_log_clock_ms(connection->worker->shm);
     *ret_offset = base.offset;
     *ret_epoch = base.offset == 0 ? nx_node_epoch(connection->worker->shm) : base.epoch;

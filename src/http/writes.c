@@ -75,7 +75,7 @@ static const struct refusal {
      "frees none: the state's file keeps its size): writes are taken again then."},
     {NX_SUBMIT_MAP_FULL, NX_ERROR_MAP_FULL,
      "The state has reached state.map_size; nothing was written. Raise it and restart, or delete "
-     "keys."},
+     "keys; where an export or a snapshot runs, which keeps old versions, try again when it has ended."},
     {NX_SUBMIT_READ_ONLY, NX_ERROR_READ_ONLY_REPLICA,
      "This node is a replica and takes no writes; send it to the master."},
     {NX_SUBMIT_TOO_LARGE, NX_ERROR_BATCH_TOO_LARGE,

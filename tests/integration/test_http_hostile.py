@@ -1,8 +1,10 @@
 """Clients that break HTTP, exceed its limits, dawdle, or ask where they may not: each gets the status and
 the code that are promised, nobody else notices, and nothing is left behind."""
 
+import itertools
 import json
 import os
+import re
 import resource
 import socket
 import struct
@@ -1262,6 +1264,61 @@ class Unread(HostileCase):
             self.assertEqual(taken[at : at + LARGE], self.value)
             at += LARGE
         self.assertTrue(taken[at:].startswith(b"HTTP/1.1 200 "))
+
+
+KEYS = 128
+PIECE = 64 << 10  # of their values: more than the kernel's buffers take of an export of all
+
+CUT = re.compile("WARN .* an export to 127.0.0.1:[0-9]+ at offset [0-9]+ is cut after [0-9]+ s: .* can't take more")
+
+
+class SlowExport(HostileCase):
+    """Somebody who reads an export for ever, on a node that is written to."""
+
+    settings = {
+        "state.map_size": "64MiB",
+        "wal.shm_size": "32MiB",
+        "wal.segment_size": "1MiB",
+        "wal.max_size": "16MiB",
+        "wal.fsync": "off",
+        "state.checkpoint_interval": "1s",
+    }
+
+    def write(self, number):
+        status, _, body = self.node.request("PUT", f"/kv/k{number % KEYS}", os.urandom(PIECE))
+        if status not in (200, 201):
+            self.assertIn((status, json.loads(body)["code"]), ((507, "map_full"), (503, "overloaded")))
+        return status in (200, 201)
+
+    def test_writes_go_on(self):
+        for number in range(KEYS):
+            self.assertTrue(self.write(number))
+        slow = self.client()
+        slow.send(request("GET /export"))
+        self.assertEqual(slow.sock.recv(12), b"HTTP/1.1 200")
+        numbers = itertools.count()
+
+        def is_cut():
+            slow.sock.recv(4096)
+            all(self.write(next(numbers)) for _ in range(16))  # or until one is refused
+            return CUT.search(self.node.log())
+
+        wait_until(is_cut, 60, lambda: self.node.describe("the end of the slow export"))
+        self.assertFalse(self.ends_whole(slow.sock), "its client takes it for whole")
+        for key in range(KEYS):  # all over again
+            wait_until(lambda: self.write(key), 30, "a write that is taken")
+        self.assertEqual(len(self.node.export().splitlines()), KEYS + 1)
+        self.assertEqual(len(CUT.findall(self.node.log())), 1)
+
+    @staticmethod
+    def ends_whole(sock):
+        end = b""
+        try:
+            while piece := sock.recv(1 << 20):
+                end = (end + piece)[-7:]
+        except ConnectionResetError:
+            pass
+        return end == b"\r\n0\r\n\r\n"
 
 
 IDLE = 10000
