@@ -47,9 +47,9 @@ static bool http_1_0(const struct connection *connection)
            connection->request->parser.http_minor == 0;
 }
 
-static bool is_head_request(const struct connection *connection)
+static bool asks_by(const struct connection *connection, enum http_method method)
 {
-    return connection->request != NULL && connection->request->parser.method == HTTP_HEAD;
+    return connection->request != NULL && connection->request->parser.method == method;
 }
 
 /* Everything up to the headers that frame the body. */
@@ -120,7 +120,8 @@ void nx_respond(struct connection *connection, const struct response *response)
         nx_connection_close(connection);
         return;
     }
-    if (!is_head_request(connection) &&
+    /* A GET's alone: what a write has done must be told. */
+    if (asks_by(connection, HTTP_GET) &&
         !nx_connection_may_queue(connection, response->body.length)) {
         refuse_answer_budget(connection);
         return;
@@ -133,7 +134,7 @@ void nx_respond(struct connection *connection, const struct response *response)
     }
     nx_text_puts(out, "\r\n");
     /* Without Content-Length not a byte: the client would take it for the next answer. */
-    if (!is_head_request(connection) && response->type != NULL) {
+    if (!asks_by(connection, HTTP_HEAD) && response->type != NULL) {
         nx_text_add(out, response->body.data, response->body.length);
     }
     check_memory(connection);
@@ -181,7 +182,7 @@ bool nx_respond_begin(struct connection *connection, const struct response *resp
     }
     nx_text_puts(out, connection->chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n");
     check_memory(connection);
-    if (is_head_request(connection)) {
+    if (asks_by(connection, HTTP_HEAD)) {
         nx_connection_answered(connection);
         return false;
     }

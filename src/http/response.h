@@ -32,7 +32,7 @@ struct response {
     uint64_t length;
 };
 
-/* An answer with all of its body; 503 instead where that is large and too much waits for clients already
+/* An answer with all of its body; to a GET 503 instead where that is large and too much waits for clients already
  * (nx_connection_may_queue). */
 void nx_respond(struct connection *connection, const struct response *response);
 

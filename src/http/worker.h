@@ -29,7 +29,7 @@ struct json_tokener;
 /* Bytes of bodies that this worker gathers at one time; beyond it clients get 503. */
 #define NX_BODY_BUDGET (256u << 20)
 
-/* Bytes of answers that wait in this worker until their clients take them; beyond it those above NX_ANSWER_SMALL are
+/* Bytes of answers that wait in this worker until their clients take them; beyond it those to a GET above NX_ANSWER_SMALL are
  * 503, and a connection has one answer waiting at most. What is streamed keeps within bounds of its own and is
  * counted, but not refused. */
 #define NX_ANSWER_BUDGET (256u << 20)
