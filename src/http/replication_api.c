@@ -24,6 +24,8 @@
 #include <strings.h>
 #include <sys/wait.h>
 
+#define MOST_EPOCHS 32 /* in a status */
+
 static uint64_t load(const nx_atomic_u64 *field)
 {
     return atomic_load_explicit(field, memory_order_relaxed);
@@ -282,6 +284,30 @@ static void put_leader(struct json *json, struct http_worker *worker, uint64_t o
     nx_json_close(json, '}');
 }
 
+/* Which node led from which entry on: by it a master that comes back believes that another one leads by now
+ * (peers/leader.h). The newest of them; few logs have more. */
+static void put_epochs(struct json *json, const struct nx_shm *shm, uint64_t offset)
+{
+    static struct nx_epochs epochs;
+    unsigned first;
+
+    (void)nx_epochs_read(shm, offset, &epochs);
+    first = epochs.count > MOST_EPOCHS ? epochs.count - MOST_EPOCHS : 0;
+    nx_json_open(json, "epochs", '[');
+    for (unsigned i = first; i < epochs.count; i++) {
+        char node_id[NX_UUID_TEXT];
+
+        nx_uuid_print(epochs.list[i].node_id, node_id);
+        nx_json_open(json, NULL, '{');
+        nx_json_u64(json, "epoch", epochs.list[i].epoch);
+        nx_json_u64(json, "first_offset", epochs.list[i].first_offset);
+        nx_json_string(json, "node_id", node_id);
+        nx_json_u64(json, "crc", epochs.list[i].crc);
+        nx_json_close(json, '}');
+    }
+    nx_json_close(json, ']');
+}
+
 void nx_handle_replication_status(struct connection *connection)
 {
     struct http_worker *worker = connection->worker;
@@ -307,6 +333,7 @@ void nx_handle_replication_status(struct connection *connection)
     nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
     nx_json_u64(&json, "last_crc", crc);
     put_leader(&json, worker, offset);
+    put_epochs(&json, shm, offset);
     put_replication_addr(&json, connection);
     nx_json_bool(&json, "master_alive", master_alive(shm));
     nx_json_bool(&json, "promotable", promotable(worker));

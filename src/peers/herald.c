@@ -326,7 +326,7 @@ static void give_way_to(struct nx_peers *peers,
                         struct target *target,
                         const struct nx_peer_status *status)
 {
-    const struct nx_peer_seen seen = {.addr = target->addr, .status = *status};
+    const struct nx_peer_seen seen = {.addr = target->addr, .believed = true, .status = *status};
     char text[2 * NX_ADDR_TEXT + 64];
 
     if (nx_leader_choose(&seen, 1, &peers->self, text, sizeof text)) {

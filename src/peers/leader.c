@@ -1,6 +1,8 @@
 /* Runs in the peers process. See leader.h. */
 #include "peers/leader.h"
 
+#include "common/uuid_text.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +44,24 @@ bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_
             (yields_to(status, self) || nx_leads_before(status->epoch, status->node_id, self) > 0));
 }
 
+bool nx_peer_proves(const struct nx_peer_status *status,
+                    const struct nx_epochs *theirs,
+                    const struct nx_epochs *ours)
+{
+    const struct nx_epoch *last = nx_epochs_last(theirs);
+    char led_by[NX_UUID_TEXT];
+    uint64_t fork;
+
+    if (last == NULL || last->epoch != status->epoch) {
+        return false;
+    }
+    nx_uuid_print(last->node_id, led_by);
+    if (nx_peer_leads(status) && strcmp(led_by, status->node_id) != 0) {
+        return false;
+    }
+    return ours == NULL || nx_epochs_fork(ours, UINT64_MAX, theirs, UINT64_MAX, &fork);
+}
+
 /* Whether a is the better answer to who leads. */
 static bool is_better(const struct nx_peer_status *a, const struct nx_peer_status *b)
 {
@@ -76,7 +96,7 @@ bool nx_leader_choose(const struct nx_peer_seen *seen,
     const struct nx_peer_seen *best = NULL;
 
     for (unsigned i = 0; i < count; i++) {
-        if (nx_peer_leads_instead(&seen[i].status, self) &&
+        if (seen[i].believed && nx_peer_leads_instead(&seen[i].status, self) &&
             (best == NULL || is_better(&seen[i].status, &best->status))) {
             best = &seen[i];
         }

@@ -25,6 +25,7 @@ struct nx_self {
 /* A node, and where it is asked. */
 struct nx_peer_seen {
     const char *addr; /* HTTP */
+    bool believed;    /* this node's own configuration names it, or it proves what it says */
     struct nx_peer_status status;
 };
 
@@ -40,7 +41,14 @@ bool nx_peer_leads(const struct nx_peer_status *status);
 /* Whether this one shows that a master with our epoch leads no longer: it leads itself, or it knows a higher epoch. */
 bool nx_peer_leads_instead(const struct nx_peer_status *status, const struct nx_self *self);
 
-/* The one of them that leads instead, as the text of NX_CONTROL_FENCE. A master before others; where only others
+/* Whether the history that a node shows proves what its status says of its epoch, and that it leads, if it says so: it
+ * ends with that epoch, and has an epoch of ours. As much as a claim proves (protocol: Hello): it tells nodes of our
+ * history from others; whoever may read our status can make one up. ours: that of our log; NULL: it is empty, the beginning of any. */
+bool nx_peer_proves(const struct nx_peer_status *status,
+                    const struct nx_epochs *theirs,
+                    const struct nx_epochs *ours);
+
+/* The one of them, of those that are believed, that leads instead, as the text of NX_CONTROL_FENCE. A master before others; where only others
  * know a higher epoch, nobody's name. False: none does. */
 bool nx_leader_choose(const struct nx_peer_seen *seen,
                       unsigned count,

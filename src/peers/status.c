@@ -4,6 +4,7 @@
 #include "common/advertised.h"
 #include "common/net.h"
 #include "common/uuid_text.h"
+#include "storage/data_dir.h"
 
 #include <json-c/json_object.h>
 #include <json-c/json_tokener.h>
@@ -196,6 +197,47 @@ int nx_status_parse(const char *text,
     }
     json_object_put(object);
     return good ? 0 : -EBADMSG;
+}
+
+/* ---- the history in it ---- */
+
+static int add_epoch(const struct json_object *object, struct nx_epochs *epochs)
+{
+    struct nx_epoch epoch;
+    char node_id[NX_UUID_TEXT];
+    uint64_t crc;
+
+    if (!json_object_is_type(object, json_type_object) ||
+        !number_of(object, "epoch", &epoch.epoch) ||
+        !number_of(object, "first_offset", &epoch.first_offset) ||
+        !id_of(object, "node_id", false, node_id) || !number_of(object, "crc", &crc) ||
+        crc > UINT32_MAX || nx_uuid_parse(node_id, epoch.node_id) < 0) {
+        return -EBADMSG;
+    }
+    epoch.crc = (uint32_t)crc;
+    return nx_epochs_add(epochs, &epoch, NULL) < 0 ? -EBADMSG : 0;
+}
+
+int nx_history_parse(const char *text, size_t length, struct nx_epochs *ret_epochs)
+{
+    struct json_object *object = parse(text, length);
+    struct json_object *list = NULL;
+    int rc = -EBADMSG;
+
+    ret_epochs->count = 0;
+    ret_epochs->claim_length = 0;
+    if (object != NULL && json_object_object_get_ex(object, "epochs", &list) &&
+        json_object_is_type(list, json_type_array)) {
+        rc = 0;
+        for (size_t i = 0; rc == 0 && i < json_object_array_length(list); i++) {
+            rc = add_epoch(json_object_array_get_idx(list, i), ret_epochs);
+        }
+    }
+    if (rc < 0) {
+        ret_epochs->count = 0;
+    }
+    json_object_put(object);
+    return rc;
 }
 
 /* ---- promises ---- */

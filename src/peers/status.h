@@ -4,6 +4,7 @@
 #ifndef NX_PEERS_STATUS_H
 #define NX_PEERS_STATUS_H
 
+#include "common/epochs.h"
 #include "common/shm_layout.h"
 #include "storage/position.h"
 
@@ -44,6 +45,10 @@ int nx_status_parse(const char *text,
                     size_t length,
                     const char *addr,
                     struct nx_peer_status *ret_status);
+
+/* The history that a status shows: who led from which entry on, the newest epochs at least. 0, or -EBADMSG: none that
+ * could be. */
+int nx_history_parse(const char *text, size_t length, struct nx_epochs *ret_epochs);
 
 /* 0, or -EBADMSG: it promises nothing. */
 int nx_promise_parse(const char *text, size_t length, struct nx_peer_promise *ret_promise);

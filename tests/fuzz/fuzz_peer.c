@@ -48,7 +48,7 @@ static bool is_position(const struct nx_position *position)
 static void choose(const struct nx_peer_status *status, bool yields)
 {
     struct nx_self self = {.node_id = OWN, .cluster_id = CLUSTER, .epoch = 5, .yields = yields};
-    const struct nx_peer_seen seen[2] = {{ASKED, *status}, {"10.0.0.2:15474", *status}};
+    const struct nx_peer_seen seen[2] = {{ASKED, true, *status}, {"10.0.0.2:15474", true, *status}};
     char text[2 * NX_ADDR_TEXT + 64];
     char again[2 * NX_ADDR_TEXT + 64];
     char words[4][NX_ADDR_TEXT];
@@ -64,6 +64,9 @@ static void choose(const struct nx_peer_status *status, bool yields)
 
 static void read_status(const char *text, size_t length, bool yields)
 {
+    static struct nx_epochs theirs;
+    static struct nx_epochs again;
+    static uint8_t bytes[NX_EPOCHS_BYTES];
     struct nx_peer_status status;
 
     if (nx_status_parse(text, length, ASKED, &status) < 0) {
@@ -75,6 +78,13 @@ static void read_status(const char *text, size_t length, bool yields)
     if (status.leader.epoch != 0) {
         HOLDS(status.leader.epoch < NX_PEER_MOST_NUMBER && is_id(status.leader.node_id));
         HOLDS(is_address(status.leader.addr) && is_address(status.leader.http_addr));
+    }
+    if (nx_history_parse(text, length, &theirs) == 0) {
+        HOLDS(nx_epochs_decode(nx_slice_of(bytes, nx_epochs_encode(&theirs, bytes)), &again) == 0);
+        HOLDS(again.count == theirs.count);
+        HOLDS(!nx_peer_proves(&status, &theirs, NULL) || nx_epochs_last(&theirs) != NULL);
+    } else {
+        HOLDS(theirs.count == 0);
     }
     choose(&status, yields);
 }

@@ -165,7 +165,9 @@ void seed_peers(void)
     static const char status[] =
         "{\"state\":\"serving\",\"role\":\"master\",\"node_id\":\"550E8400-E29B-41D4-A716-4466554400AA\","
         "\"cluster_id\":\"" UUID "\",\"epoch\":6,\"durable_offset\":1000,\"last_crc\":7,"
-        "\"replication_addr\":\":15475\"}";
+        "\"epochs\":[{\"epoch\":1,\"first_offset\":1,\"node_id\":\"" OTHER "\",\"crc\":0},"
+        "{\"epoch\":6,\"first_offset\":990,\"node_id\":\"550e8400-e29b-41d4-a716-4466554400aa\","
+        "\"crc\":4294967295}],\"replication_addr\":\":15475\"}";
     static const char fenced[] =
         "{\"state\":\"fenced\",\"role\":\"replica\",\"node_id\":\"550e8400-e29b-41d4-a716-4466554400aa\","
         "\"cluster_id\":\"" UUID "\",\"epoch\":6,\"durable_offset\":0,\"last_crc\":0,"

@@ -1,7 +1,11 @@
 """Claims to lead, by peers that speak the protocol themselves: what is proven fences a master, what is forged
-doesn't, and neither is a way to take its data or its memory."""
+doesn't, and neither is a way to take its data or its memory. Nor does who was a replica once, and answers a master
+that starts, fence it without proof, or keep it from starting."""
 
+import http.server
+import json
 import struct
+import threading
 import unittest
 import uuid
 
@@ -137,6 +141,106 @@ class Claims(NexusTestCase):
         answer = self.say(frame, [*self.history, record], cluster_id="")
         self.assertEqual(answer.name, "Error")
         self.assert_leads()
+
+
+class Impostor:
+    """Answers whatever it is asked with one status."""
+
+    def __init__(self, status):
+        impostor = self
+        self.status, self.asked = status, 0
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                content = json.dumps(impostor.status).encode()
+                impostor.asked += 1
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.addr = f"127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+class AskedAtAStart(NexusTestCase):
+    """The master has had a replica, by the Hello of a stranger; it is killed, and asks there when it starts."""
+
+    def setUp(self):
+        self.master = self.node("master", settings={"replication.heartbeat_ms": 500})
+        self.master.put("k", b"v")
+        self.status = self.master.status()
+        self.impostor = Impostor(self.status)
+        self.addCleanup(self.impostor.close)
+        with wire.RawPeer(self.master.replication_port) as peer:
+            peer.handshake(http_addr=self.impostor.addr)
+            self.await_known()
+
+    def await_known(self):
+        path = f"{self.master.data_dir}/current/identity"
+
+        def known():
+            with open(path, encoding="utf-8") as file:
+                return self.impostor.addr in file.read()
+
+        self.master.wait_until(known, what=f"{self.impostor.addr} in {path}")
+
+    def start_again(self, **status):
+        """-> what it logs, with the impostor saying this."""
+        self.impostor.status = {**self.status, **status}
+        begin, asked = len(self.master.log()), self.impostor.asked
+        self.master.kill9()
+        self.master.start()
+        self.assertGreater(self.impostor.asked, asked)
+        return self.master.log()[begin:]
+
+    def assert_leads(self, log):
+        self.master.put("k", b"mine")
+        self.assertEqual(self.master.status()["state"], "streaming")
+        self.assertRegex(log, rf"WARN .*{self.impostor.addr}.*replication\.peers doesn't list.*forget ID")
+
+    def test_01_its_own_status_told_back(self):
+        for _ in range(2):
+            log = self.start_again()
+            self.assertIn(f"this node's own id {self.status['node_id']}", log)
+            self.assert_leads(log)
+
+    def test_02_a_higher_epoch_without_a_history(self):
+        epoch = self.status["epoch"] + 900
+        first = self.status["epochs"][-1]
+        leads = {"epoch": epoch, "first_offset": 9, "node_id": HIGH, "crc": 1}
+        for epochs in (self.status["epochs"], None, [leads], [{**first, "node_id": HIGH}, leads]):
+            with self.subTest(epochs=epochs):
+                log = self.start_again(node_id=HIGH, epoch=epoch, epochs=epochs)
+                self.assertIn("it isn't believed", log)
+                self.assert_leads(log)
+
+    def test_03_out_of_the_fence_by_force(self):
+        """A history of this log is what anybody can tell who may replicate it; as a claim, that can be undone."""
+        epoch = self.status["epoch"] + 900
+        leads = {"epoch": epoch, "first_offset": 9, "node_id": HIGH, "crc": 1}
+        log = self.start_again(node_id=HIGH, epoch=epoch, epochs=[*self.status["epochs"], leads])
+        self.assertRegex(log, "this master is fenced: .*nexus-ctl promote --force")
+        self.assert_problem(self.master.request("PUT", "/kv/k", b"v"), 409, "fenced")
+        self.master.json("POST", "/replication/promote?force=1")
+        self.master.put("k", b"mine")
+        self.start_again(node_id=HIGH, epoch=epoch, epochs=[*self.status["epochs"], leads])
+        self.master.put("k", b"mine")
+
+    def test_04_a_peer_is_believed(self):
+        self.master.settings["replication.peers"] = self.impostor.addr
+        self.start_again(node_id=HIGH, epoch=2)
+        self.assert_problem(self.master.request("PUT", "/kv/k", b"v"), 409, "fenced")
 
 
 if __name__ == "__main__":

@@ -198,6 +198,23 @@ static inline const char *http_answer(int status, const char *body)
     return text;
 }
 
+/* epochs: the history that it shows, a JSON array. */
+static inline const char *status_with_history(const char *role,
+                                              const char *id,
+                                              uint64_t epoch,
+                                              const char *epochs)
+{
+    char body[2048];
+
+    (void)snprintf(
+        body, sizeof body,
+        "{\"role\": \"%s\", \"state\": \"streaming\", \"node_id\": \"%s\", \"cluster_id\": "
+        "\"" CLUSTER "\", \"epoch\": %llu, \"durable_offset\": 50, \"last_crc\": 1, "
+        "\"replication_addr\": \":15475\", \"epochs\": %s}\n",
+        role, id, (unsigned long long)epoch, epochs);
+    return http_answer(200, body);
+}
+
 static inline const char *status_answer(const char *role,
                                         const char *state,
                                         const char *id,

@@ -1,5 +1,6 @@
 /* Who leads, by what other nodes say: one row a rule. */
 #include "peers/leader.h"
+#include "storage/data_dir.h"
 
 #include <check.h>
 
@@ -117,9 +118,9 @@ static const char *chosen(unsigned count)
 
 START_TEST(the_highest_master)
 {
-    seen[0] = (struct nx_peer_seen){"10.0.0.1:15474", status_of(NX_NODE_MASTER, HIGH, 6)};
-    seen[1] = (struct nx_peer_seen){"10.0.0.2:15474", status_of(NX_NODE_MASTER, LOW, 7)};
-    seen[2] = (struct nx_peer_seen){"10.0.0.3:15474", status_of(NX_NODE_REPLICA, HIGH, 9)};
+    seen[0] = (struct nx_peer_seen){"10.0.0.1:15474", true, status_of(NX_NODE_MASTER, HIGH, 6)};
+    seen[1] = (struct nx_peer_seen){"10.0.0.2:15474", true, status_of(NX_NODE_MASTER, LOW, 7)};
+    seen[2] = (struct nx_peer_seen){"10.0.0.3:15474", true, status_of(NX_NODE_REPLICA, HIGH, 9)};
     seen[1].status.replication_addr[0] = '\0';
     ck_assert_str_eq(chosen(3), "7 " LOW " - 10.0.0.2:15474");
     ck_assert_str_eq(chosen(1), "6 " HIGH " 10.0.0.1:15475 10.0.0.1:15474");
@@ -128,16 +129,109 @@ END_TEST
 
 START_TEST(somebody_leads)
 {
-    seen[0] = (struct nx_peer_seen){"10.0.0.3:15474", status_of(NX_NODE_REPLICA, HIGH, 6)};
-    seen[1] = (struct nx_peer_seen){"10.0.0.4:15474", status_of(NX_NODE_MASTER, LOW, 8)};
+    seen[0] = (struct nx_peer_seen){"10.0.0.3:15474", true, status_of(NX_NODE_REPLICA, HIGH, 6)};
+    seen[1] = (struct nx_peer_seen){"10.0.0.4:15474", true, status_of(NX_NODE_MASTER, LOW, 8)};
     seen[1].status.fenced = true;
     ck_assert_str_eq(chosen(2), "8 " NX_NODE_NOBODY " - -");
 }
 END_TEST
 
+START_TEST(whoever_is_not_believed_does_not_lead)
+{
+    seen[0] = (struct nx_peer_seen){"10.0.0.1:15474", false, status_of(NX_NODE_MASTER, HIGH, 7)};
+    seen[1] = (struct nx_peer_seen){"10.0.0.3:15474", false, status_of(NX_NODE_REPLICA, HIGH, 8)};
+    ck_assert_str_eq(chosen(2), "nobody");
+    seen[2] = (struct nx_peer_seen){"10.0.0.2:15474", true, status_of(NX_NODE_MASTER, LOW, 6)};
+    ck_assert_str_eq(chosen(3), "6 " LOW " 10.0.0.1:15475 10.0.0.2:15474");
+}
+END_TEST
+
+/* ---- what a history proves ---- */
+
+static struct nx_epochs ours;
+static struct nx_epochs theirs;
+
+static void lead(struct nx_epochs *epochs, uint64_t epoch, uint64_t first_offset, const char *id)
+{
+    struct nx_epoch added = {.epoch = epoch, .first_offset = first_offset, .crc = (uint32_t)epoch};
+
+    ck_assert_int_eq(nx_uuid_parse(id, added.node_id), 0);
+    ck_assert_int_eq(nx_epochs_add(epochs, &added, NULL), 0);
+}
+
+/* Ours ends with our epoch 5, theirs is the same. */
+static void histories(void)
+{
+    ours.count = 0;
+    lead(&ours, 1, 1, LOW);
+    lead(&ours, 5, 10, OURS);
+    theirs = ours;
+}
+
+static bool proves(struct nx_peer_status status)
+{
+    return nx_peer_proves(&status, &theirs, &ours);
+}
+
+START_TEST(a_history_that_goes_on_from_ours)
+{
+    histories();
+    lead(&theirs, 6, 20, HIGH);
+    ck_assert(proves(status_of(NX_NODE_MASTER, HIGH, 6)));
+    ck_assert(proves(status_of(NX_NODE_REPLICA, LOW, 6)));
+    lead(&theirs, 9, 30, LOW);
+    ck_assert(proves(status_of(NX_NODE_MASTER, LOW, 9)));
+}
+END_TEST
+
+START_TEST(a_history_that_parted_from_ours)
+{
+    histories();
+    theirs.count = 1;
+    lead(&theirs, 5, 10, HIGH); /* both were promoted to it */
+    ck_assert(proves(status_of(NX_NODE_MASTER, HIGH, 5)));
+}
+END_TEST
+
+START_TEST(no_more_than_it_shows)
+{
+    histories();
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 905))); /* our own, told back to us */
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 5)));
+    lead(&theirs, 6, 20, HIGH);
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 7)));
+    ck_assert(!proves(status_of(NX_NODE_MASTER, LOW, 6)));
+    ck_assert(!proves(status_of(NX_NODE_REPLICA, LOW, 7)));
+}
+END_TEST
+
+START_TEST(a_history_of_somebody_else)
+{
+    histories();
+    theirs.count = 0;
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 6)));
+    lead(&theirs, 1, 1, HIGH);
+    lead(&theirs, 6, 20, HIGH);
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 6)));
+    ours.count = 0; /* not known */
+    ck_assert(!proves(status_of(NX_NODE_MASTER, HIGH, 6)));
+}
+END_TEST
+
+START_TEST(an_empty_log_begins_any_history)
+{
+    struct nx_peer_status status = status_of(NX_NODE_MASTER, HIGH, 6);
+
+    theirs.count = 0;
+    ck_assert(!nx_peer_proves(&status, &theirs, NULL));
+    lead(&theirs, 6, 1, HIGH);
+    ck_assert(nx_peer_proves(&status, &theirs, NULL));
+}
+END_TEST
+
 START_TEST(nobody_else)
 {
-    seen[0] = (struct nx_peer_seen){"10.0.0.3:15474", status_of(NX_NODE_REPLICA, HIGH, 5)};
+    seen[0] = (struct nx_peer_seen){"10.0.0.3:15474", true, status_of(NX_NODE_REPLICA, HIGH, 5)};
     ck_assert_str_eq(chosen(1), "nobody");
     ck_assert_str_eq(chosen(0), "nobody");
 }
@@ -160,6 +254,12 @@ int main(void)
     tcase_add_test(tests, an_epoch_that_cannot_be);
     tcase_add_test(tests, the_highest_master);
     tcase_add_test(tests, somebody_leads);
+    tcase_add_test(tests, whoever_is_not_believed_does_not_lead);
+    tcase_add_test(tests, a_history_that_goes_on_from_ours);
+    tcase_add_test(tests, a_history_that_parted_from_ours);
+    tcase_add_test(tests, no_more_than_it_shows);
+    tcase_add_test(tests, a_history_of_somebody_else);
+    tcase_add_test(tests, an_empty_log_begins_any_history);
     tcase_add_test(tests, nobody_else);
     suite_add_tcase(suite, tests);
     srunner_run_all(runner, CK_ENV);

@@ -1,6 +1,7 @@
 /* A starting master asks who leads by now. */
 #include "common/known_replicas.h"
 #include "peers_fixture.h"
+#include "storage/data_dir.h"
 
 static const char *expect_fence(void)
 {
@@ -66,6 +67,96 @@ START_TEST(a_replica_that_was_here_knows_more)
     expect_end();
     expect_asked(replica, "GET", 1);
     ck_assert_ptr_null(strstr(strstr(replica->asked, "GET") + 1, "GET"));
+}
+END_TEST
+
+/* ---- a replica that was here, and is no peer ---- */
+
+#define EPOCH(epoch, first, id) \
+    "{\"epoch\": " epoch ", \"first_offset\": " first ", \"node_id\": \"" id "\", \"crc\": 9}"
+#define OUR_EPOCH EPOCH("3", "40", OURS)
+
+/* Our history is OUR_EPOCH alone. */
+static void know_replica(const struct node *node)
+{
+    static struct nx_known_replica known = {.id = HIGH};
+    static struct nx_epochs epochs;
+    struct nx_epoch ours = {.epoch = 3, .first_offset = 40, .crc = 9};
+
+    ck_assert_int_eq(nx_uuid_parse(OURS, ours.node_id), 0);
+    epochs.count = 0;
+    ck_assert_int_eq(nx_epochs_add(&epochs, &ours, NULL), 0);
+    nx_epochs_publish(shm, &epochs);
+    (void)snprintf(known.http_addr, sizeof known.http_addr, "%s", node->addr);
+    nx_known_replicas_publish(shm, &known, 1);
+}
+
+START_TEST(a_replica_that_was_here_proves_that_it_leads)
+{
+    struct node *master = node_listen();
+    char expected[512];
+
+    ANSWERS(master,
+            status_with_history("master", HIGH, 4, "[" OUR_EPOCH ", " EPOCH("4", "51", HIGH) "]"));
+    know_replica(master);
+    start_job(NX_PEERS_LOOK);
+    (void)snprintf(expected, sizeof expected, "4 " HIGH " 127.0.0.1:15475 %s", master->addr);
+    ck_assert_str_eq(expect_fence(), expected);
+    expect_message(NX_CONTROL_LOOKED);
+    expect_end();
+}
+END_TEST
+
+static const struct {
+    const char *role;
+    const char *id;
+    uint64_t epoch;
+    const char *epochs;
+} unproven[] = {
+    {"master", HIGH, 903, "[" OUR_EPOCH "]"},
+    {"master", HIGH, 903, "null"},
+    {"master", HIGH, 4, "[" EPOCH("3", "41", OURS) ", " EPOCH("4", "51", HIGH) "]"},
+    {"replica", HIGH, 4, "[" OUR_EPOCH "]"},
+    {"master", OURS, 3, "[" OUR_EPOCH "]"},
+    {"master", OURS, 903, "[" OUR_EPOCH "]"},
+};
+
+START_TEST(what_is_not_proven_keeps_nobody_from_starting)
+{
+    struct node *stranger = node_listen();
+
+    ANSWERS(stranger, status_with_history(unproven[_i].role, unproven[_i].id, unproven[_i].epoch,
+                                          unproven[_i].epochs));
+    know_replica(stranger);
+    start_job(NX_PEERS_LOOK);
+    expect_message(NX_CONTROL_LOOKED);
+    expect_asked(stranger, "GET", 1);
+    expect_end();
+}
+END_TEST
+
+START_TEST(a_peer_with_our_own_id)
+{
+    struct node *copy = node_listen();
+
+    ANSWERS(copy, status_answer("master", "streaming", OURS, 3, 100, ""));
+    add_peer(copy->addr);
+    start_job(NX_PEERS_LOOK);
+    ck_assert_ptr_nonnull(strstr(expect_message(NX_CONTROL_FATAL), copy->addr));
+    expect_end();
+}
+END_TEST
+
+START_TEST(a_peer_with_our_own_id_in_another_cluster)
+{
+    struct node *copy = node_listen();
+
+    (void)snprintf(shm->control.cluster_id, NX_UUID_TEXT, OTHER);
+    ANSWERS(copy, status_answer("master", "streaming", OURS, 3, 100, ""));
+    add_peer(copy->addr);
+    start_job(NX_PEERS_LOOK);
+    expect_message(NX_CONTROL_LOOKED);
+    expect_end();
 }
 END_TEST
 
@@ -176,6 +267,11 @@ static void add(TCase *tests)
     tcase_add_test(tests, nobody_leads);
     tcase_add_test(tests, another_master_leads);
     tcase_add_test(tests, a_replica_that_was_here_knows_more);
+    tcase_add_test(tests, a_replica_that_was_here_proves_that_it_leads);
+    tcase_add_loop_test(tests, what_is_not_proven_keeps_nobody_from_starting, 0,
+                        (int)(sizeof unproven / sizeof unproven[0]));
+    tcase_add_test(tests, a_peer_with_our_own_id);
+    tcase_add_test(tests, a_peer_with_our_own_id_in_another_cluster);
     tcase_add_test(tests, it_waits_for_recovery);
     tcase_add_loop_test(tests, what_is_no_answer, 0, (int)(sizeof nonsense / sizeof nonsense[0]));
     tcase_add_test(tests, an_answer_without_an_end);

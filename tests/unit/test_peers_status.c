@@ -131,6 +131,67 @@ START_TEST(a_node_without_data_has_no_epoch_there)
 }
 END_TEST
 
+/* ---- the history that it shows ---- */
+
+static struct nx_epochs epochs;
+
+static int parse_history(const char *text)
+{
+    epochs.count = 7;
+    return nx_history_parse(text, strlen(text), &epochs);
+}
+
+#define EPOCH(epoch, first, id, crc)                                                             \
+    "{\"epoch\": " epoch ", \"first_offset\": " first ", \"node_id\": \"" id "\", \"crc\": " crc \
+    ", \"more\": 1}"
+#define HISTORY(list) "{\"role\": \"master\", \"epochs\": " list "}\n"
+
+START_TEST(a_history)
+{
+    ck_assert_int_eq(parse_history(HISTORY("[]")), 0);
+    ck_assert_uint_eq(epochs.count, 0);
+    ck_assert_int_eq(parse_history(HISTORY("[" EPOCH("1", "1", NODE, "0") ", " EPOCH(
+                         "7", "9000", CLUSTER, "4294967295") "]")),
+                     0);
+    ck_assert_uint_eq(epochs.count, 2);
+    ck_assert_uint_eq(epochs.claim_length, 0);
+    ck_assert_uint_eq(epochs.list[0].node_id[0], 0x55);
+    ck_assert_uint_eq(epochs.list[1].epoch, 7);
+    ck_assert_uint_eq(epochs.list[1].first_offset, 9000);
+    ck_assert_uint_eq(epochs.list[1].crc, UINT32_MAX);
+}
+END_TEST
+
+static const char *const no_histories[] = {
+    "",
+    "[]",
+    "{}",
+    HISTORY("null"),
+    HISTORY("{}"),
+    HISTORY("[1]"),
+    HISTORY("[null]"),
+    HISTORY("[{}]"),
+    HISTORY("[[]]"),
+    HISTORY("[" EPOCH("0", "1", NODE, "0") "]"),
+    HISTORY("[" EPOCH("-1", "1", NODE, "0") "]"),
+    HISTORY("[" EPOCH("1", "1.5", NODE, "0") "]"),
+    HISTORY("[" EPOCH("1", "1", "me", "0") "]"),
+    HISTORY("[" EPOCH("1", "1", "", "0") "]"),
+    HISTORY("[" EPOCH("1", "1", NODE, "4294967296") "]"),
+    HISTORY("[" EPOCH("1", "1", NODE, "\"0\"") "]"),
+    HISTORY("[" EPOCH("18446744073709551615", "1", NODE, "0") "]"),
+    HISTORY("[" EPOCH("2", "5", NODE, "0") ", " EPOCH("1", "9", NODE, "0") "]"),
+    HISTORY("[" EPOCH("2", "5", NODE, "0") ", " EPOCH("2", "9", NODE, "0") "]"),
+    HISTORY("[" EPOCH("2", "5", NODE, "0") ", " EPOCH("3", "4", NODE, "0") "]"),
+};
+
+START_TEST(what_is_no_history)
+{
+    ck_assert_int_eq(parse_history(no_histories[_i]), -EBADMSG);
+    ck_assert_uint_eq(epochs.count, 0);
+}
+END_TEST
+
 static struct nx_peer_promise promise;
 
 static int parse_promise(const char *text)
@@ -206,6 +267,9 @@ int main(void)
     tcase_add_loop_test(tests, what_is_no_status, 0, (int)(sizeof nonsense / sizeof nonsense[0]));
     tcase_add_test(tests, a_deep_one);
     tcase_add_test(tests, a_node_without_data_has_no_epoch_there);
+    tcase_add_test(tests, a_history);
+    tcase_add_loop_test(tests, what_is_no_history, 0,
+                        (int)(sizeof no_histories / sizeof no_histories[0]));
     tcase_add_test(tests, promises);
     tcase_add_test(tests, refusals);
     tcase_add_test(tests, positions_go_by_epoch_first);
