@@ -281,6 +281,14 @@ class Modes(NexusTestCase):
                     loose.append((path, oct(info.st_mode)))
         self.assertEqual(loose, [])
 
+    def test_what_stands_in_the_socket_s_place(self):
+        node = self.node("master", start=False)
+        os.makedirs(os.path.join(node.data_dir, "nexus.sock"), 0o700)
+        os.chmod(node.data_dir, 0o700)
+        node.launch()
+        self.assertEqual(node.wait_exit(), 1)
+        self.assertRegex(node.log(), "nexus.sock can't be made: what stands there can't be removed: move it away")
+
     def test_the_socket_is_the_owner_s(self):
         node = self.node("master")
         path = os.path.join(node.data_dir, "nexus.sock")
