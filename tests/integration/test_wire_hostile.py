@@ -9,7 +9,7 @@ import unittest
 import uuid
 
 import nexus_wire as wire
-from nexus_test import NexusTestCase, free_port, session_processes
+from nexus_test import VALGRIND, NexusTestCase, free_port, session_processes
 
 HEADER = struct.Struct("<BI")
 FLOOD = int(os.environ.get("NEXUS_FLOOD", "200"))  # connections of each kind
@@ -214,7 +214,8 @@ class HostileReplicas(NexusTestCase):
                 peer.sock.sendall(flood)
         except (TimeoutError, OSError):
             pass
-        self.assertLess(self.largest_walsender(), 64 << 20)
+        if not VALGRIND:
+            self.assertLess(self.largest_walsender(), 64 << 20)
         peer.close()
         self.assert_nothing_noticed()
 

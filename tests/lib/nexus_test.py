@@ -43,10 +43,11 @@ BUILD_DIR = os.environ.get("NEXUS_BUILD_DIR") or os.path.join(SOURCE_DIR, "build
 SERVER = os.path.join(BUILD_DIR, "nexus-server")
 PASSED_ON = ("NEXUS_FAILPOINT_USED", "NEXUS_PLANT")  # of test builds, src/common/failpoint.h
 SANITIZED = os.environ.get("NEXUS_SANITIZE", "") != ""
+VALGRIND = bool(os.environ.get("NEXUS_VALGRIND"))  # whose processes have its title, and its memory
 
 HOST = "127.0.0.1"
 # Seconds; for conditions that a healthy server meets in a fraction of one.
-TIMEOUT = 120.0 if os.environ.get("NEXUS_VALGRIND") else 20.0
+TIMEOUT = 120.0 if VALGRIND else 20.0
 POLL = 0.01
 LOG_TAIL = 60  # lines shown when something goes wrong
 
@@ -454,7 +455,7 @@ class Node:
             "replication.bind_addr": self.replication_addr,
             "replication.role": self.role,
         }
-        if os.environ.get("NEXUS_VALGRIND"):
+        if VALGRIND:
             settings["state.map_size"] = "1GiB"  # more address space than that isn't to be had there
         settings.update(self.settings)
         options = [f"--{key}={value}" for key, value in settings.items() if value is not None]
@@ -462,7 +463,7 @@ class Node:
 
     def valgrind(self):
         """What goes before the command where valgrind is to watch (scripts/valgrind.sh)."""
-        if not os.environ.get("NEXUS_VALGRIND"):
+        if not VALGRIND:
             return []
         log = os.path.join(self.directory, "valgrind.%p")
         return ["valgrind", "--quiet", "--run-libc-freeres=no", "--leak-check=full", "--show-leak-kinds=definite", f"--log-file={log}"]
