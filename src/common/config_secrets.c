@@ -40,15 +40,17 @@ static void check_read_token(const struct nx_tokens *tokens, struct nx_config_re
     }
 }
 
+static void take_warning(void *arg, const char *text)
+{
+    nx_config_warning(arg, "%s", text);
+}
+
 static void check_tls(const struct nx_config *config, struct nx_config_report *report)
 {
     char error[NX_CONFIG_MESSAGE_SIZE];
-    char warning[NX_CONFIG_MESSAGE_SIZE];
 
-    if (nx_tls_check(config, error, sizeof error, warning, sizeof warning) < 0) {
+    if (nx_tls_check(config, error, sizeof error, take_warning, report) < 0) {
         nx_config_error(report, "%s", error);
-    } else if (warning[0] != '\0') {
-        nx_config_warning(report, "%s", warning);
     }
 }
 

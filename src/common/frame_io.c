@@ -187,9 +187,10 @@ bool nx_frame_io_buffered(const struct nx_frame_io *io)
     return io->tls != NULL && !io->has_frame && SSL_pending(io->tls) > 0;
 }
 
-bool nx_frame_io_answers_tls(const struct nx_frame_io *io)
+bool nx_frame_io_certificate_refused(const struct nx_frame_io *io, int rc)
 {
-    return io->tls != NULL && BIO_number_read(SSL_get_rbio(io->tls)) > 0;
+    return rc == -EPROTO && io->tls != NULL &&
+           nx_tls_is_about_certificates(io->tls, ERR_peek_error());
 }
 
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap)

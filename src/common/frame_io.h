@@ -115,9 +115,9 @@ short nx_frame_io_events(const struct nx_frame_io *io, bool reading);
 /* Bytes that the next receive gives are here already, and poll doesn't know: TLS takes whole records. */
 bool nx_frame_io_buffered(const struct nx_frame_io *io);
 
-/* Whether the other side has answered with TLS, whatever became of it: one that refuses our certificate, or whose own is
- * refused, is alive. */
-bool nx_frame_io_answers_tls(const struct nx_frame_io *io);
+/* Whether receive or flush failed (rc) because one side doesn't accept the other's certificate. Ask before
+ * nx_frame_io_error. */
+bool nx_frame_io_certificate_refused(const struct nx_frame_io *io, int rc);
 
 /* What a negative answer of receive or flush means, in words. Returns buf, or a static text. */
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap);

@@ -18,8 +18,8 @@ enum nx_peers_job {
 /* A promotion that was begun. */
 struct nx_attempt {
     uint64_t epoch;
-    uint64_t
-        number; /* tells its promises from those of another one: when it began, monotonic microseconds */
+    /* Tells its promises from those of another one: when it began, monotonic microseconds. */
+    uint64_t number;
 };
 
 #define NX_MOST_ATTEMPTS 4

@@ -258,70 +258,72 @@ static void day_of(const ASN1_TIME *time, char *text, size_t cap)
     }
 }
 
-/* Whether it is out of its time, or soon will be, in words. */
-static bool is_aging(SSL_CTX *context, const char *key, const char *path, char *text, size_t cap)
+/* Tells of one that is out of its time, or soon will be. */
+static void tell_age(SSL_CTX *context,
+                     const char *key,
+                     const char *path,
+                     void (*tell)(void *arg, const char *text),
+                     void *arg)
 {
     const X509 *certificate = context == NULL ? NULL : SSL_CTX_get0_certificate(context);
     const ASN1_TIME *end = certificate == NULL ? NULL : X509_get0_notAfter(certificate);
     const ASN1_TIME *begin = certificate == NULL ? NULL : X509_get0_notBefore(certificate);
     const char *verb = "is good until";
-    const char *what = NULL;
+    const char *what = "put a new one there and reload before that";
+    char text[512];
     char day[16];
     int days = 0;
     int seconds = 0;
 
     if (end == NULL || begin == NULL || ASN1_TIME_diff(&days, &seconds, NULL, end) != 1) {
-        return false;
+        return;
     }
-    if (days < 0 || seconds < 0) {
-        verb = "was good until";
-        what = "who verifies it refuses it; put a new one there and reload";
-    } else if (days < SOON_DAYS) {
-        what = "put a new one there and reload before that";
-    } else if (X509_cmp_current_time(begin) > 0) {
+    if (X509_cmp_current_time(begin) > 0) {
         verb = "is good from";
         what = "who verifies it refuses it until then";
-        end = begin;
+    } else if (days < 0 || seconds < 0) {
+        verb = "was good until";
+        what = "who verifies it refuses it; put a new one there and reload";
+    } else if (days >= SOON_DAYS) {
+        return;
     }
-    if (what == NULL) {
-        return false;
-    }
-    day_of(end, day, sizeof day);
-    (void)snprintf(text, cap, "%s = %.200s: the certificate %s %s: %s", key, path, verb, day, what);
-    return true;
+    day_of(X509_cmp_current_time(begin) > 0 ? begin : end, day, sizeof day);
+    (void)snprintf(text, sizeof text, "%s = %.200s: the certificate %s %s: %s", key, path, verb,
+                   day, what);
+    tell(arg, text);
 }
 
-static bool any_aging(SSL_CTX *list[NX_TLS_USES],
+static void tell_ages(SSL_CTX *list[NX_TLS_USES],
                       const struct nx_config *config,
-                      char *text,
-                      size_t cap)
+                      void (*tell)(void *arg, const char *text),
+                      void *arg)
 {
-    return is_aging(list[NX_TLS_HTTP], "http.tls_cert_file", config->http.tls_cert_file, text,
-                    cap) ||
-           is_aging(list[NX_TLS_ACCEPT], "replication.tls_cert_file",
-                    config->replication.tls_cert_file, text, cap);
+    tell_age(list[NX_TLS_HTTP], "http.tls_cert_file", config->http.tls_cert_file, tell, arg);
+    tell_age(list[NX_TLS_ACCEPT], "replication.tls_cert_file", config->replication.tls_cert_file,
+             tell, arg);
 }
 
-bool nx_tls_aging(const struct nx_config *config, char *text, size_t cap)
+void nx_tls_tell_ages(const struct nx_config *config,
+                      void (*tell)(void *arg, const char *text),
+                      void *arg)
 {
-    return any_aging(contexts, config, text, cap);
+    tell_ages(contexts, config, tell, arg);
 }
 
 int nx_tls_check(const struct nx_config *config,
                  char *error,
                  size_t cap,
-                 char *warning,
-                 size_t warning_cap)
+                 void (*tell)(void *arg, const char *text),
+                 void *arg)
 {
     struct failure failure;
     SSL_CTX *fresh[NX_TLS_USES] = {NULL};
     int rc = make_all(config, fresh, &failure);
 
-    warning[0] = '\0';
     if (rc < 0) {
         (void)snprintf(error, cap, "%s", failure.text);
     } else {
-        (void)any_aging(fresh, config, warning, warning_cap);
+        tell_ages(fresh, config, tell, arg);
     }
     free_all(fresh);
     return rc;

@@ -24,16 +24,18 @@ enum nx_tls_use {
  * and error (cap bytes) has the key, its file, what is wrong and what to do. */
 int nx_tls_load(const struct nx_config *config, char *error, size_t cap);
 
-/* Only looks whether that would succeed. Then warning (warning_cap bytes) says which certificate is out of its time, or
- * soon will be, "" if none is: that is no reason not to start. */
+/* Only looks whether that would succeed. Then it tells, in a sentence each, which certificates are out of their time, or
+ * will be within two weeks: that is no reason not to start. */
 int nx_tls_check(const struct nx_config *config,
                  char *error,
                  size_t cap,
-                 char *warning,
-                 size_t warning_cap);
+                 void (*tell)(void *arg, const char *text),
+                 void *arg);
 
-/* Whether one that is loaded is out of its time, or will be within two weeks: text (cap bytes) says which. */
-bool nx_tls_aging(const struct nx_config *config, char *text, size_t cap);
+/* Tells the same of those that are loaded. */
+void nx_tls_tell_ages(const struct nx_config *config,
+                      void (*tell)(void *arg, const char *text),
+                      void *arg);
 
 /* Whether connections of that use are TLS. */
 bool nx_tls_on(enum nx_tls_use use);
@@ -42,6 +44,10 @@ bool nx_tls_on(enum nx_tls_use use);
  * certificate must be for where authorities are set; of accepted ones NULL. The caller frees it with SSL_free; fd -1:
  * the caller attaches the socket. NULL: no memory. */
 struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
+
+/* Whether a connection came to nothing because one side doesn't accept the other's certificate: then both are alive, and
+ * speak TLS. error: as below; that list stays. */
+bool nx_tls_is_about_certificates(const struct ssl_st *tls, unsigned long error);
 
 /* What went wrong on a connection, in words. tls: NULL where no certificate is verified. error: the first of OpenSSL's
  * list of errors (ERR_peek_error), 0: none. Empties that list. Returns buf. */

@@ -45,6 +45,12 @@ static bool is_refusal(int code)
            code == SSL_R_TLSV1_ALERT_UNKNOWN_CA || code == SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED;
 }
 
+bool nx_tls_is_about_certificates(const struct ssl_st *tls, unsigned long error)
+{
+    return certificate_fault(tls) != NULL ||
+           (ERR_GET_LIB(error) == ERR_LIB_SSL && is_refusal(ERR_GET_REASON(error)));
+}
+
 const char *nx_tls_reason(enum nx_tls_use use,
                           const struct ssl_st *tls,
                           unsigned long error,

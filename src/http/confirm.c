@@ -205,9 +205,12 @@ static void expire(struct http_worker *worker, uint64_t now)
     struct submission *submission;
     struct submission *next;
 
+    submission = STAILQ_FIRST(&submissions->gated);
+    if (submission != NULL && submission->deadline_ms <= now) {
+        say_no_quorum(worker);
+    }
     while ((submission = STAILQ_FIRST(&submissions->gated)) != NULL &&
            submission->deadline_ms <= now) {
-        say_no_quorum(worker);
         refuse_gated(worker, NX_SUBMIT_NO_QUORUM);
     }
     for (submission = TAILQ_FIRST(&submissions->confirming); submission != NULL;

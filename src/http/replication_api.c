@@ -315,16 +315,17 @@ void nx_handle_replication_status(struct connection *connection)
     struct text *text = &worker->json;
     struct json json = nx_json_of(text);
     char cluster_id[NX_UUID_TEXT];
+    uint64_t epoch = nx_node_epoch(shm); /* first: the history below has at least that */
+    uint64_t position_epoch;
     uint64_t offset;
-    uint64_t epoch;
     uint32_t crc;
 
-    nx_log_position(shm, &offset, &epoch, &crc);
+    nx_log_position(shm, &offset, &position_epoch, &crc);
     nx_node_cluster_id(shm, cluster_id);
     nx_text_reset(text, SIZE_MAX);
     nx_json_open(&json, NULL, '{');
     put_guide_fields(&json, worker, offset);
-    nx_json_u64(&json, "epoch", nx_node_epoch(shm));
+    nx_json_u64(&json, "epoch", epoch);
     nx_json_string(&json, "cluster_id", cluster_id);
     nx_json_string(&json, "state", state_name(shm));
     nx_json_u64(&json, "durable_offset", offset);

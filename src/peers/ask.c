@@ -59,6 +59,7 @@ static void begin(struct nx_peers *peers)
         .quorum = nx_quorum_size(peers->shm),
         .ours = nx_peers_position(peers),
         .master_heard = atomic_load_explicit(&receiver->master_heard, memory_order_acquire) != 0,
+        .master_known = atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0,
         .master_silent_ms = now > heard ? now - heard : 0,
         .master_offset = atomic_load_explicit(&receiver->master_offset, memory_order_relaxed),
     };

@@ -127,8 +127,7 @@ int nx_peers_main(struct nx_process *process)
         nx_peers_take_back(&peers);
         break;
     }
-    /* What it was to tell others isn't told: the postmaster has it done again. */
-    failed = peers.loop.failed || (nx_process_stopping(process) && process->control.told == 0);
+    failed = nx_peers_unfinished(&peers);
     nx_loop_close(&peers.loop);
     return failed ? NX_EXIT_FAILURE : NX_EXIT_OK;
 }

@@ -69,6 +69,14 @@ struct nx_withdrawal {
     uint64_t attempt;
 };
 
+/* What it was to tell others isn't told, and the postmaster has it done again: the loop failed, or the process ends
+ * though nobody told it to. */
+static inline bool nx_peers_unfinished(const struct nx_peers *peers)
+{
+    return peers->loop.failed ||
+           (nx_process_stopping(peers->process) && peers->process->control.told == 0);
+}
+
 #define NX_MOST_WITHDRAWALS (NX_MOST_PEERS * NX_MOST_ATTEMPTS)
 
 /* Takes promises back, again and again until each has heard it, we shall stop, or ten minutes are over. */

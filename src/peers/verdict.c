@@ -128,7 +128,7 @@ static uint64_t missing(const struct nx_promotion *promotion)
 /* Nobody knows what the master has done since this node's start: it may have confirmed by itself, in async mode. */
 static bool is_unheard(const struct nx_promotion *promotion)
 {
-    return !promotion->master_heard && count_answers(promotion, NX_PEER_UNREACHED) > 0;
+    return !promotion->master_known && count_answers(promotion, NX_PEER_UNREACHED) > 0;
 }
 
 static bool loss_possible(const struct nx_promotion *promotion)

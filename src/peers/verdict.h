@@ -48,6 +48,7 @@ struct nx_promotion {
     uint64_t master_epoch;  /* of its answer; 0: none */
     uint64_t master_offset; /* highest that it was heard to have */
     bool master_heard;
+    bool master_known;         /* it has welcomed this node since its start */
     uint64_t master_silent_ms; /* since it was last heard */
     unsigned count;
     struct nx_peer_fact peers[NX_MOST_PEERS];

@@ -98,7 +98,7 @@ void nx_peers_withdraw(struct nx_peers *peers, struct nx_withdrawal *list, unsig
         pause_for(peers, backoff);
         backoff = backoff * 2 < BACKOFF_MOST ? backoff * 2 : BACKOFF_MOST;
     }
-    for (unsigned i = 0; left > 0 && !peers->loop.failed && i < count; i++) {
+    for (unsigned i = 0; left > 0 && !nx_peers_unfinished(peers) && i < count; i++) {
         if (list[i].epoch != 0) {
             nx_warn(
                 "the promise of %s for epoch %" PRIu64 " could not be withdrawn: if it made one, "

@@ -7,17 +7,22 @@
 
 #define DAY_MS ((uint64_t)24 * 3600 * 1000)
 
+static void warn(void *arg, const char *text)
+{
+    (void)arg;
+    nx_warn("%s", text);
+}
+
 void nx_certificates_run_due(struct nx_postmaster *pm)
 {
-    char text[512];
     uint64_t now = nx_now_ms();
 
     if (now < pm->certificates_due_ms) {
         return;
     }
     /* A start and a reload say it themselves. */
-    if (pm->certificates_due_ms != 0 && nx_tls_aging(&pm->config, text, sizeof text)) {
-        nx_warn("%s", text);
+    if (pm->certificates_due_ms != 0) {
+        nx_tls_tell_ages(&pm->config, warn, NULL);
     }
     pm->certificates_due_ms = now + DAY_MS;
 }

@@ -298,8 +298,8 @@ int nx_role_parse(const char *text,
 /* Starts the peers process that tells others of this master, when it is due; and when that is, monotonic ms. */
 void nx_role_run_due(struct nx_postmaster *pm);
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm);
-/* replication.peers is about to change by a reload: those who are new to it are told too. */
-void nx_role_peers_changed(struct nx_postmaster *pm);
+/* replication.peers is about to be `fresh`, by a reload: those who are new to it are told too. */
+void nx_role_peers_changed(struct nx_postmaster *pm, const char *fresh);
 
 /* ---- withdrawal.c: promises to this node that came to nothing ---- */
 

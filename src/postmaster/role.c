@@ -471,10 +471,10 @@ void nx_role_run_due(struct nx_postmaster *pm)
 }
 
 /* Only a promoted master has somebody to tell: the former one, whom all know that know each other. */
-void nx_role_peers_changed(struct nx_postmaster *pm)
+void nx_role_peers_changed(struct nx_postmaster *pm, const char *fresh)
 {
     pm->heralding = pm->heralding || (is_master(pm) && nx_role_noted(pm));
-    nx_withdrawal_peers_changed(pm);
+    nx_withdrawal_peers_changed(pm, fresh);
 }
 
 uint64_t nx_role_due_ms(const struct nx_postmaster *pm)

@@ -55,8 +55,8 @@ void nx_promotion_finish(struct nx_postmaster *pm);
 
 /* A promotion begins to ask for promises. */
 void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t number);
-/* Other nodes are listed from now on. */
-void nx_withdrawal_peers_changed(const struct nx_postmaster *pm);
+/* replication.peers is about to be `fresh`. */
+void nx_withdrawal_peers_changed(const struct nx_postmaster *pm, const char *fresh);
 /* This node leads in that epoch: what was promised for it, or before it, stands. */
 void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch);
 

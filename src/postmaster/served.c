@@ -1,4 +1,4 @@
-/* See served.h. */
+/* Runs in the postmaster. See served.h. */
 #include "postmaster/served.h"
 
 #include "common/log.h"

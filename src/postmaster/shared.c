@@ -364,7 +364,7 @@ void nx_shared_reload(struct nx_postmaster *pm)
         return;
     }
     if (strcmp(pm->config.replication.peers, fresh.replication.peers) != 0) {
-        nx_role_peers_changed(pm);
+        nx_role_peers_changed(pm, fresh.replication.peers);
     }
     pm->config = fresh;
     nx_config_guard_secrets(&pm->config);

@@ -5,6 +5,7 @@
  * minutes: then it needs a person's word (docs/failover.md, "Promises"). Runs in the postmaster. */
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/peer_list.h"
 #include "postmaster/role_change.h"
 
 #include <inttypes.h>
@@ -28,11 +29,17 @@ void nx_withdrawal_note(struct nx_postmaster *pm, uint64_t epoch, uint64_t numbe
     open->list[open->count++] = (struct nx_attempt){.epoch = epoch, .number = number};
 }
 
-void nx_withdrawal_peers_changed(const struct nx_postmaster *pm)
+void nx_withdrawal_peers_changed(const struct nx_postmaster *pm, const char *fresh)
 {
     const struct nx_attempts *open = &pm->open_attempts;
+    const char *rest = pm->config.replication.peers;
+    char addr[NX_ADDR_TEXT];
+    bool all = true;
 
-    if (open->count > 0) {
+    while (nx_peer_list_next(&rest, addr)) {
+        all = all && nx_peer_list_has(fresh, addr);
+    }
+    if (open->count > 0 && !all) {
         nx_warn("replication.peers has changed while promises for epoch %" PRIu64
                 " wait to be taken back: a node that isn't listed any more isn't told; if it made "
                 "one, it needs POST /replication/follow",

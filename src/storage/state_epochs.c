@@ -6,9 +6,10 @@
 #include <string.h>
 
 #define EPOCHS_NAME "epochs"
+#define EPOCHS_MOST (NX_EPOCHS_BYTES + NX_CLAIM_SIZE)
 
 /* Bytes of the row, without its CRC. */
-static size_t encode(const struct nx_epochs *epochs, uint8_t buf[NX_EPOCHS_BYTES + NX_CLAIM_SIZE])
+static size_t encode(const struct nx_epochs *epochs, uint8_t buf[EPOCHS_MOST])
 {
     size_t n = nx_epochs_encode(epochs, buf);
 
@@ -21,7 +22,7 @@ int nx_state_epochs_get(const struct nx_environment *environment,
                         struct nx_epochs *ret_epochs)
 {
     struct nx_slice row;
-    int rc = nx_state_meta_look(environment, txn, EPOCHS_NAME, &row);
+    int rc = nx_state_meta_look(environment, txn, EPOCHS_NAME, EPOCHS_MOST, &row);
     size_t claim;
 
     ret_epochs->count = 0;
@@ -46,11 +47,11 @@ int nx_state_epochs_put(const struct nx_environment *environment,
                         MDB_txn *txn,
                         const struct nx_epochs *epochs)
 {
-    static uint8_t bytes[NX_EPOCHS_BYTES + NX_CLAIM_SIZE];
+    static uint8_t bytes[EPOCHS_MOST];
     size_t n = encode(epochs, bytes);
     struct nx_slice row;
 
-    if (nx_state_meta_look(environment, txn, EPOCHS_NAME, &row) == 0 &&
+    if (nx_state_meta_look(environment, txn, EPOCHS_NAME, EPOCHS_MOST, &row) == 0 &&
         nx_slice_equal(row, nx_slice_of(bytes, n))) {
         return 0;
     }

@@ -54,10 +54,11 @@ struct nx_slice nx_state_slice(const MDB_val *val);
  * that follows looks through the state.) */
 struct nx_slice nx_state_read_slice(const struct nx_environment *environment, const MDB_val *val);
 
-/* A row of `meta`, without its CRC, until the transaction ends or writes: 0, -ENOENT, -EBADMSG. */
+/* A row of `meta` of at most `most` bytes, without its CRC, until the transaction ends or writes: 0, -ENOENT, -EBADMSG. */
 int nx_state_meta_look(const struct nx_environment *environment,
                        MDB_txn *txn,
                        const char *name,
+                       size_t most,
                        struct nx_slice *ret_bytes);
 /* A row of `meta` of exactly n bytes. Get: 0, -ENOENT, -EBADMSG. */
 int nx_state_meta_get(const struct nx_environment *environment,

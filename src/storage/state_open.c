@@ -80,11 +80,10 @@ struct nx_slice nx_state_read_slice(const struct nx_environment *environment, co
 
 /* ---- meta ---- */
 
-#define META_MOST (NX_EPOCHS_BYTES + NX_CLAIM_SIZE) /* the longest row, that of the epochs */
-
 int nx_state_meta_look(const struct nx_environment *environment,
                        MDB_txn *txn,
                        const char *name,
+                       size_t most,
                        struct nx_slice *ret_bytes)
 {
     struct nx_slice key_bytes = nx_slice_text(name);
@@ -97,7 +96,7 @@ int nx_state_meta_look(const struct nx_environment *environment,
     }
     struct nx_slice bytes = nx_state_slice(&val);
 
-    if (bytes.length < NX_STATE_CRC || bytes.length > META_MOST + NX_STATE_CRC) {
+    if (bytes.length < NX_STATE_CRC || bytes.length > most + NX_STATE_CRC) {
         return -EBADMSG;
     }
     bytes.length -= NX_STATE_CRC;
@@ -116,7 +115,7 @@ int nx_state_meta_get(const struct nx_environment *environment,
                       size_t n)
 {
     struct nx_slice bytes;
-    int rc = nx_state_meta_look(environment, txn, name, &bytes);
+    int rc = nx_state_meta_look(environment, txn, name, n, &bytes);
 
     if (rc == 0 && bytes.length != n) {
         rc = -EBADMSG;

@@ -63,21 +63,27 @@ void nx_health_begin(struct nx_walreceiver *r)
     }
 }
 
-void nx_health_heard(struct nx_walreceiver *r)
+void nx_health_alive(struct nx_walreceiver *r)
 {
     struct nx_receiver_state *state = &r->shm->receiver;
-    uint64_t now = nx_now_ms();
-    uint64_t before = load(&state->last_frame_ms);
 
     store(&state->silent_us, 0);
-    store(&state->last_frame_ms, now);
-    r->health.heard_bytes = r->io.received;
     if (nx_health_dead(r)) {
         r->health.told = false;
         atomic_store_explicit(&state->master_dead, 0, memory_order_release);
         nx_info("master %s is heard again, after %llu ms of silence",
-                r->process->config->replication.master_addr, (unsigned long long)(now - before));
+                r->process->config->replication.master_addr,
+                (unsigned long long)(nx_now_ms() - load(&state->last_frame_ms)));
     }
+}
+
+void nx_health_heard(struct nx_walreceiver *r)
+{
+    struct nx_receiver_state *state = &r->shm->receiver;
+
+    nx_health_alive(r);
+    store(&state->last_frame_ms, nx_now_ms());
+    r->health.heard_bytes = r->io.received;
     if (atomic_load_explicit(&state->master_heard, memory_order_relaxed) == 0) {
         atomic_store_explicit(&state->master_heard, 1, memory_order_release);
     }

@@ -25,6 +25,9 @@ void nx_health_begin(struct nx_walreceiver *r);
 /* The master was heard. */
 void nx_health_heard(struct nx_walreceiver *r);
 
+/* The master lives, though nothing was heard of it. */
+void nx_health_alive(struct nx_walreceiver *r);
+
 /* The socket was read, to its end or for long enough; maybe nothing came. framed: a whole frame was among it. A part of
  * one is no silence either, on a slow line (with TLS parts are records, of up to 16 KiB); but who sends no more than a
  * byte now and then keeps nobody waiting. */

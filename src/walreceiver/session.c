@@ -284,13 +284,14 @@ static void end_closed(struct nx_walreceiver *r)
     }
 }
 
-/* A master with which TLS comes to nothing isn't dead: nobody is to take over because a certificate has expired. */
+/* A master whose certificate isn't accepted, or that doesn't accept ours, isn't dead: nobody is to take over because one
+ * has expired. */
 static void end_broken(struct nx_walreceiver *r, int rc)
 {
     char text[160];
 
-    if (!r->welcomed && rc == -EPROTO && nx_frame_io_answers_tls(&r->io)) {
-        nx_health_heard(r);
+    if (nx_frame_io_certificate_refused(&r->io, rc)) {
+        nx_health_alive(r);
     }
     nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
                     nx_frame_io_error(&r->io, rc, text, sizeof text));

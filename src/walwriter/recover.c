@@ -178,9 +178,10 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
     atomic_store_explicit(&log->segment_first, result->segment_first, memory_order_relaxed);
     nx_epochs_publish(w->shm, &w->epochs);
     w->epochs_changed = false;
-    atomic_store_explicit(&log->epoch, w->epoch, memory_order_relaxed);
     atomic_store_explicit(&log->synced_offset, w->last.offset, memory_order_release);
     nx_log_publish(w->shm, w->last.offset, w->last.epoch, w->last.crc);
+    /* Last: who waits for it (peers/look.c) reads the position next. */
+    atomic_store_explicit(&log->epoch, w->epoch, memory_order_release);
     atomic_store_explicit(&log->recovered_offset, w->last.offset, memory_order_release);
     atomic_store_explicit(&log->start_offset, carried > 0 ? carried - 1 : w->last.offset,
                           memory_order_release);

@@ -24,6 +24,7 @@ static void setup(void)
         .ours = {.epoch = 3, .offset = 100},
         .master_addr = "10.0.0.1:15475",
         .master_heard = true,
+        .master_known = true,
         .master_silent_ms = 15042,
         .master_offset = 100,
         .count = 4,
@@ -240,10 +241,10 @@ END_TEST
 START_TEST(a_master_that_was_not_heard_may_have_confirmed_by_itself)
 {
     promotion.sync = true;
-    promotion.master_heard = true;
+    promotion.master_known = true;
     ck_assert_int_eq(judged(), 0);
     ck_assert_str_eq(member("sync_loss_possible"), "false");
-    promotion.master_heard = false;
+    promotion.master_known = false;
     expect_warned("The master was not heard since this node's start");
     ck_assert_str_eq(member("sync_loss_possible"), "true");
     for (unsigned i = 0; i < promotion.count; i++) {
