@@ -344,10 +344,14 @@ static void act(struct nx_postmaster *pm,
     case NX_RESTART_GIVE_UP:
         nx_error(
             "the server stops: %s %s for the %dth time while starting; its lines before this one "
-            "in %s say why",
+            "in %s say why. Where they don't, the state in %s/state may have decayed on the disk, in "
+            "a way that LMDB, which has no checksums of its pages, doesn't survive: recover this "
+            "node from a replica (start it with an empty data directory and let it follow one) or "
+            "from a snapshot",
             title, how, NX_STARTUP_DEATHS,
             pm->config.server.log_file[0] != '\0' ? pm->config.server.log_file
-                                                  : "the log (standard error)");
+                                                  : "the log (standard error)",
+            pm->dir.root);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
         break;
     case NX_RESTART_STOP:
