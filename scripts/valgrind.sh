@@ -43,7 +43,7 @@ printf '%s\n' "${tests[@]}" | xargs -P "$(nproc)" -I '{}' bash -c 'run "$1"' - '
 [[ $# -eq 0 ]] || exit 0
 
 # Each server's processes report as they end (tests/lib/nexus_test.py). What kills or crashes them, or counts their
-# milliseconds, is left to the sanitizers.
+# milliseconds, is left to the sanitizers. All of it takes about an hour.
 export NEXUS_VALGRIND=1 NEXUS_BUILD_DIR=$PWD/build-valgrind NEXUS_SOURCE_DIR=$PWD NEXUS_SANITIZE=valgrind
 export PYTHONPATH=$PWD/tests/lib
 failed=0
@@ -61,8 +61,9 @@ done <<'TESTS'
 descriptors
 replication Streaming.test_01_writes_appear_on_the_replica Streaming.test_05_a_replica_far_behind_is_streamed_from_wal_files Streaming.test_07_a_fast_stop_loses_nothing Refusals Ipv6
 full_sync Needed.test_01_a_replica_that_was_away_too_long
-failover Procedure.test_04_sync_killed_and_restarts
+failover
 http_table
+http_hostile
 access
 tls
 snapshot_http Making Failing Deleting Files Transfers
@@ -72,5 +73,12 @@ restore
 diverged
 wait
 wire_hostile HostileMasters HostileReplicas
+sync_hostile
+snapshot_transfers
+checkpoint
+claims
+changes
+expiry
+expiry_http
 TESTS
 [[ $failed -eq 0 ]]
