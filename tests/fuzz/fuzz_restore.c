@@ -191,6 +191,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                       .map_size = MAP_SIZE,
                                       .id = UUID,
                                       .cluster_id = UUID,
+                                      .wal_offset = given.highest,
                                       .epoch = 1};
 
     rc = nx_load_archive(&options, &loaded, error, sizeof error);

@@ -735,7 +735,8 @@ class Transfers(SnapshotTestCase):
         before = memory(pid)
         downloads = [self.download() for _ in range(8)]
         time.sleep(1)
-        self.assertLess(memory(pid), before + (16 << 10))
+        # Of 256 MiB; a sanitizer keeps what was freed for a while.
+        self.assertLess(memory(pid), before + (64 << 10))
         self.assertEqual(len(self.server.get("large1")), MIB)  # others are served meanwhile
         # All at once: one that nobody reads for 10 s is cut.
         with concurrent.futures.ThreadPoolExecutor(len(downloads)) as readers:
