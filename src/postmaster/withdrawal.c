@@ -47,29 +47,22 @@ void nx_withdrawal_peers_changed(const struct nx_postmaster *pm, const char *fre
     }
 }
 
-void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch)
+/* Those of an epoch up to this one, and the one of this number. */
+static void drop(struct nx_attempts *open, uint64_t epoch, uint64_t number)
 {
-    struct nx_attempts *open = &pm->open_attempts;
     unsigned kept = 0;
 
     for (unsigned i = 0; i < open->count; i++) {
-        if (open->list[i].epoch > epoch) {
+        if (open->list[i].epoch > epoch && open->list[i].number != number) {
             open->list[kept++] = open->list[i];
         }
     }
     open->count = kept;
 }
 
-static void drop_attempt(struct nx_attempts *open, uint64_t number)
+void nx_withdrawal_forget(struct nx_postmaster *pm, uint64_t epoch)
 {
-    unsigned kept = 0;
-
-    for (unsigned i = 0; i < open->count; i++) {
-        if (open->list[i].number != number) {
-            open->list[kept++] = open->list[i];
-        }
-    }
-    open->count = kept;
+    drop(&pm->open_attempts, epoch, 0);
 }
 
 /* Longer each time, until one has done its work. */
@@ -95,7 +88,7 @@ void nx_withdrawal_peers_gone(struct nx_postmaster *pm, bool done)
     if (pm->peers_job == NX_PEERS_WITHDRAW) {
         open->count = 0;
     } else if (pm->peers_job == NX_PEERS_ASK) {
-        drop_attempt(open, pm->peers_attempt);
+        drop(open, 0, pm->peers_attempt);
     }
 }
 

@@ -107,9 +107,9 @@ class Needed(FullSyncCase):
         self.assertEqual({r.key.decode(): r.offset for r in records}, versions)
 
     def test_02_a_new_replica_of_a_master_with_data(self):
-        pairs = random_pairs("k", 2000, 500)
+        pairs = random_pairs("k", 4000, 4000)  # more than the sockets on the way take
         master = self.master(pairs)
-        proxy = self.proxy(master, rate=100_000)
+        proxy = self.proxy(master, rate=1_000_000)
         replica = self.replica(proxy.addr)
         row = self.wait_row(master, state="snapshot")
         replica.wait_status(state="snapshot")
