@@ -2,6 +2,7 @@
  * written one waits for the end of a look that began afterwards, and then knows what is still there. */
 #include "checkpointer/pins.h"
 
+#include "common/known_replicas.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "storage/file_io.h"
@@ -45,27 +46,13 @@ static void give_up(const struct look *look, const struct nx_pin *pin, const cha
     }
 }
 
-/* Whether this replica is here: then its silence is judged by its heartbeats, not by a clock on the wall. */
-static bool is_connected(const struct nx_shm *shm, const char *id)
-{
-    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
-        const struct nx_replica_slot *slot = &shm->replicas[i];
-
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
-            strncmp(slot->id, id, sizeof slot->id) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Notes when those that are away made progress, as far as there is room for them. */
 static int count_away(void *arg, const struct nx_pin *pin)
 {
     struct look *look = arg;
     unsigned at = look->away < MOST_AWAY ? look->away : MOST_AWAY - 1;
 
-    if (is_connected(look->shm, pin->replica_id)) {
+    if (nx_replica_connected(look->shm, pin->replica_id)) {
         return 0;
     }
     if (look->away++ >= MOST_AWAY && pin->progress_ms <= look->latest_ms[at]) {
@@ -84,7 +71,8 @@ static const char *why_give_up(const struct look *look, const struct nx_pin *pin
     if (look->disk_full) {
         return "the disk is full";
     }
-    if (is_connected(look->shm, pin->replica_id)) {
+    /* While it is here its heartbeats judge its silence, no clock on the wall. */
+    if (nx_replica_connected(look->shm, pin->replica_id)) {
         return NULL;
     }
     if (look->away > MOST_AWAY && pin->progress_ms < look->latest_ms[MOST_AWAY - 1]) {

@@ -58,3 +58,16 @@ void nx_known_replicas_publish(struct nx_shm *shm,
     memcpy(table->list, list, count * sizeof *list);
     atomic_store_explicit(&table->version, version + 2, memory_order_release);
 }
+
+bool nx_replica_connected(const struct nx_shm *shm, const char *id)
+{
+    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
+        const struct nx_replica_slot *slot = &shm->replicas[i];
+
+        if (atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
+            strcmp(slot->id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -5,10 +5,10 @@
  * this node, this node is the one to be fenced, and its herald has nothing more to say. */
 #include "common/advertised.h"
 #include "common/fence.h"
+#include "common/known_replicas.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/peer_list.h"
-#include "common/uuid_text.h"
 #include "peers/dial.h"
 #include "peers/http_ask.h"
 #include "peers/peers.h"
@@ -304,23 +304,6 @@ static bool has_twin(void)
     return false;
 }
 
-static bool is_connected(const struct nx_shm *shm, const char *id)
-{
-    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
-        const struct nx_replica_slot *slot = &shm->replicas[i];
-        char canonical[NX_UUID_TEXT];
-
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
-            nx_slice_is_uuid(nx_slice_of(slot->id, NX_UUID_LENGTH))) {
-            nx_uuid_canonical(nx_slice_of(slot->id, NX_UUID_LENGTH), canonical);
-            if (strcmp(canonical, id) == 0) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* It leads before this node, or has heard of somebody who does. */
 static void give_way_to(struct nx_peers *peers,
                         struct target *target,
@@ -385,7 +368,7 @@ static void take_status(struct nx_peers *peers,
             status->cluster_id[0] == '\0' ? "no cluster" : "another cluster: ", status->cluster_id);
     } else if (nx_peer_leads_instead(status, &peers->self)) {
         give_way_to(peers, target, status);
-    } else if (is_connected(peers->shm, status->node_id)) {
+    } else if (nx_replica_connected(peers->shm, status->node_id)) {
         be_done(target, "follows this node");
     } else if (status->role == NX_NODE_MASTER && status->replication_addr[0] != '\0') {
         /* A fenced one too: it may know no more than that somebody leads. */

@@ -220,27 +220,13 @@ void nx_known_gone(struct nx_postmaster *pm, unsigned sender)
 
 /* ---- forgetting ---- */
 
-/* Its slot says so, before and after the postmaster hears of it. */
-static bool is_connected(const struct nx_postmaster *pm, const char *id)
-{
-    for (unsigned i = 0; i < NX_MAX_WALSENDERS; i++) {
-        const struct nx_replica_slot *slot = &pm->shm->replicas[i];
-
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) != NX_REPLICA_NONE &&
-            strcmp(slot->id, id) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 int nx_known_forget(struct nx_postmaster *pm, const char *id)
 {
     struct nx_known *known = &pm->known;
     unsigned i = find(known, id);
     int rc;
 
-    if (is_connected(pm, id)) {
+    if (nx_replica_connected(pm->shm, id)) {
         return -EBUSY;
     }
     if (i == known->count) {

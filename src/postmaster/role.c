@@ -204,12 +204,10 @@ static void herald_to_peers(struct nx_postmaster *pm)
 /* A crash between a promotion's epoch and its end: what was promised for it isn't taken back. */
 static void keep_promises(struct nx_postmaster *pm)
 {
-    uint8_t self[16];
-    struct nx_epoch own;
+    const struct nx_epochs *epochs = own_epochs(pm);
 
-    own_epoch(pm, &own);
-    if (nx_uuid_parse(pm->dir.node_id, self) == 0 && memcmp(own.node_id, self, sizeof self) == 0) {
-        nx_withdrawal_forget(pm, own.epoch);
+    if (nx_epochs_led_by(epochs, pm->dir.node_id)) {
+        nx_withdrawal_forget(pm, nx_epochs_last(epochs)->epoch);
     }
 }
 
