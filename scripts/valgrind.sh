@@ -43,7 +43,7 @@ printf '%s\n' "${tests[@]}" | xargs -P "$(nproc)" -I '{}' bash -c 'run "$1"' - '
 [[ $# -eq 0 ]] || exit 0
 
 # Each server's processes report as they end (tests/lib/nexus_test.py). What kills or crashes them, or counts their
-# milliseconds, is left to the sanitizers. All of it takes about an hour.
+# milliseconds, is left to the sanitizers. All of it takes about an hour and a half.
 export NEXUS_VALGRIND=1 NEXUS_BUILD_DIR=$PWD/build-valgrind NEXUS_SOURCE_DIR=$PWD NEXUS_SANITIZE=valgrind
 export PYTHONPATH=$PWD/tests/lib
 failed=0
@@ -80,5 +80,19 @@ claims
 changes
 expiry
 expiry_http
+promote_http
+health
+consistency
+log_ends
+config_cli
+curl
+nexus_ctl
+guide
+guide_troubleshooting
+snapshot_hostile
+snapshot_bombs
+sync_attacks
+failover_mistakes
+failover_rounds
 TESTS
 [[ $failed -eq 0 ]]
