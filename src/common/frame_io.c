@@ -187,10 +187,9 @@ bool nx_frame_io_buffered(const struct nx_frame_io *io)
     return io->tls != NULL && !io->has_frame && SSL_pending(io->tls) > 0;
 }
 
-bool nx_frame_io_certificate_refused(const struct nx_frame_io *io, int rc)
+bool nx_frame_io_shows_life(const struct nx_frame_io *io, int rc)
 {
-    return rc == -EPROTO && io->tls != NULL &&
-           nx_tls_is_about_certificates(io->tls, ERR_peek_error());
+    return rc == -EPROTO && io->tls != NULL && nx_tls_shows_life(io->tls, ERR_peek_error());
 }
 
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap)

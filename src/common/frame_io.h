@@ -115,9 +115,9 @@ short nx_frame_io_events(const struct nx_frame_io *io, bool reading);
 /* Bytes that the next receive gives are here already, and poll doesn't know: TLS takes whole records. */
 bool nx_frame_io_buffered(const struct nx_frame_io *io);
 
-/* Whether receive or flush failed (rc) because one side doesn't accept the other's certificate. Ask before
- * nx_frame_io_error. */
-bool nx_frame_io_certificate_refused(const struct nx_frame_io *io, int rc);
+/* Whether receive or flush failed (rc) over a certificate in a way that shows that the other side lives
+ * (nx_tls_shows_life). Ask before nx_frame_io_error. */
+bool nx_frame_io_shows_life(const struct nx_frame_io *io, int rc);
 
 /* What a negative answer of receive or flush means, in words. Returns buf, or a static text. */
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap);

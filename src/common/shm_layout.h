@@ -70,6 +70,10 @@ struct nx_control_block {
     nx_atomic_u64 note_epoch;
     /* This node follows its master whatever that costs of what it has beyond it; until a full sync is done. */
     nx_atomic_u32 follow_forced;
+    /* How far the data that a full sync has replaced went in its master's history, and in which epoch: until the log is
+     * that far again, the sync isn't complete (synced.h). 0: there was none. */
+    nx_atomic_u64 replaced_offset;
+    nx_atomic_u64 replaced_epoch;
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
@@ -293,6 +297,10 @@ struct nx_receiver_state {
     nx_atomic_u64 master_offset;              /* highest offset the master was heard to have */
     nx_atomic_u64 welcome_offset;             /* the master's offset at the last Welcome */
     nx_atomic_u64 first_offset; /* the same, as this node had nothing yet; 0: it had something */
+    nx_atomic_u64
+        shared_offset; /* at a Welcome with a full sync: up to where the log is of the master's history ... */
+    nx_atomic_u64
+        shared_epoch; /* ... and of which epoch that is; for the postmaster, at the switch */
     nx_atomic_u64 entries_received;
     nx_atomic_u64 entries_applied;
     nx_atomic_u64 bytes_received;
@@ -300,6 +308,7 @@ struct nx_receiver_state {
     nx_atomic_u64 reconnects;    /* Welcomes after the first */
     nx_atomic_u64 last_frame_ms; /* when any frame last came; before the first, the start */
     nx_atomic_u32 master_heard;  /* one has come since the node's start */
+    nx_atomic_u32 welcomed;      /* and a Welcome among them */
     nx_atomic_u32 master_dead;   /* it has been silent for too long (walreceiver/health.h) ... */
     nx_atomic_u64 master_deaths; /* ... so often since the node's start */
     nx_atomic_u64 silent_us;     /* silence that counts, up to now */

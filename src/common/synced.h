@@ -1,4 +1,4 @@
-/* Whether a replica may lack everything. */
+/* Whether a replica may lack everything, or much of what it had. */
 #ifndef NX_COMMON_SYNCED_H
 #define NX_COMMON_SYNCED_H
 
@@ -23,6 +23,31 @@ static inline bool nx_never_synced(const struct nx_shm *shm)
                atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
     }
     return applied < atomic_load_explicit(&receiver->first_offset, memory_order_relaxed);
+}
+
+/* How far a replica's log must get before its last full sync is complete; 0: it is. A snapshot may stand before what
+ * the node has acknowledged, or shown, of the same history: as long as it hasn't all of that again it neither shows
+ * nor vouches for less. Nobody can ask for more than the master that it follows now has. */
+static inline uint64_t nx_sync_goal(const struct nx_shm *shm)
+{
+    const struct nx_receiver_state *receiver = &shm->receiver;
+    uint64_t goal = atomic_load_explicit(&shm->control.replaced_offset, memory_order_acquire);
+
+    if (atomic_load_explicit(&shm->control.role, memory_order_acquire) != NX_NODE_REPLICA) {
+        return 0;
+    }
+    if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
+        uint64_t most = atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed);
+
+        goal = goal < most ? goal : most;
+    }
+    return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire) < goal ? goal : 0;
+}
+
+/* It is neither to be read nor to take over by itself. */
+static inline bool nx_not_synced(const struct nx_shm *shm)
+{
+    return nx_never_synced(shm) || nx_sync_goal(shm) != 0;
 }
 
 #endif

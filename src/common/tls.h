@@ -45,9 +45,10 @@ bool nx_tls_on(enum nx_tls_use use);
  * the caller attaches the socket. NULL: no memory. */
 struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
 
-/* Whether a connection came to nothing because one side doesn't accept the other's certificate: then both are alive, and
- * speak TLS. error: as below; that list stays. */
-bool nx_tls_is_about_certificates(const struct ssl_st *tls, unsigned long error);
+/* Whether a connection that came to nothing shows that the one that was dialled lives: its certificate is out of its
+ * time and has no other fault, or it was accepted and doesn't accept ours. Where no authorities are set anybody's
+ * word counts, as it does in a session. error: as below; that list stays. */
+bool nx_tls_shows_life(const struct ssl_st *tls, unsigned long error);
 
 /* What went wrong on a connection, in words. tls: NULL where no certificate is verified. error: the first of OpenSSL's
  * list of errors (ERR_peek_error), 0: none. Empties that list. Returns buf. */

@@ -45,10 +45,17 @@ static bool is_refusal(int code)
            code == SSL_R_TLSV1_ALERT_UNKNOWN_CA || code == SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED;
 }
 
-bool nx_tls_is_about_certificates(const struct ssl_st *tls, unsigned long error)
+/* OpenSSL judges dates last: who shows a certificate that is out of its time, and has no other fault, has the right
+ * name and authority. An alert counts from somebody whose certificate was accepted. */
+bool nx_tls_shows_life(const struct ssl_st *tls, unsigned long error)
 {
-    return certificate_fault(tls) != NULL ||
-           (ERR_GET_LIB(error) == ERR_LIB_SSL && is_refusal(ERR_GET_REASON(error)));
+    long verdict = SSL_get_verify_result(tls);
+
+    if (certificate_fault(tls) != NULL) {
+        return verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID;
+    }
+    return SSL_get0_peer_certificate(tls) != NULL && ERR_GET_LIB(error) == ERR_LIB_SSL &&
+           is_refusal(ERR_GET_REASON(error));
 }
 
 const char *nx_tls_reason(enum nx_tls_use use,

@@ -15,7 +15,9 @@ const char *nx_hold_harms(const struct nx_checkpoint_state *checkpoint,
     if (now_ms - hold->since_ms <= HOLD_MS) {
         return NULL;
     }
-    if (atomic_load_explicit(&checkpoint->failures, memory_order_relaxed) > 0) {
+    /* The map has no room: a checkpointer that fails for another reason isn't helped. */
+    if (atomic_load_explicit(&checkpoint->failures, memory_order_relaxed) > 0 &&
+        atomic_load_explicit(&checkpoint->map_free, memory_order_relaxed) == 0) {
         return "the state can't take more without them";
     }
     /* Where nothing was merged since it began, it holds nothing. */

@@ -220,9 +220,9 @@ bool nx_node_check_readable(struct connection *connection)
     if (!check_started(connection) || !check_read_mode(connection)) {
         return false;
     }
-    if (nx_never_synced(worker->shm)) {
+    if (nx_not_synced(worker->shm)) {
         nx_refuse(connection, NX_ERROR_NOT_SYNCED,
-                  "This replica has not received its master's data yet; try again, or ask "
+                  "This replica has not received all of its master's data yet; try again, or ask "
                   "another node.");
         return false;
     }

@@ -169,7 +169,7 @@ static bool promotable(struct http_worker *worker)
 
     return nx_node_role(shm) == NX_NODE_REPLICA && running(shm) &&
            worker->process->config->replication.auto_failover &&
-           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_never_synced(shm) && master_dead(shm) &&
+           nx_node_phase(shm) != NX_PHASE_STARTING && !nx_not_synced(shm) && master_dead(shm) &&
            !has_promised(shm);
 }
 

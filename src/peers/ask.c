@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/peer_list.h"
 #include "common/quorum.h"
+#include "common/synced.h"
 #include "peers/dial.h"
 #include "peers/http_ask.h"
 #include "peers/peers.h"
@@ -59,7 +60,8 @@ static void begin(struct nx_peers *peers)
         .quorum = nx_quorum_size(peers->shm),
         .ours = nx_peers_position(peers),
         .master_heard = atomic_load_explicit(&receiver->master_heard, memory_order_acquire) != 0,
-        .master_known = atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0,
+        .welcomed = atomic_load_explicit(&receiver->welcomed, memory_order_acquire) != 0,
+        .sync_goal = nx_sync_goal(peers->shm),
         .master_silent_ms = now > heard ? now - heard : 0,
         .master_offset = atomic_load_explicit(&receiver->master_offset, memory_order_relaxed),
     };

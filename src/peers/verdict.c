@@ -105,7 +105,8 @@ const struct nx_peer_fact *nx_promotion_ahead(const struct nx_promotion *promoti
 /* The highest offset that is known of anybody. */
 static uint64_t highest_offset(const struct nx_promotion *promotion)
 {
-    uint64_t highest = promotion->master_offset;
+    uint64_t highest = promotion->master_offset > promotion->sync_goal ? promotion->master_offset
+                                                                       : promotion->sync_goal;
 
     for (unsigned i = 0; i < promotion->count; i++) {
         const struct nx_peer_fact *peer = &promotion->peers[i];
@@ -128,14 +129,15 @@ static uint64_t missing(const struct nx_promotion *promotion)
 /* Nobody knows what the master has done since this node's start: it may have confirmed by itself, in async mode. */
 static bool is_unheard(const struct nx_promotion *promotion)
 {
-    return !promotion->master_known && count_answers(promotion, NX_PEER_UNREACHED) > 0;
+    return !promotion->welcomed && count_answers(promotion, NX_PEER_UNREACHED) > 0;
 }
 
 static bool loss_possible(const struct nx_promotion *promotion)
 {
     return promotion->sync &&
            (replicas(promotion) == 0 || seen(promotion) < nx_promotion_needed(promotion) ||
-            nx_promotion_ahead(promotion) != NULL || is_unheard(promotion));
+            nx_promotion_ahead(promotion) != NULL || promotion->sync_goal > 0 ||
+            is_unheard(promotion));
 }
 
 /* ---- the rules ---- */
@@ -183,6 +185,15 @@ static const char *find_broken(const struct nx_promotion *promotion,
         *ret_advice =
             "Promote that one; or this one by force (?force=1, nexus-ctl promote --force), and "
             "what only the other has is lost.";
+        return "not_most_advanced";
+    }
+    if (promotion->sync_goal > 0) {
+        nx_say(sentence,
+               "This node's last full sync is not complete: it has offset %" PRIu64
+               ", and had %" PRIu64 " of this history before.",
+               promotion->ours.offset, promotion->sync_goal);
+        *ret_advice = "Let it follow a master until it has, or promote another one; or this one by "
+                      "force (?force=1, nexus-ctl promote --force), and what it lacks is lost.";
         return "not_most_advanced";
     }
     if (promotion->sync && replicas(promotion) > 0 &&

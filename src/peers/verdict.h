@@ -42,13 +42,14 @@ struct nx_promotion {
     uint64_t epoch;     /* to begin */
     unsigned quorum;    /* Q */
     struct nx_position ours;
+    uint64_t sync_goal; /* of a full sync that isn't complete (synced.h); 0: it is */
     /* The master that was followed: */
     char master_addr[NX_ADDR_TEXT]; /* its replication address; "": none */
     bool master_answers;
     uint64_t master_epoch;  /* of its answer; 0: none */
     uint64_t master_offset; /* highest that it was heard to have */
     bool master_heard;
-    bool master_known;         /* it has welcomed this node since its start */
+    bool welcomed;             /* by it, since this node's start */
     uint64_t master_silent_ms; /* since it was last heard */
     unsigned count;
     struct nx_peer_fact peers[NX_MOST_PEERS];

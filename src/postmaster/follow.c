@@ -20,6 +20,7 @@ void nx_follow_forget_master(const struct nx_postmaster *pm)
     atomic_store_explicit(&receiver->master_known, 0, memory_order_release);
     atomic_store_explicit(&receiver->master_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->master_heard, 0, memory_order_relaxed);
+    atomic_store_explicit(&receiver->welcomed, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->master_dead, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->master_heartbeat_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&receiver->silent_us, 0, memory_order_relaxed);

@@ -3,6 +3,7 @@
 #include "common/fence.h"
 #include "common/log.h"
 #include "common/shared_log.h"
+#include "common/synced.h"
 #include "postmaster/role_change.h"
 
 #include <errno.h>
@@ -167,14 +168,25 @@ void nx_promise_begin(struct nx_postmaster *pm,
     nx_change_begin_ending(pm);
 }
 
+/* With a full sync that isn't complete: the position that this node has acknowledged, not the one it has. Whoever asks
+ * counts on an answer's being that of all that a quorum had here. */
 void nx_promise_answer(struct nx_postmaster *pm)
 {
+    const struct nx_control_block *control = &pm->shm->control;
+    uint64_t goal = nx_sync_goal(pm->shm);
     uint64_t offset;
     uint64_t epoch;
     uint32_t crc;
     char text[96];
 
     nx_log_position(pm->shm, &offset, &epoch, &crc);
+    if (goal > offset) {
+        uint64_t replaced = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
+
+        offset = goal;
+        epoch = replaced > epoch ? replaced : epoch;
+        crc = 0;
+    }
     (void)snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 " %" PRIu32, epoch, offset, crc);
     nx_change_answer(pm, 0, text);
 }

@@ -92,6 +92,7 @@ static void carry_counters(struct nx_control_block *to_control,
     carry_field(&to->master_deaths, &from->master_deaths);
     carry_field(&to->master_heartbeat_ms, &from->master_heartbeat_ms);
     carry_flag(&to->master_heard, &from->master_heard);
+    carry_flag(&to->welcomed, &from->welcomed);
     carry_flag(&to->master_dead, &from->master_dead);
 }
 
@@ -184,6 +185,10 @@ static void publish_decisions(struct nx_postmaster *pm)
                           memory_order_relaxed);
     atomic_store_explicit(&pm->shm->control.follow_forced,
                           identity->follow.addr[0] != '\0' && identity->follow.force ? 1 : 0,
+                          memory_order_relaxed);
+    atomic_store_explicit(&pm->shm->control.replaced_offset, identity->replaced.offset,
+                          memory_order_relaxed);
+    atomic_store_explicit(&pm->shm->control.replaced_epoch, identity->replaced.epoch,
                           memory_order_relaxed);
     nx_fence_publish(pm->shm, &identity->fence, false);
 }

@@ -348,9 +348,9 @@ static int sync_directory(const char *root, const char *name)
 }
 
 /* A log without a segment, that goes on behind the snapshot. */
-static int make_mark(const char *root, const struct nx_position *position)
+static int make_mark(const char *root, const struct nx_position *position, bool quorum_rules)
 {
-    struct nx_mark mark = {.position = *position};
+    struct nx_mark mark = {.position = *position, .mode = quorum_rules ? 1 : 0};
     char path[NX_PATH_SIZE + 16];
     int dir_fd;
     int mark_fd = -1;
@@ -382,7 +382,7 @@ static int make_durable(struct loading *l, const struct nx_position *position)
     if (rc < 0) {
         return fail_state(l, rc);
     }
-    rc = make_mark(root, position);
+    rc = make_mark(root, position, l->options->quorum_rules);
     rc = rc < 0 ? rc : sync_directory(root, "/wal");
     rc = rc < 0 ? rc : sync_directory(root, "");
     return rc < 0 ? fail_state(l, rc) : 0;

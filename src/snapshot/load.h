@@ -6,6 +6,7 @@
 #include "snapshot/archive_read.h"
 #include "snapshot/manifest.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,8 @@ struct nx_load_options {
     const char *cluster_id;
     uint64_t wal_offset;
     uint64_t epoch;
+    bool
+        quorum_rules; /* in its cluster, or that isn't known: what the node goes by until its master says */
     /* So many records are loaded. A negative return ends the loading with that error. May be NULL. */
     int (*progress)(void *arg, uint64_t records);
     void *arg;

@@ -215,6 +215,7 @@ static int load(struct file_restore *r, struct nx_manifest *ret_manifest)
         .map_size = r->config->state.map_size,
         .id = "",
         .cluster_id = "",
+        .quorum_rules = true,
     };
     char error[TEXT_MAX] = "";
     int rc = nx_load_archive(&options, ret_manifest, error, sizeof error);

@@ -59,6 +59,12 @@ struct nx_follow {
     struct nx_role_config configured;
 };
 
+/* How far the data that a full sync has replaced went in the history that came instead. */
+struct nx_replaced {
+    uint64_t offset; /* 0: it was empty, or had nothing of it */
+    uint64_t epoch;  /* of that entry; 0: not known */
+};
+
 struct nx_identity {
     char cluster_id[NX_UUID_TEXT];    /* "" until the node belongs to a cluster */
     char first_node_id[NX_UUID_TEXT]; /* who leads in epoch 1; "": not known */
@@ -66,6 +72,7 @@ struct nx_identity {
     struct nx_promise promise;
     struct nx_role_note note;
     struct nx_follow follow;
+    struct nx_replaced replaced;
     unsigned replica_count; /* known replicas, in any order, an id once */
     struct nx_known_replica replicas[NX_MAX_REPLICAS];
 };

@@ -148,6 +148,18 @@ bool nx_role_config_same(const struct nx_role_config *a, const struct nx_role_co
     return a->role == b->role && strcmp(a->master_addr, b->master_addr) == 0;
 }
 
+static int take_replaced(const char **text, struct nx_replaced *replaced)
+{
+    const struct nx_line_number numbers[] = {
+        {"replaced_offset", UINT64_MAX, &replaced->offset},
+        {"replaced_epoch", UINT64_MAX, &replaced->epoch},
+    };
+
+    return begins_with(*text, "replaced_offset")
+               ? nx_line_take_numbers(text, numbers, sizeof numbers / sizeof numbers[0])
+               : 0;
+}
+
 /* Each of them may be missing; their order is fixed. */
 static int take_decisions(const char **text, struct nx_identity *identity)
 {
@@ -161,7 +173,8 @@ static int take_decisions(const char **text, struct nx_identity *identity)
     rc = rc < 0 ? rc : take_fence(text, &identity->fence);
     rc = rc < 0 ? rc : take_promise(text, &identity->promise);
     rc = rc < 0 ? rc : take_note(text, &identity->note);
-    return rc < 0 ? rc : take_follow(text, &identity->follow);
+    rc = rc < 0 ? rc : take_follow(text, &identity->follow);
+    return rc < 0 ? rc : take_replaced(text, &identity->replaced);
 }
 
 /* Lines are put one behind the other; the room is for the longest of all. */
@@ -226,6 +239,10 @@ static int put_decisions(char *text, size_t cap, const struct nx_identity *ident
             "follow_addr = %s\nfollow_force = %d\nfollow_role = %s\nfollow_master_addr = %s\n",
             follow->addr, follow->force ? 1 : 0, nx_role_name(follow->configured.role),
             follow->configured.master_addr);
+    }
+    if (identity->replaced.offset != 0) {
+        put(text, cap, "replaced_offset = %" PRIu64 "\nreplaced_epoch = %" PRIu64 "\n",
+            identity->replaced.offset, identity->replaced.epoch);
     }
     return 0;
 }

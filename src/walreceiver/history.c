@@ -154,14 +154,36 @@ static void say_saved(const struct nx_walreceiver *r,
         (unsigned long long)r->last.epoch, saved->path);
 }
 
+/* What this node has of the master's history it may have acknowledged; so had the data that an earlier full sync has
+ * replaced, where the log isn't that far again. */
+static void note_shared(const struct nx_walreceiver *r,
+                        const struct nx_msg_welcome *welcome,
+                        uint64_t shared)
+{
+    const struct nx_control_block *control = &r->shm->control;
+    struct nx_receiver_state *state = &r->shm->receiver;
+    uint64_t before = atomic_load_explicit(&control->replaced_offset, memory_order_relaxed);
+    uint64_t epoch = nx_epochs_at(&ours, shared);
+
+    before = before < welcome->current_wal_offset ? before : welcome->current_wal_offset;
+    if (before > shared) {
+        shared = before;
+        epoch = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
+    }
+    atomic_store_explicit(&state->shared_epoch, epoch, memory_order_relaxed);
+    atomic_store_explicit(&state->shared_offset, shared, memory_order_release);
+}
+
 void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     struct nx_stream stream;
     struct nx_diverged_saved saved;
     uint64_t fork;
+    bool given_up = parts(r, welcome, &fork);
     int rc;
 
-    if (!parts(r, welcome, &fork)) {
+    note_shared(r, welcome, given_up ? fork : r->last.offset);
+    if (!given_up) {
         return;
     }
     nx_stream_open(&stream, r->shm, r->process->state_root);

@@ -284,13 +284,13 @@ static void end_closed(struct nx_walreceiver *r)
     }
 }
 
-/* A master whose certificate isn't accepted, or that doesn't accept ours, isn't dead: nobody is to take over because one
- * has expired. */
+/* A master whose certificate has expired, or that doesn't accept ours, isn't dead: nobody is to take over because of
+ * that. A stranger in its place shows nothing. */
 static void end_broken(struct nx_walreceiver *r, int rc)
 {
     char text[160];
 
-    if (nx_frame_io_certificate_refused(&r->io, rc)) {
+    if (nx_frame_io_shows_life(&r->io, rc)) {
         nx_health_alive(r);
     }
     nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",

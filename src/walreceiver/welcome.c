@@ -138,6 +138,7 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     nx_lag_mark_move(&r->lag, r->last.offset, welcome->current_wal_offset, nx_now_ms());
     atomic_store_explicit(&state->behind_since_ms, r->lag.since_ms, memory_order_relaxed);
     atomic_store_explicit(&state->stage, NX_RECEIVER_CATCHING_UP, memory_order_relaxed);
+    atomic_store_explicit(&state->welcomed, 1, memory_order_relaxed);
     atomic_store_explicit(&state->master_known, 1, memory_order_release);
     atomic_store_explicit(&state->connected, 1, memory_order_release);
 }

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import unittest
+import uuid
 
 from failover import DIVERGED, PROMOTE, QUICK, SYNC, FailoverCase, answer_of, leads
 from failpoints import Failpoint
@@ -492,6 +493,65 @@ class Quorum(FailoverCase):
         self.wait_write(new, "after")
         self.assert_has(new, written)
         self.assert_same(new, old)
+
+    def test_07_a_full_sync_that_its_master_does_not_live_to_complete(self):
+        """What a replica had confirmed, and gave up for less, it neither shows as missing nor vouches for."""
+        for peers in (False, True):
+            with self.subTest(peers=peers):
+                cluster = self.failover_cluster(mode="sync", peers=peers)
+                old, (new, replica) = cluster.nodes[0], cluster.replicas
+                written = self.write_many(old, "k", 20)
+                cluster.wait_level()
+                had = old.status()["wal_offset"]
+                new.kill_all()
+                old.put("more", b"v")
+                replica.wait_offset(had + 1)
+                old.kill9()
+                replica.stop()
+                new.start()
+                self.promote(new, "?force=1")
+                new.kill_all()  # before it has merged anything
+                new.start()
+                point = Failpoint(replica, "switch_unrenamed", "pause")
+                replica.start()
+                self.follow(replica, new)
+                point.wait_hit()
+                mark = replica.log_mark()
+                new.kill9()
+                point.go()
+                replica.wait_log("ready: role replica", since=mark)
+                replica.drop_connections()
+                self.assert_problem(replica.request("GET", f"/kv/{next(iter(written))}"), 503, "not_synced")
+                status = replica.wait_status(master_alive=False)
+                self.assertLess(status["wal_offset"], had)
+                self.assertIs(status["promotable"], False)
+                for query in ("", "?dry_run=1"):
+                    problem = self.not_promoted(replica, "not_most_advanced", query)
+                    self.assertIn(f"and had {had} of this history before", problem["message"])
+                asked = json.dumps({"epoch": 9, "node_id": str(uuid.uuid4())})
+                status, _, body = replica.request("POST", "/replication/promise", asked)
+                self.assertEqual((status, json.loads(body)["offset"]), (200, had))
+                replica.stop()
+                replica.start()
+                self.assert_problem(replica.request("GET", "/kv/more"), 503, "not_synced")
+                new.start()
+                self.follow(replica, new)
+                self.wait_follows(replica, new)
+                self.assert_has(replica, written)
+
+    def test_08_a_crash_of_its_own_makes_no_loss_possible(self):
+        cluster = self.failover_cluster(mode="sync")
+        old, (replica, _) = cluster.master, cluster.replicas
+        self.write_many(old, "k", 20)
+        cluster.wait_level()
+        old.kill9()
+        self.wait_promotable(replica)
+        replica.kill_child("walwriter")
+        replica.wait_answer("/health")
+        replica.wait_status(master_alive=False, running=True)
+        answer = self.promote(replica, "?dry_run=1")
+        self.assertIs(answer["sync_loss_possible"], False)
+        self.assertIsNotNone(answer["master_seconds_ago"])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ static void follow(const char *http_addr)
     atomic_store_explicit(&receiver->master_offset, 103, memory_order_release);
     atomic_store_explicit(&receiver->last_frame_ms, nx_now_ms(), memory_order_release);
     atomic_store_explicit(&receiver->master_heard, 1, memory_order_release);
+    atomic_store_explicit(&receiver->welcomed, 1, memory_order_release);
     atomic_store_explicit(&receiver->master_known, 1, memory_order_release);
 }
 
@@ -126,7 +127,7 @@ START_TEST(promises_are_enough)
     ANSWERS(a, promise_answer(LOW, 3, 100));
     add_peer(a->addr);
     add_peer(node_refusing()->addr); /* the former master */
-    atomic_store_explicit(&shm->receiver.master_known, 1, memory_order_release);
+    atomic_store_explicit(&shm->receiver.welcomed, 1, memory_order_release);
     ask(true);
     expect_part(expect_verdict(0, 4), "\"sync_loss_possible\":false");
     expect_asked(a, "POST /replication/promise" BODY("4"), 1);

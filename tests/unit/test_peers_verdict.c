@@ -24,7 +24,7 @@ static void setup(void)
         .ours = {.epoch = 3, .offset = 100},
         .master_addr = "10.0.0.1:15475",
         .master_heard = true,
-        .master_known = true,
+        .welcomed = true,
         .master_silent_ms = 15042,
         .master_offset = 100,
         .count = 4,
@@ -241,10 +241,10 @@ END_TEST
 START_TEST(a_master_that_was_not_heard_may_have_confirmed_by_itself)
 {
     promotion.sync = true;
-    promotion.master_known = true;
+    promotion.welcomed = true;
     ck_assert_int_eq(judged(), 0);
     ck_assert_str_eq(member("sync_loss_possible"), "false");
-    promotion.master_known = false;
+    promotion.welcomed = false;
     expect_warned("The master was not heard since this node's start");
     ck_assert_str_eq(member("sync_loss_possible"), "true");
     for (unsigned i = 0; i < promotion.count; i++) {
@@ -252,6 +252,20 @@ START_TEST(a_master_that_was_not_heard_may_have_confirmed_by_itself)
     }
     ck_assert_int_eq(judged(), 0);
     ck_assert_str_eq(member("sync_loss_possible"), "false");
+}
+END_TEST
+
+START_TEST(a_full_sync_that_is_not_complete)
+{
+    promotion.sync_goal = 120;
+    expect_refused("not_most_advanced", "it has offset 100, and had 120 of this history before");
+    promotion.sync = false;
+    expect_refused("not_most_advanced", "Let it follow a master");
+    promotion.sync = true;
+    promotion.force = true;
+    expect_warned("By force although a rule forbids it: This node's last full sync");
+    ck_assert_str_eq(member("sync_loss_possible"), "true");
+    ck_assert_str_eq(member("missing_entries"), "20");
 }
 END_TEST
 
@@ -321,6 +335,7 @@ int main(void)
     tcase_add_test(tests, a_master_that_was_never_heard);
     tcase_add_test(tests, nobody_to_ask);
     tcase_add_test(tests, the_mode_is_lost);
+    tcase_add_test(tests, a_full_sync_that_is_not_complete);
     tcase_add_test(tests, writes_wait_for_replicas);
     tcase_add_test(tests, a_master_that_was_not_heard_may_have_confirmed_by_itself);
     tcase_add_test(tests, the_highest_epoch_spoken_of);

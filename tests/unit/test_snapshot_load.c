@@ -342,6 +342,7 @@ START_TEST(the_log_goes_on_behind_it)
 
     make_some();
     finish_all();
+    options.quorum_rules = _i == 1;
     loaded(&manifest);
     ck_assert(has_names("data-2/wal", 1, names));
     fd = open(in_top("data-2/wal"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -350,7 +351,7 @@ START_TEST(the_log_goes_on_behind_it)
     ck_assert_uint_eq(mark.position.offset, OFFSET);
     ck_assert_uint_eq(mark.position.epoch, EPOCH);
     ck_assert_uint_eq(mark.position.crc, CRC);
-    ck_assert_uint_eq(mark.mode, 0);
+    ck_assert_int_eq(mark.mode, _i);
     ck_assert_uint_eq(mark.quorum_offset, 0);
 }
 END_TEST
@@ -853,7 +854,7 @@ int main(void)
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, records_and_position_arrive, 0, 2);
-    tcase_add_test(tcase, the_log_goes_on_behind_it);
+    tcase_add_loop_test(tcase, the_log_goes_on_behind_it, 0, 2);
     tcase_add_test(tcase, each_expiry_has_its_row);
     tcase_add_test(tcase, large_values_arrive);
     tcase_add_loop_test(tcase, an_empty_snapshot_is_one, 0, 2);
