@@ -297,10 +297,10 @@ struct nx_receiver_state {
     nx_atomic_u64 master_offset;              /* highest offset the master was heard to have */
     nx_atomic_u64 welcome_offset;             /* the master's offset at the last Welcome */
     nx_atomic_u64 first_offset; /* the same, as this node had nothing yet; 0: it had something */
-    nx_atomic_u64
-        shared_offset; /* at a Welcome with a full sync: up to where the log is of the master's history ... */
-    nx_atomic_u64
-        shared_epoch; /* ... and of which epoch that is; for the postmaster, at the switch */
+    /* At a Welcome with a full sync: up to where the log is of the master's history, and of which epoch that is. For the
+     * postmaster, at the switch. */
+    nx_atomic_u64 shared_offset;
+    nx_atomic_u64 shared_epoch;
     nx_atomic_u64 entries_received;
     nx_atomic_u64 entries_applied;
     nx_atomic_u64 bytes_received;

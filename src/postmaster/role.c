@@ -205,9 +205,10 @@ static void herald_to_peers(struct nx_postmaster *pm)
 static void keep_promises(struct nx_postmaster *pm)
 {
     const struct nx_epochs *epochs = own_epochs(pm);
+    const struct nx_epoch *last = nx_epochs_last(epochs);
 
-    if (nx_epochs_led_by(epochs, pm->dir.node_id)) {
-        nx_withdrawal_forget(pm, nx_epochs_last(epochs)->epoch);
+    if (last != NULL && nx_epochs_led_by(epochs, pm->dir.node_id)) {
+        nx_withdrawal_forget(pm, last->epoch);
     }
 }
 

@@ -19,8 +19,7 @@ struct nx_load_options {
     const char *cluster_id;
     uint64_t wal_offset;
     uint64_t epoch;
-    bool
-        quorum_rules; /* in its cluster, or that isn't known: what the node goes by until its master says */
+    bool quorum_rules; /* in its cluster, or that isn't known: until the node's master says */
     /* So many records are loaded. A negative return ends the loading with that error. May be NULL. */
     int (*progress)(void *arg, uint64_t records);
     void *arg;
