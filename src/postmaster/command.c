@@ -150,9 +150,13 @@ static void act(struct nx_postmaster *pm)
         pm->config.replication.failover_command[0] == '\0') {
         return;
     }
-    if (nx_not_synced(pm->shm)) {
-        nx_warn("failover_command is not run: this node is not synced with its master: it lacks "
-                "what that had, or what it had itself before its last full sync");
+    if (nx_never_synced(pm->shm)) {
+        nx_warn(
+            "failover_command is not run: this node was never synced with its master, so it has "
+            "nothing to go on with");
+    } else if (nx_sync_goal(pm->shm) != 0) {
+        nx_warn("failover_command is not run: this node's last full sync is not complete: it lacks "
+                "entries that it had before");
     } else if (pm->command_pid != 0) {
         pm->command_owed = true;
         nx_warn(
