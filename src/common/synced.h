@@ -27,13 +27,16 @@ static inline bool nx_never_synced(const struct nx_shm *shm)
 
 /* How far a replica's log must get before its last full sync is complete; 0: it is. A snapshot may stand before what
  * the node has acknowledged, or shown, of the same history: as long as it hasn't all of that again it neither shows
- * nor vouches for less. Nobody can ask for more than the master that it follows now has. */
+ * nor vouches for less. Nobody can ask for more than the master that it follows now has; and a log that is in a later
+ * epoch before it is that far has left that history: an operator, or a quorum, has decided so. */
 static inline uint64_t nx_sync_goal(const struct nx_shm *shm)
 {
     const struct nx_receiver_state *receiver = &shm->receiver;
     uint64_t goal = atomic_load_explicit(&shm->control.replaced_offset, memory_order_acquire);
 
-    if (atomic_load_explicit(&shm->control.role, memory_order_acquire) != NX_NODE_REPLICA) {
+    if (atomic_load_explicit(&shm->control.role, memory_order_acquire) != NX_NODE_REPLICA ||
+        atomic_load_explicit(&shm->log.epoch, memory_order_acquire) >
+            atomic_load_explicit(&shm->control.replaced_epoch, memory_order_relaxed)) {
         return 0;
     }
     if (atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {

@@ -45,8 +45,9 @@ static bool is_refusal(int code)
            code == SSL_R_TLSV1_ALERT_UNKNOWN_CA || code == SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED;
 }
 
-/* OpenSSL judges dates last: who shows a certificate that is out of its time, and has no other fault, has the right
- * name and authority. An alert counts from somebody whose certificate was accepted. */
+/* OpenSSL judges dates behind the name: who shows a certificate that is out of its time, and has no other fault, shows
+ * the right one. An alert counts from somebody whose certificate was accepted. Neither proves the key: who replays the
+ * master's own certificate can seem alive, and no more than that. */
 bool nx_tls_shows_life(const struct ssl_st *tls, unsigned long error)
 {
     long verdict = SSL_get_verify_result(tls);

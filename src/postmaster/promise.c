@@ -181,10 +181,8 @@ void nx_promise_answer(struct nx_postmaster *pm)
 
     nx_log_position(pm->shm, &offset, &epoch, &crc);
     if (goal > offset) {
-        uint64_t replaced = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
-
         offset = goal;
-        epoch = replaced > epoch ? replaced : epoch;
+        epoch = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
         crc = 0;
     }
     (void)snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 " %" PRIu32, epoch, offset, crc);

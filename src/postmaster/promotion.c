@@ -128,7 +128,6 @@ static int store_note(struct nx_postmaster *pm, uint64_t epoch)
     }
     identity = pm->dir.identity;
     identity.note = (struct nx_role_note){.epoch = epoch, .configured = pm->configured};
-    identity.replaced.offset = 0; /* what this node has is the history from here on */
     return nx_identity_store(&pm->dir, &identity);
 }
 
@@ -208,7 +207,6 @@ void nx_promotion_finish(struct nx_postmaster *pm)
     pm->replication_stopped = false;
     pm->epoch_reason[0] = '\0'; /* one has begun */
     nx_follow_forget_master(pm);
-    atomic_store_explicit(&pm->shm->control.replaced_offset, 0, memory_order_release);
     /* The operator's word stands for the quorum's: what this log holds counts as acknowledged. */
     nx_role_reset_quorum(pm, offset, pm->change.epoch);
     nx_role_apply(pm, NX_ROLE_MASTER, "");

@@ -165,6 +165,7 @@ static void note_shared(const struct nx_walreceiver *r,
     uint64_t before = atomic_load_explicit(&control->replaced_offset, memory_order_relaxed);
     uint64_t epoch = nx_epochs_at(&ours, shared);
 
+    epoch = epoch == 0 ? r->last.epoch : epoch; /* too long ago: at most that one */
     if (r->last.offset < before) {
         shared = before < welcome->current_wal_offset ? before : welcome->current_wal_offset;
         epoch = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);

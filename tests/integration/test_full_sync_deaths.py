@@ -241,7 +241,8 @@ class Others(FullSyncCase):
         replica.wait_answer("/ready", 60)
         self.assert_level(master, replica)
         self.assert_tidy(replica)
-        self.assertEqual(len(archives(master)), 1)
+        # The replica follows while the file is made, and may have all of it before it has its name.
+        wait_until(lambda: len(archives(master)) == 1, what="the snapshot")
         left = glob.glob(os.path.join(master.data_dir, "snapshots", "*.tmp"))
         self.assertEqual(left, [])
 

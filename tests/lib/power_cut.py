@@ -119,6 +119,7 @@ class Disk:
         self.root = root
         self.top = Dir()
         self.nodes = {os.stat(root).st_ino if inode is None else inode: self.top}  # inode -> File or Dir
+        self.early = {}  # of these, files whose creation isn't recorded yet
         self.acks = []
 
     def find(self, path):
@@ -145,20 +146,27 @@ class Disk:
             target.change(("put", new_name, node))
             source.change(("remove", old_name))
 
+    def file(self, inode):
+        """A process may change a file that another one is about to record as created."""
+        if inode not in self.nodes:
+            self.nodes[inode] = self.early[inode] = File()
+        return self.nodes[inode]
+
     def feed(self, rec):
         kind, inode, a, b, payload = rec
         if kind == WRITE:
-            self.nodes[inode].pending.append(("write", a, payload))
+            self.file(inode).pending.append(("write", a, payload))
         elif kind == ZERO:
-            self.nodes[inode].pending.append(("write", a, bytes(b)))
+            self.file(inode).pending.append(("write", a, bytes(b)))
         elif kind == TRUNCATE:
-            self.nodes[inode].pending.append(("truncate", a))
+            self.file(inode).pending.append(("truncate", a))
         elif kind == SYNC and b > 0:
             self.nodes[inode].sync_write(a, b)
         elif kind == SYNC:
             self.nodes[inode].sync()
         elif kind in (CREATE, MKDIR):
-            self.nodes[inode] = File() if kind == CREATE else Dir()  # inodes are used again
+            early = self.early.pop(inode, None) if kind == CREATE else None
+            self.nodes[inode] = early or (File() if kind == CREATE else Dir())  # inodes are used again
             self.put(payload.decode(), self.nodes[inode])
         elif kind == SYMLINK:
             path, target = payload.decode().split("\0")
