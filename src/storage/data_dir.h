@@ -62,7 +62,7 @@ struct nx_follow {
 /* How far the data that a full sync has replaced went in the history that came instead. */
 struct nx_replaced {
     uint64_t offset; /* 0: it was empty, or had nothing of it */
-    uint64_t epoch;  /* of that entry; 0: not known */
+    uint64_t epoch;  /* of that entry, or a later one where the history no longer says */
 };
 
 struct nx_identity {
