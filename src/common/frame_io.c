@@ -117,10 +117,33 @@ static int tls_failure(const struct nx_frame_io *io, int n, short *ret_waits)
     }
 }
 
-static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
+/* By itself, not by the first bytes that go: a secret may be among those. 0 or -errno. */
+static int shake_hands(struct nx_frame_io *io, short *ret_waits)
 {
     int n;
 
+    ERR_clear_error();
+    errno = 0;
+    n = SSL_do_handshake(io->tls);
+    if (n != 1) {
+        return tls_failure(io, n, ret_waits);
+    }
+    io->shaken = true;
+    io->out_of_time = nx_tls_out_of_time(io->tls);
+    if (io->out_of_time) {
+        release(&io->out);
+        return -EKEYEXPIRED;
+    }
+    return 0;
+}
+
+static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
+{
+    int n = io->shaken ? 0 : shake_hands(io, &io->in_waits);
+
+    if (n < 0 || io->out_of_time) {
+        return n < 0 ? n : -EKEYEXPIRED;
+    }
     ERR_clear_error();
     errno = 0;
     n = SSL_read(io->tls, bytes, cap < INT_MAX ? (int)cap : INT_MAX);
@@ -130,8 +153,11 @@ static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
 
 static ssize_t tls_send(struct nx_frame_io *io, const uint8_t *bytes, size_t length)
 {
-    int n;
+    int n = io->shaken ? 0 : shake_hands(io, &io->out_waits);
 
+    if (n < 0) {
+        return n; /* behind a certificate that is out of its time only a farewell goes */
+    }
     ERR_clear_error();
     errno = 0;
     n = SSL_write(io->tls, bytes, length < INT_MAX ? (int)length : INT_MAX);
@@ -189,12 +215,13 @@ bool nx_frame_io_buffered(const struct nx_frame_io *io)
 
 bool nx_frame_io_shows_life(const struct nx_frame_io *io, int rc)
 {
-    return rc == -EPROTO && io->tls != NULL && nx_tls_shows_life(io->tls, ERR_peek_error());
+    return rc == -EKEYEXPIRED ||
+           (rc == -EPROTO && io->shaken && nx_tls_is_refusal(ERR_peek_error()));
 }
 
 const char *nx_frame_io_error(const struct nx_frame_io *io, int rc, char *buf, size_t cap)
 {
-    return rc == -EPROTO && io->tls != NULL
+    return (rc == -EPROTO || rc == -EKEYEXPIRED) && io->tls != NULL
                ? nx_tls_reason(io->use, io->tls, ERR_peek_error(), buf, cap)
                : strerrordesc_np(-rc);
 }

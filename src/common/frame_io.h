@@ -41,6 +41,8 @@ struct nx_frame_io {
     int fd;              /* owned; -1 when closed */
     struct ssl_st *tls;  /* owned; NULL: none */
     enum nx_tls_use use; /* of tls */
+    bool shaken;         /* hands, by tls: the other side has its certificate's key */
+    bool out_of_time;    /* that certificate is */
     short in_waits; /* what the last receive, and the last flush, waits for: POLLIN or POLLOUT */
     short out_waits;
     enum nx_wire_side peer;   /* whose frames come in */
@@ -64,7 +66,9 @@ void nx_frame_io_open(struct nx_frame_io *io,
                       size_t in_typical,
                       size_t out_typical);
 
-/* From here on its bytes are TLS, shaken hands on by what follows. host: as in nx_tls_begin. 0 or -ENOMEM. */
+/* From here on its bytes are TLS, shaken hands on by what follows. host: as in nx_tls_begin. 0 or -ENOMEM. Then receive
+ * and flush may also answer -EKEYEXPIRED: hands are shaken, and the other side's certificate is out of its time. What
+ * waited for it is dropped; the conversation is over but for a farewell. */
 int nx_frame_io_secure(struct nx_frame_io *io, enum nx_tls_use use, const char *host);
 
 /* Closes the socket and frees the buffers; harmless on a closed one. */
@@ -115,8 +119,9 @@ short nx_frame_io_events(const struct nx_frame_io *io, bool reading);
 /* Bytes that the next receive gives are here already, and poll doesn't know: TLS takes whole records. */
 bool nx_frame_io_buffered(const struct nx_frame_io *io);
 
-/* Whether receive or flush failed (rc) over a certificate in a way that shows that the other side lives
- * (nx_tls_shows_life). Ask before nx_frame_io_error. */
+/* Whether receive or flush failed (rc) over a certificate in a way that shows that the other side lives: only ours, or
+ * time, was wrong. Where no authorities are set anybody's word counts, as it does in a session. Ask before
+ * nx_frame_io_error. */
 bool nx_frame_io_shows_life(const struct nx_frame_io *io, int rc);
 
 /* What a negative answer of receive or flush means, in words. Returns buf, or a static text. */

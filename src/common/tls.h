@@ -45,10 +45,13 @@ bool nx_tls_on(enum nx_tls_use use);
  * the caller attaches the socket. NULL: no memory. */
 struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
 
-/* Whether a connection that came to nothing shows that the one that was dialled lives: its certificate is out of its
- * time and has no other fault, or it was accepted and doesn't accept ours. Where no authorities are set anybody's
- * word counts, as it does in a session. error: as below; that list stays. */
-bool nx_tls_shows_life(const struct ssl_st *tls, unsigned long error);
+/* Whether the handshake that is finished was with a certificate that is out of its time, and has no other fault. Dates
+ * alone don't end the handshake with a master (NX_TLS_DIAL): its end proves that the other side has the certificate's
+ * key, so it is the master that lives and not who replays what anybody can see. No byte may pass to it or be taken. */
+bool nx_tls_out_of_time(const struct ssl_st *tls);
+
+/* Whether it is the other side's word that it doesn't accept our certificate. error: as below. */
+bool nx_tls_is_refusal(unsigned long error);
 
 /* What went wrong on a connection, in words. tls: NULL where no certificate is verified. error: the first of OpenSSL's
  * list of errors (ERR_peek_error), 0: none. Empties that list. Returns buf. */

@@ -45,18 +45,14 @@ static bool is_refusal(int code)
            code == SSL_R_TLSV1_ALERT_UNKNOWN_CA || code == SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED;
 }
 
-/* OpenSSL judges dates behind the name: who shows a certificate that is out of its time, and has no other fault, shows
- * the right one. An alert counts from somebody whose certificate was accepted. Neither proves the key: who replays the
- * master's own certificate can seem alive, and no more than that. */
-bool nx_tls_shows_life(const struct ssl_st *tls, unsigned long error)
+bool nx_tls_out_of_time(const struct ssl_st *tls)
 {
-    long verdict = SSL_get_verify_result(tls);
+    return certificate_fault(tls) != NULL;
+}
 
-    if (certificate_fault(tls) != NULL) {
-        return verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID;
-    }
-    return SSL_get0_peer_certificate(tls) != NULL && ERR_GET_LIB(error) == ERR_LIB_SSL &&
-           is_refusal(ERR_GET_REASON(error));
+bool nx_tls_is_refusal(unsigned long error)
+{
+    return ERR_GET_LIB(error) == ERR_LIB_SSL && is_refusal(ERR_GET_REASON(error));
 }
 
 const char *nx_tls_reason(enum nx_tls_use use,

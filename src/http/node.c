@@ -220,7 +220,7 @@ bool nx_node_check_readable(struct connection *connection)
     if (!check_started(connection) || !check_read_mode(connection)) {
         return false;
     }
-    if (nx_not_synced(worker->shm)) {
+    if (nx_not_synced(worker->shm) || (!connection->request->local && nx_shows_less(worker->shm))) {
         nx_refuse(connection, NX_ERROR_NOT_SYNCED,
                   "This replica has not received all of its master's data yet; try again, or ask "
                   "another node.");

@@ -284,6 +284,19 @@ static void put_leader(struct json *json, struct http_worker *worker, uint64_t o
     nx_json_close(json, '}');
 }
 
+/* How far this node vouches for its history, and has it no more or not yet; there is none as a rule (synced.h). */
+static void put_sync_goal(struct json *json, const struct nx_shm *shm)
+{
+    struct nx_sync_goal goal = nx_sync_goal(shm);
+
+    if (goal.offset != 0) {
+        nx_json_open(json, "sync_goal", '{');
+        nx_json_u64(json, "epoch", goal.epoch);
+        nx_json_u64(json, "offset", goal.offset);
+        nx_json_close(json, '}');
+    }
+}
+
 /* Which node led from which entry on: by it a master that comes back believes that another one leads by now
  * (peers/leader.h). The newest of them; few logs have more. */
 static void put_epochs(struct json *json, const struct nx_shm *shm, uint64_t offset)
@@ -333,6 +346,7 @@ void nx_handle_replication_status(struct connection *connection)
     nx_json_u64(&json, "quorum_offset", nx_quorum_offset(shm));
     nx_json_u64(&json, "checkpoint_offset", load(&shm->checkpoint.checkpoint_offset));
     nx_json_u64(&json, "last_crc", crc);
+    put_sync_goal(&json, shm);
     put_leader(&json, worker, offset);
     put_epochs(&json, shm, offset);
     put_replication_addr(&json, connection);

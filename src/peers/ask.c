@@ -61,7 +61,7 @@ static void begin(struct nx_peers *peers)
         .ours = nx_peers_position(peers),
         .master_heard = atomic_load_explicit(&receiver->master_heard, memory_order_acquire) != 0,
         .welcomed = atomic_load_explicit(&receiver->welcomed, memory_order_acquire) != 0,
-        .sync_goal = nx_sync_goal(peers->shm),
+        .sync_goal = nx_sync_goal(peers->shm).offset,
         .master_silent_ms = now > heard ? now - heard : 0,
         .master_offset = atomic_load_explicit(&receiver->master_offset, memory_order_relaxed),
     };
@@ -214,8 +214,8 @@ static void take_status(const struct nx_peers *peers,
     if (ask->status != 200 || nx_status_parse(ask->reply, ask->length, peer->addr, &status) < 0) {
         answer(peer, NX_PEER_UNREACHED, "HTTP status %d, and no status of a node", ask->status);
     } else if (belongs(peers, peer, status.node_id, status.cluster_id) &&
-               !too_far(peers, peer, status.epoch)) {
-        place(peer, &status.position, status.epoch);
+               !too_far(peers, peer, status.epoch) && !too_far(peers, peer, status.vouched.epoch)) {
+        place(peer, &status.vouched, status.epoch);
         peer->leads = nx_peer_leads(&status);
         if (peer->answer == NX_PEER_REFUSES) {
             return; /* it has said why */

@@ -90,7 +90,7 @@ static int take_answer(struct nx_dial *dial)
 
 static void fail(struct nx_dial *dial, int rc)
 {
-    if (rc == -EPROTO) { /* TLS knows more */
+    if (rc == -EPROTO || rc == -EKEYEXPIRED) { /* TLS knows more */
         (void)nx_frame_io_error(&dial->io, rc, dial->reach.why, sizeof dial->reach.why);
     }
     nx_reach_fail(&dial->reach, rc);

@@ -169,6 +169,20 @@ static void leader_of(const struct json_object *object, const char *asked, struc
     address_of(member, "http_addr", asked, leader->http_addr);
 }
 
+/* With a full sync that isn't complete: where it is to lead. */
+static void vouched_of(const struct json_object *object, struct nx_peer_status *status)
+{
+    struct json_object *member = NULL;
+    struct nx_position goal = {.crc = 0};
+
+    status->vouched = status->position;
+    if (json_object_object_get_ex(object, "sync_goal", &member) &&
+        json_object_is_type(member, json_type_object) && number_of(member, "epoch", &goal.epoch) &&
+        number_of(member, "offset", &goal.offset) && goal.offset > status->position.offset) {
+        status->vouched = goal;
+    }
+}
+
 int nx_status_parse(const char *text,
                     size_t length,
                     const char *addr,
@@ -193,6 +207,7 @@ int nx_status_parse(const char *text,
         status.starting = strcmp(state, "starting") == 0;
         address_of(object, "replication_addr", addr, status.replication_addr);
         leader_of(object, addr, &status.leader);
+        vouched_of(object, &status);
         *ret_status = status;
     }
     json_object_put(object);

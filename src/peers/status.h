@@ -20,9 +20,10 @@ struct nx_peer_status {
     bool fenced;   /* a master that leads no longer */
     bool starting; /* it serves nobody yet */
     char node_id[NX_UUID_TEXT];
-    char cluster_id[NX_UUID_TEXT];       /* "": it belongs to none yet */
-    uint64_t epoch;                      /* that its new entries would get */
-    struct nx_position position;         /* durable there */
+    char cluster_id[NX_UUID_TEXT]; /* "": it belongs to none yet */
+    uint64_t epoch;                /* that its new entries would get */
+    struct nx_position position;   /* durable there */
+    struct nx_position vouched;    /* what its promise would tell (synced.h): mostly the same */
     char replication_addr[NX_ADDR_TEXT]; /* "": none that could be dialled */
     struct nx_fence leader;              /* who leads, as it knows; epoch 0: it doesn't say */
 };

@@ -154,7 +154,7 @@ static void act(struct nx_postmaster *pm)
         nx_warn(
             "failover_command is not run: this node was never synced with its master, so it has "
             "nothing to go on with");
-    } else if (nx_sync_goal(pm->shm) != 0) {
+    } else if (nx_sync_goal(pm->shm).offset != 0) {
         nx_warn("failover_command is not run: this node's last full sync is not complete: it lacks "
                 "entries that it had before");
     } else if (pm->command_pid != 0) {

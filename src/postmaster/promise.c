@@ -172,17 +172,16 @@ void nx_promise_begin(struct nx_postmaster *pm,
  * counts on an answer's being that of all that a quorum had here. */
 void nx_promise_answer(struct nx_postmaster *pm)
 {
-    const struct nx_control_block *control = &pm->shm->control;
-    uint64_t goal = nx_sync_goal(pm->shm);
+    struct nx_sync_goal goal = nx_sync_goal(pm->shm);
     uint64_t offset;
     uint64_t epoch;
     uint32_t crc;
     char text[96];
 
     nx_log_position(pm->shm, &offset, &epoch, &crc);
-    if (goal > offset) {
-        offset = goal;
-        epoch = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
+    if (goal.offset != 0) {
+        offset = goal.offset;
+        epoch = goal.epoch;
         crc = 0;
     }
     (void)snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 " %" PRIu32, epoch, offset, crc);

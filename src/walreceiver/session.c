@@ -295,6 +295,9 @@ static void end_broken(struct nx_walreceiver *r, int rc)
     }
     nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
                     nx_frame_io_error(&r->io, rc, text, sizeof text));
+    if (rc == -EKEYEXPIRED) {
+        r->cause.error_code = NX_WIRE_ERROR_NOT_AUTHORISED; /* for its log */
+    }
 }
 
 static void input(struct nx_walreceiver *r)

@@ -494,37 +494,50 @@ class Quorum(FailoverCase):
         self.assert_has(new, written)
         self.assert_same(new, old)
 
+    def half_synced(self, peers):
+        """-> (its master, which is dead, the replica, the offset that that one had, what was written): the replica has
+        given up what it had for a snapshot of less."""
+        cluster = self.failover_cluster(mode="sync", peers=peers)
+        old, (new, replica) = cluster.nodes[0], cluster.replicas
+        written = self.write_many(old, "k", 20)
+        cluster.wait_level()
+        had = old.status()["wal_offset"]
+        new.kill_all()
+        old.put("more", b"v")
+        replica.wait_offset(had + 1)
+        old.kill9()
+        replica.stop()
+        new.start()
+        self.promote(new, "?force=1")
+        new.kill_all()  # before it has merged anything
+        new.start()
+        point = Failpoint(replica, "switch_unrenamed", "pause")
+        replica.start()
+        self.follow(replica, new)
+        point.wait_hit()
+        mark = replica.log_mark()
+        new.kill9()
+        point.go()
+        point.disarm()
+        replica.wait_log("ready: role replica", since=mark)
+        replica.drop_connections()
+        return new, replica, had, written
+
+    def assert_vouches(self, replica, had):
+        """For what it had, and shows nothing meanwhile."""
+        self.assert_problem(replica.request("GET", "/kv/k1"), 503, "not_synced")
+        status = replica.wait_status(running=True)
+        self.assertLess(status["wal_offset"], had)
+        self.assertIs(status["promotable"], False)
+        self.assertEqual(status["sync_goal"], {"epoch": 1, "offset": had})
+
     def test_07_a_full_sync_that_its_master_does_not_live_to_complete(self):
         """What a replica had confirmed, and gave up for less, it neither shows as missing nor vouches for."""
         for peers in (False, True):
             with self.subTest(peers=peers):
-                cluster = self.failover_cluster(mode="sync", peers=peers)
-                old, (new, replica) = cluster.nodes[0], cluster.replicas
-                written = self.write_many(old, "k", 20)
-                cluster.wait_level()
-                had = old.status()["wal_offset"]
-                new.kill_all()
-                old.put("more", b"v")
-                replica.wait_offset(had + 1)
-                old.kill9()
-                replica.stop()
-                new.start()
-                self.promote(new, "?force=1")
-                new.kill_all()  # before it has merged anything
-                new.start()
-                point = Failpoint(replica, "switch_unrenamed", "pause")
-                replica.start()
-                self.follow(replica, new)
-                point.wait_hit()
-                mark = replica.log_mark()
-                new.kill9()
-                point.go()
-                replica.wait_log("ready: role replica", since=mark)
-                replica.drop_connections()
-                self.assert_problem(replica.request("GET", f"/kv/{next(iter(written))}"), 503, "not_synced")
-                status = replica.wait_status(master_alive=False)
-                self.assertLess(status["wal_offset"], had)
-                self.assertIs(status["promotable"], False)
+                new, replica, had, written = self.half_synced(peers)
+                replica.wait_status(master_alive=False)
+                self.assert_vouches(replica, had)
                 for query in ("", "?dry_run=1"):
                     problem = self.not_promoted(replica, "not_most_advanced", query)
                     self.assertIn(f"and had {had} of this history before", problem["message"])
@@ -533,11 +546,34 @@ class Quorum(FailoverCase):
                 self.assertEqual((status, json.loads(body)["offset"]), (200, had))
                 replica.stop()
                 replica.start()
-                self.assert_problem(replica.request("GET", "/kv/more"), 503, "not_synced")
+                self.assert_vouches(replica, had)
+                self.configure(new, "[replication]\nsync_quorum = 2\n")  # more than there are
                 new.start()
                 self.follow(replica, new)
+                replica.wait_status(wal_offset=had + 1)  # and nothing of it is confirmed
+                self.assertNotIn("sync_goal", replica.status())
+                self.assert_problem(replica.request("GET", "/kv/k1"), 503, "not_synced")
+                self.assertEqual(json.loads(replica.request("GET", "/ready")[2])["reasons"], ["not_synced"])
+                self.assertEqual(replica.get("k1", headers={"Nexus-Read": "local"}), b"k1")
+                self.configure(new, "")
                 self.wait_follows(replica, new)
                 self.assert_has(replica, written)
+
+    def test_075_a_forced_promotion_of_such_a_replica_that_dies_before_its_epoch(self):
+        new, replica, had, written = self.half_synced(False)
+        replica.stop()
+        point = Failpoint(replica, "promotion_noted", "kill")
+        replica.start()
+        self.ask(replica, "?force=1")
+        replica.wait_exit()
+        point.disarm()
+        replica.start()
+        self.assert_vouches(replica, had)
+        self.not_promoted(replica, "not_most_advanced")
+        new.start()
+        self.follow(replica, new)
+        self.wait_follows(replica, new)
+        self.assert_has(replica, written)
 
     def test_08_a_crash_of_its_own_makes_no_loss_possible(self):
         cluster = self.failover_cluster(mode="sync")

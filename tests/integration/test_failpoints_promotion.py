@@ -23,13 +23,6 @@ class Steps(FailoverCase):
         self.start_level(cluster)
         return cluster, point
 
-    def ask(self, node):
-        """A promotion whose answer may never come."""
-        try:
-            answer_of(node, "POST", PROMOTE)
-        except (OSError, http.client.HTTPException):
-            pass
-
     def settle(self, node, point, pid):
         """Until what died is back, and the node's role is one again; -> its status"""
         node.wait_until(lambda: not is_alive(pid), what=f"the end of {pid}")

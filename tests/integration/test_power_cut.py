@@ -81,13 +81,8 @@ class PowerCut(NexusTestCase):
         root, log = self.record("master")
         records = power_cut.read_log(log)
         points = power_cut.crash_points(records, IMAGES, SEED)
-        disk = power_cut.Disk(root)
         rng = random.Random(SEED)
-        fed = 0
-        for number, point in enumerate(points):
-            for record in records[fed:point]:
-                disk.feed(record)
-            fed = point
+        for number, point, disk in power_cut.replayed(root, records, points):
             image = tempfile.mkdtemp(prefix="nexus-image-")
             self.addCleanup(shutil.rmtree, image, ignore_errors=True)
             style = disk.image(os.path.join(image, "data"), rng)

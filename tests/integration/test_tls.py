@@ -406,46 +406,20 @@ class Replication(TlsCase, FullSyncCase):
                 replica.wait_until(lambda: os.path.exists(fired))
 
     def test_09_a_stranger_in_a_dead_master_s_place_is_no_life(self):
-        """Neither by a certificate of its own, nor by an alert."""
+        """Neither by a certificate of its own, nor by the master's without its key, nor by an alert."""
         quick = {"replication.heartbeat_ms": 200, "replication.missed_heartbeats_threshold": 5}
-        alert = b"\x15\x03\x03\x00\x02\x02\x2a"  # bad_certificate
-        for what in ("certificate", "alert"):
+        late = self.authority.sign("late", days=-1)
+        replayed = certificates.without_key(late, late[1] + ".forged")
+        for what, pair in (("its own", self.foreign), ("the master's", replayed), ("alert", None)):
             with self.subTest(what):
                 master = self.tls_master(**quick)
                 replica = self.tls_replica(master.replication_addr, **quick)
                 self.assert_level(master, replica)
                 master.kill9()
-                listener = socket.create_server(("127.0.0.1", master.replication_port))
-                self.addCleanup(listener.close)
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.load_cert_chain(*self.foreign)
-
-                def answer(listener=listener, context=context, what=what):
-                    try:
-                        while True:
-                            sock = listener.accept()[0]
-                            with sock:
-                                if what == "alert":
-                                    sock.recv(4096)
-                                    sock.sendall(alert)
-                                else:
-                                    try:
-                                        context.wrap_socket(sock, server_side=True).close()
-                                    except OSError:
-                                        pass
-                    except OSError:
-                        pass  # the test is over
-
-                thread = threading.Thread(target=answer)
-                thread.start()
-                try:
-                    replica.wait_log("certificate")
+                with certificates.Impostor(master.replication_port, pair):
+                    replica.wait_log("the connection to the master broke: ")
                     replica.wait_log("appears dead")
                     replica.wait_status(master_alive=False)
-                finally:
-                    listener.shutdown(socket.SHUT_RDWR)
-                    listener.close()
-                    thread.join()
 
     def test_07_another_certificate_by_a_reload(self):
         """Who streams goes on; who comes is judged by the new files, and by the old ones if those can't be used."""

@@ -1,6 +1,7 @@
 """What tests of failover between real servers have in common: clusters whose nodes know each other, promotions,
 what each node must have afterwards, and networks that are cut between two of them."""
 
+import http.client
 import json
 import os
 import re
@@ -132,6 +133,13 @@ class FailoverCase(NexusTestCase):
         answer = node.json("POST", PROMOTE + query, timeout=60)
         self.assertIs(answer["success"], True)
         return answer
+
+    def ask(self, node, query=""):
+        """A promotion whose answer may never come."""
+        try:
+            answer_of(node, "POST", PROMOTE + query)
+        except (OSError, http.client.HTTPException):
+            pass
 
     def not_promoted(self, node, code, query=""):
         """-> the problem document of the refusal"""

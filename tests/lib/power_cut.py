@@ -224,7 +224,8 @@ class Disk:
 
 
 def replayed(root, records, points):
-    """For each of the points, ascending: (its number, the point, the Disk there)."""
+    """For each of the points, ascending: (its number, the point, the Disk there). Behind the last one the rest is read
+    too: no change may be of a file that nobody has created."""
     disk = Disk(root)
     fed = 0
     for number, point in enumerate(points):
@@ -232,6 +233,9 @@ def replayed(root, records, points):
             disk.feed(record)
         fed = point
         yield number, point, disk
+    for record in records[fed:]:
+        disk.feed(record)
+    assert not disk.early, f"changed, and never created: inodes {sorted(disk.early)}"
 
 
 def crash_points(records, count, seed):

@@ -53,8 +53,8 @@ static FILE *create(const char *name)
     return fdopen(fd, "w");
 }
 
-/* NAME.pem and NAME.key, signed by themselves: each is its own authority. */
-static void make_pair(const char *name, const char *names)
+/* NAME.pem and NAME.key, signed by themselves: each is its own authority. good_s: how long from now on. */
+static void make_pair(const char *name, const char *names, long good_s)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = X509_new();
@@ -64,8 +64,8 @@ static void make_pair(const char *name, const char *names)
     FILE *file;
 
     ck_assert_int_eq(ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1), 1);
-    ck_assert_ptr_nonnull(X509_gmtime_adj(X509_getm_notBefore(certificate), -3600));
-    ck_assert_ptr_nonnull(X509_gmtime_adj(X509_getm_notAfter(certificate), 3600));
+    ck_assert_ptr_nonnull(X509_gmtime_adj(X509_getm_notBefore(certificate), -7200));
+    ck_assert_ptr_nonnull(X509_gmtime_adj(X509_getm_notAfter(certificate), good_s));
     ck_assert_int_eq(X509_set_version(certificate, X509_VERSION_3), 1);
     ck_assert_int_eq(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
                                                 (const unsigned char *)name, -1, -1, 0),
@@ -107,13 +107,15 @@ static void make_files(void)
 {
     (void)snprintf(directory, sizeof directory, "/tmp/nexus-frame-tls-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(directory));
-    make_pair("ours", "DNS:master.example,IP:127.0.0.1");
-    make_pair("strangers", "DNS:master.example,IP:127.0.0.1");
+    make_pair("ours", "DNS:master.example,IP:127.0.0.1", 3600);
+    make_pair("strangers", "DNS:master.example,IP:127.0.0.1", 3600);
+    make_pair("late", "DNS:master.example,IP:127.0.0.1", -3600);
 }
 
 static void remove_files(void)
 {
-    static const char *const names[] = {"ours.pem", "ours.key", "strangers.pem", "strangers.key"};
+    static const char *const names[] = {"ours.pem",      "ours.key", "strangers.pem",
+                                        "strangers.key", "late.pem", "late.key"};
     struct nx_config none = {0};
     char error[16];
     char path[128];
@@ -391,13 +393,18 @@ START_TEST(the_last_words_arrive_although_input_was_left_unread)
 }
 END_TEST
 
-static void assert_ended(struct end *end, const char *beginning)
+static void assert_ended_by(struct end *end, int rc, const char *beginning)
 {
     char text[160];
 
-    ck_assert_int_eq(end->rc, -EPROTO);
+    ck_assert_int_eq(end->rc, rc);
     ck_assert_str_eq(beginning, nx_frame_io_error(&end->io, end->rc, text, sizeof text));
     ck_assert_uint_eq(end->taken, 0);
+}
+
+static void assert_ended(struct end *end, const char *beginning)
+{
+    assert_ended_by(end, -EPROTO, beginning);
 }
 
 /* Reads until it ends: the reason of an end is there until the next call of OpenSSL's. */
@@ -429,6 +436,48 @@ START_TEST(a_master_of_strangers_is_refused)
     secure(&replica, NX_TLS_DIAL, "ours", "ours");
     run_until_ended(&replica);
     assert_ended(&replica, "the other side's certificate is not accepted: self-signed certificate");
+}
+END_TEST
+
+/* The handshake goes on, since only its end proves whose the certificate is. */
+START_TEST(a_master_out_of_its_time_gets_no_frame_and_is_told_why)
+{
+    struct nx_frame frame;
+
+    secure(&master, NX_TLS_ACCEPT, "late", "ours");
+    secure(&replica, NX_TLS_DIAL, "ours", "late");
+    run_until_ended(&replica);
+    ck_assert(nx_frame_io_shows_life(&replica.io, replica.rc));
+    assert_ended_by(&replica, -EKEYEXPIRED,
+                    "the other side's certificate is not accepted: certificate has expired");
+    ck_assert_int_eq(nx_frame_io_receive(&replica.io), -EKEYEXPIRED);
+    nx_frame_io_farewell(&replica.io, 3, "too late", 20);
+    piece = TYPICAL;
+    while (pass(&replica, &master)) {
+    }
+    ck_assert_int_eq(nx_frame_io_receive(&master.io), 0);
+    ck_assert_int_eq(nx_frame_io_next(&master.io, &frame), 0);
+    ck_assert_uint_eq(frame.type, NX_MSG_ERROR);
+}
+END_TEST
+
+/* Nothing else is overlooked for it. */
+START_TEST(a_stranger_out_of_its_time_is_refused)
+{
+    secure(&master, NX_TLS_ACCEPT, "late", "ours");
+    secure(&replica, NX_TLS_DIAL, "ours", "ours");
+    run_until_ended(&replica);
+    ck_assert(!nx_frame_io_shows_life(&replica.io, replica.rc));
+    assert_ended(&replica, "the other side's certificate is not accepted: self-signed certificate");
+}
+END_TEST
+
+START_TEST(a_replica_out_of_its_time_is_refused)
+{
+    secure(&master, NX_TLS_ACCEPT, "ours", "late");
+    secure(&replica, NX_TLS_DIAL, "late", "ours");
+    run_until_ended(&master);
+    assert_ended(&master, "the other side's certificate is not accepted: certificate has expired");
 }
 END_TEST
 
@@ -491,6 +540,9 @@ int main(void)
     tcase_add_checked_fixture(refused, setup_ends, teardown_ends);
     tcase_add_test(refused, a_replica_of_strangers_is_refused);
     tcase_add_test(refused, a_master_of_strangers_is_refused);
+    tcase_add_test(refused, a_master_out_of_its_time_gets_no_frame_and_is_told_why);
+    tcase_add_test(refused, a_stranger_out_of_its_time_is_refused);
+    tcase_add_test(refused, a_replica_out_of_its_time_is_refused);
     tcase_add_loop_test(refused, a_master_by_another_name_or_address_is_refused, 0, 3);
     tcase_add_loop_test(refused, a_master_by_one_of_its_names_is_accepted, 0, 3);
     tcase_add_test(refused, a_peer_without_tls_is_told_from_others);

@@ -255,6 +255,24 @@ START_TEST(a_dry_run_promises_nothing)
 }
 END_TEST
 
+/* Its status tells the position that its promise would. */
+START_TEST(a_dry_run_hears_of_a_full_sync_that_is_not_complete)
+{
+    static const char body[] = "{\"role\": \"replica\", \"state\": \"connecting\", \"node_id\": "
+                               "\"" LOW "\", \"cluster_id\": \"" CLUSTER
+                               "\", \"epoch\": 1, \"durable_offset\": 0, \"last_crc\": 0, "
+                               "\"sync_goal\": {\"epoch\": 3, \"offset\": 104}}\n";
+    struct node *a = node_listen();
+
+    ANSWERS(a, http_answer(200, body));
+    add_peer(a->addr);
+    process.peers.dry_run = true;
+    ask(true);
+    expect_part(expect_verdict(-ECANCELED, 4), "has offset 104 of epoch 3, this node only ");
+    expect_end();
+}
+END_TEST
+
 START_TEST(this_node_and_strangers_in_the_list)
 {
     struct node *a = node_listen();
@@ -309,6 +327,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, whoever_outbids_us_for_ever);
     tcase_add_test(tests, an_epoch_that_nobody_believes);
     tcase_add_loop_test(tests, a_dry_run_promises_nothing, 0, 2);
+    tcase_add_test(tests, a_dry_run_hears_of_a_full_sync_that_is_not_complete);
     tcase_add_test(tests, this_node_and_strangers_in_the_list);
     tcase_add_loop_test(tests, a_stop_is_heard_at_once, 0, 2);
 }

@@ -111,6 +111,42 @@ START_TEST(what_is_no_status)
 }
 END_TEST
 
+#define HALF_SYNCED(goal)                                                                  \
+    "{\"role\": \"replica\", \"node_id\": \"" NODE "\", \"cluster_id\": \"" CLUSTER        \
+    "\", \"state\": \"streaming\", \"epoch\": 1, \"durable_offset\": 7, \"last_crc\": 5, " \
+    "\"sync_goal\": " goal "}"
+
+START_TEST(a_full_sync_that_is_not_complete)
+{
+    ck_assert_int_eq(parse(HALF_SYNCED("{\"epoch\": 2, \"offset\": 9}")), 0);
+    ck_assert_uint_eq(status.position.epoch, 1);
+    ck_assert_uint_eq(status.position.offset, 7);
+    ck_assert_uint_eq(status.vouched.epoch, 2);
+    ck_assert_uint_eq(status.vouched.offset, 9);
+}
+END_TEST
+
+static const char *const no_goals[] = {
+    "null",
+    "9",
+    "{}",
+    "{\"epoch\": 2}",
+    "{\"epoch\": -2, \"offset\": 9}",
+    "{\"epoch\": 2, \"offset\": 7}", /* it has that */
+};
+
+START_TEST(what_is_no_goal)
+{
+    char text[512];
+
+    (void)snprintf(text, sizeof text, HALF_SYNCED("%s"), no_goals[_i]);
+    ck_assert_int_eq(parse(text), 0);
+    ck_assert_uint_eq(status.vouched.epoch, 1);
+    ck_assert_uint_eq(status.vouched.offset, 7);
+    ck_assert_uint_eq(status.vouched.crc, 5);
+}
+END_TEST
+
 START_TEST(a_deep_one)
 {
     char text[4096];
@@ -265,6 +301,8 @@ int main(void)
     tcase_add_test(tests, a_wildcard_is_the_host_that_was_asked);
     tcase_add_test(tests, an_address_that_is_none);
     tcase_add_loop_test(tests, what_is_no_status, 0, (int)(sizeof nonsense / sizeof nonsense[0]));
+    tcase_add_test(tests, a_full_sync_that_is_not_complete);
+    tcase_add_loop_test(tests, what_is_no_goal, 0, (int)(sizeof no_goals / sizeof no_goals[0]));
     tcase_add_test(tests, a_deep_one);
     tcase_add_test(tests, a_node_without_data_has_no_epoch_there);
     tcase_add_test(tests, a_history);
