@@ -93,6 +93,16 @@ uint64_t nx_epochs_end_of(const struct nx_epochs *epochs, uint64_t epoch)
     return 0;
 }
 
+uint64_t nx_epochs_end_up_to(const struct nx_epochs *epochs, uint64_t epoch)
+{
+    for (unsigned i = 0; i < epochs->count; i++) {
+        if (epochs->list[i].epoch > epoch) {
+            return epochs->list[i].first_offset - 1;
+        }
+    }
+    return UINT64_MAX;
+}
+
 /* ---- two histories ---- */
 
 bool nx_epoch_same(const struct nx_epoch *a, const struct nx_epoch *b)

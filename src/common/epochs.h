@@ -63,6 +63,9 @@ uint64_t nx_epochs_at(const struct nx_epochs *epochs, uint64_t offset);
 /* The last offset of an epoch, UINT64_MAX of the newest one; 0: this history has no such epoch. */
 uint64_t nx_epochs_end_of(const struct nx_epochs *epochs, uint64_t epoch);
 
+/* The last offset of this epoch or an earlier one; UINT64_MAX: there is no later one. */
+uint64_t nx_epochs_end_up_to(const struct nx_epochs *epochs, uint64_t epoch);
+
 /* Whether both are the same epoch: number, first entry and its CRC, and node, where both know that. */
 bool nx_epoch_same(const struct nx_epoch *a, const struct nx_epoch *b);
 

@@ -117,32 +117,33 @@ static int tls_failure(const struct nx_frame_io *io, int n, short *ret_waits)
     }
 }
 
-/* By itself, not by the first bytes that go: a secret may be among those. 0 or -errno. */
+/* By itself, not by the first bytes that go: a secret may be among those. 0 or -errno; -EKEYEXPIRED each time. */
 static int shake_hands(struct nx_frame_io *io, short *ret_waits)
 {
     int n;
 
-    ERR_clear_error();
-    errno = 0;
-    n = SSL_do_handshake(io->tls);
-    if (n != 1) {
-        return tls_failure(io, n, ret_waits);
+    if (!io->shaken) {
+        ERR_clear_error();
+        errno = 0;
+        n = SSL_do_handshake(io->tls);
+        if (n != 1) {
+            return tls_failure(io, n, ret_waits);
+        }
+        io->shaken = true;
+        io->out_of_time = nx_tls_out_of_time(io->tls);
+        if (io->out_of_time) {
+            release(&io->out);
+        }
     }
-    io->shaken = true;
-    io->out_of_time = nx_tls_out_of_time(io->tls);
-    if (io->out_of_time) {
-        release(&io->out);
-        return -EKEYEXPIRED;
-    }
-    return 0;
+    return io->out_of_time ? -EKEYEXPIRED : 0;
 }
 
 static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
 {
-    int n = io->shaken ? 0 : shake_hands(io, &io->in_waits);
+    int n = shake_hands(io, &io->in_waits);
 
-    if (n < 0 || io->out_of_time) {
-        return n < 0 ? n : -EKEYEXPIRED;
+    if (n < 0) {
+        return n;
     }
     ERR_clear_error();
     errno = 0;
@@ -153,10 +154,11 @@ static ssize_t tls_receive(struct nx_frame_io *io, uint8_t *bytes, size_t cap)
 
 static ssize_t tls_send(struct nx_frame_io *io, const uint8_t *bytes, size_t length)
 {
-    int n = io->shaken ? 0 : shake_hands(io, &io->out_waits);
+    int n =
+        io->shaken ? 0 : shake_hands(io, &io->out_waits); /* behind -EKEYEXPIRED a farewell goes */
 
     if (n < 0) {
-        return n; /* behind a certificate that is out of its time only a farewell goes */
+        return n;
     }
     ERR_clear_error();
     errno = 0;

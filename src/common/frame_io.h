@@ -41,9 +41,9 @@ struct nx_frame_io {
     int fd;              /* owned; -1 when closed */
     struct ssl_st *tls;  /* owned; NULL: none */
     enum nx_tls_use use; /* of tls */
-    bool shaken;         /* hands, by tls: the other side has its certificate's key */
-    bool out_of_time;    /* that certificate is */
-    short in_waits; /* what the last receive, and the last flush, waits for: POLLIN or POLLOUT */
+    bool shaken; /* hands, by tls: the other side has the key of the certificate that it showed */
+    bool out_of_time; /* that one is, or its authority's */
+    short in_waits;   /* what the last receive, and the last flush, waits for: POLLIN or POLLOUT */
     short out_waits;
     enum nx_wire_side peer;   /* whose frames come in */
     enum nx_wire_phase phase; /* the owner sets SESSION when the handshake is through */

@@ -53,6 +53,13 @@ enum nx_node_phase {
     NX_PHASE_DRAINING = 2
 };
 
+/* How far a replica must get before it counts as what it was: struct nx_sync_goal (synced.h). */
+struct nx_goal_state {
+    nx_atomic_u64 offset;
+    nx_atomic_u64 shown;
+    nx_atomic_u64 epoch;
+};
+
 /* W:postmaster. Strings are written before the first fork, but for cluster_id (see there). */
 struct nx_control_block {
     alignas(NX_LINE) uint64_t size; /* of the whole object, bytes */
@@ -70,10 +77,7 @@ struct nx_control_block {
     nx_atomic_u64 note_epoch;
     /* This node follows its master whatever that costs of what it has beyond it; until a full sync is done. */
     nx_atomic_u32 follow_forced;
-    /* How far the data that a full sync has replaced went in its master's history, and in which epoch: until the log is
-     * that far again, the sync isn't complete (synced.h). 0: there was none. */
-    nx_atomic_u64 replaced_offset;
-    nx_atomic_u64 replaced_epoch;
+    struct nx_goal_state goal; /* of a replica */
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];
@@ -296,11 +300,8 @@ struct nx_receiver_state {
     nx_atomic_u32 master_known;               /* release store that publishes master_id below */
     nx_atomic_u64 master_offset;              /* highest offset the master was heard to have */
     nx_atomic_u64 welcome_offset;             /* the master's offset at the last Welcome */
-    nx_atomic_u64 first_offset; /* the same, as this node had nothing yet; 0: it had something */
-    /* At a Welcome with a full sync: up to where the log is of the master's history, and of which epoch that is. For the
-     * postmaster, at the switch. */
-    nx_atomic_u64 shared_offset;
-    nx_atomic_u64 shared_epoch;
+    struct nx_goal_state
+        goal; /* at a Welcome with a full sync: of the data that comes, for its switch */
     nx_atomic_u64 entries_received;
     nx_atomic_u64 entries_applied;
     nx_atomic_u64 bytes_received;

@@ -1,7 +1,25 @@
-/* Runs in http workers, peers and the postmaster, of a replica. See synced.h. */
+/* Runs in http workers, peers, walreceiver and postmaster. See synced.h. */
 #include "common/synced.h"
 
+#include "common/epochs.h"
 #include "common/quorum.h"
+
+void nx_sync_goal_publish(struct nx_goal_state *to, const struct nx_sync_goal *goal)
+{
+    atomic_store_explicit(&to->epoch, goal->epoch, memory_order_relaxed);
+    atomic_store_explicit(&to->shown, goal->shown, memory_order_relaxed);
+    atomic_store_explicit(&to->offset, goal->offset, memory_order_release);
+}
+
+struct nx_sync_goal nx_sync_goal_read(const struct nx_goal_state *from)
+{
+    struct nx_sync_goal goal = {.offset =
+                                    atomic_load_explicit(&from->offset, memory_order_acquire)};
+
+    goal.shown = atomic_load_explicit(&from->shown, memory_order_relaxed);
+    goal.epoch = atomic_load_explicit(&from->epoch, memory_order_relaxed);
+    return goal;
+}
 
 static bool is_replica(const struct nx_shm *shm)
 {
@@ -13,72 +31,62 @@ static uint64_t durable(const struct nx_shm *shm)
     return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
 }
 
-static bool is_master_known(const struct nx_shm *shm)
+static uint64_t lower(uint64_t a, uint64_t b)
 {
-    return atomic_load_explicit(&shm->receiver.master_known, memory_order_acquire) != 0;
+    return a < b ? a : b;
 }
 
-/* Nobody can ask for more than the master that is followed now had when it welcomed this node. */
-static uint64_t at_most_the_master_s(const struct nx_shm *shm, uint64_t goal)
+/* What the log still has of the history that the goal is of. */
+static uint64_t end_of_epoch(const struct nx_shm *shm, uint64_t epoch)
 {
-    uint64_t most = is_master_known(shm)
-                        ? atomic_load_explicit(&shm->receiver.welcome_offset, memory_order_relaxed)
-                        : UINT64_MAX;
+    static struct nx_epochs epochs;
 
-    return goal < most ? goal : most;
+    (void)nx_epochs_read(shm, durable(shm), &epochs); /* if not: nothing is left out */
+    return nx_epochs_end_up_to(&epochs, epoch);
 }
 
-/* What a node that began with nothing must get first; 0: it had something, or doesn't know yet. */
-static uint64_t first_goal(const struct nx_shm *shm)
+/* As far as it can be asked for; `has`: what suffices anyway. */
+static uint64_t owed(const struct nx_shm *shm, uint64_t goal, uint64_t epoch, uint64_t has)
 {
-    uint64_t goal = is_master_known(shm)
-                        ? atomic_load_explicit(&shm->receiver.first_offset, memory_order_relaxed)
-                        : 0;
+    const struct nx_receiver_state *receiver = &shm->receiver;
 
-    return at_most_the_master_s(shm, goal);
-}
-
-static uint64_t goal_of_replaced(const struct nx_shm *shm)
-{
-    return at_most_the_master_s(
-        shm, atomic_load_explicit(&shm->control.replaced_offset, memory_order_acquire));
-}
-
-bool nx_never_synced(const struct nx_shm *shm)
-{
-    if (!is_replica(shm)) {
-        return false;
+    if (has < goal && atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
+        goal = lower(goal, atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed));
     }
-    if (!is_master_known(shm)) {
-        return durable(shm) == 0 &&
-               atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0;
+    if (has < goal && atomic_load_explicit(&shm->log.epoch, memory_order_acquire) > epoch) {
+        goal = lower(goal, end_of_epoch(shm, epoch));
     }
-    return durable(shm) < first_goal(shm);
+    return has < goal ? goal : 0;
 }
 
 struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm)
 {
-    struct nx_sync_goal goal = {.offset = goal_of_replaced(shm)};
+    struct nx_sync_goal goal = nx_sync_goal_read(&shm->control.goal);
 
-    goal.epoch = atomic_load_explicit(&shm->control.replaced_epoch, memory_order_relaxed);
-    if (!is_replica(shm) || durable(shm) >= goal.offset ||
-        atomic_load_explicit(&shm->log.epoch, memory_order_acquire) > goal.epoch) {
+    if (!is_replica(shm)) {
         return (struct nx_sync_goal){.offset = 0};
     }
+    goal.offset = owed(shm, goal.offset, goal.epoch, durable(shm));
+    goal.shown = owed(shm, goal.shown, goal.epoch, nx_committed_offset(shm));
     return goal;
+}
+
+bool nx_never_synced(const struct nx_shm *shm)
+{
+    struct nx_sync_goal goal = nx_sync_goal_read(&shm->control.goal);
+
+    if (!is_replica(shm)) {
+        return false;
+    }
+    if (durable(shm) == 0 &&
+        atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0) {
+        return true;
+    }
+    /* Readers were never shown more than the node had: what they are to see beyond that is its first master's. */
+    return goal.shown > goal.offset && owed(shm, goal.shown, goal.epoch, durable(shm)) != 0;
 }
 
 bool nx_not_synced(const struct nx_shm *shm)
 {
     return nx_never_synced(shm) || nx_sync_goal(shm).offset != 0;
-}
-
-bool nx_shows_less(const struct nx_shm *shm)
-{
-    uint64_t replaced = goal_of_replaced(shm);
-    uint64_t first = first_goal(shm);
-    uint64_t has = durable(shm); /* what a later epoch has left is gone */
-    uint64_t shown = replaced < has ? replaced : has;
-
-    return is_replica(shm) && nx_committed_offset(shm) < (shown > first ? shown : first);
 }

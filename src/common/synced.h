@@ -1,4 +1,4 @@
-/* Whether a replica may lack everything, or much of what it had. Pure functions of what is shared. */
+/* Whether a replica may lack everything, or much of what it had. */
 #ifndef NX_COMMON_SYNCED_H
 #define NX_COMMON_SYNCED_H
 
@@ -7,28 +7,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* How far a replica's log must get before its last full sync is complete. */
+/* How far a replica must get, in its master's history, before it counts as what it was: noted when a full sync begins,
+ * or when a node that has nothing meets its first master. All zeros: it owes nothing. */
 struct nx_sync_goal {
-    uint64_t offset; /* 0: it is complete */
-    uint64_t epoch;  /* of what was replaced */
+    uint64_t
+        offset; /* of its log: what it had, and may have acknowledged. 0: it had nothing of this history */
+    uint64_t
+        shown; /* of what is committed here: what readers have seen, or the first master had for them */
+    uint64_t epoch; /* of the later of both, or a later one where the history no longer says */
 };
 
-/* True on a replica that was never synced with its cluster's master. One that begins with nothing is synced
- * once it has what its master had then: before, a key that exists would seem absent. (A restart on the way
- * forgets the goal of a master that streams from its first entry; during a full sync the node has no cluster
- * yet, and stays not synced.) */
-bool nx_never_synced(const struct nx_shm *shm);
+/* One writer each (shm_layout.h). */
+void nx_sync_goal_publish(struct nx_goal_state *to, const struct nx_sync_goal *goal);
+struct nx_sync_goal nx_sync_goal_read(const struct nx_goal_state *from);
 
-/* A snapshot may stand before what the node has acknowledged, or shown, of the same history: as long as it hasn't all of
- * that again it neither shows nor vouches for less. A log that is in a later epoch before it is that far has left that
- * history: an operator, or a quorum, has decided so. */
+/* What of its goal this node hasn't reached: offset and shown are 0 where it has, on a master both. Nobody can ask for
+ * more than the master that is followed now had when it welcomed this node; and a log that has left that history for a
+ * later epoch owes what is left of it: an operator, or a quorum, has decided so.
+ *
+ * offset: a snapshot may stand before what the node has acknowledged; as long as it hasn't all of that again it vouches
+ * for it and doesn't take over by itself. shown: readers would see less than before, or miss what exists. In sync mode
+ * the log may have it while the quorum's word of it, which a master that has just begun lacks, is still to come. */
 struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm);
 
-/* It is neither to be read nor to take over by itself. */
-bool nx_not_synced(const struct nx_shm *shm);
+/* True on a replica that was never synced with its cluster's master: it has nothing, or began with nothing and hasn't
+ * got yet what that master had for readers then. */
+bool nx_never_synced(const struct nx_shm *shm);
 
-/* True on a replica that has in its log what it is to show, and lacks the quorum's word of it, which a master that has
- * just begun doesn't have itself: readers of what is committed would see less than was shown before. */
-bool nx_shows_less(const struct nx_shm *shm);
+/* It is not to take over by itself. */
+bool nx_not_synced(const struct nx_shm *shm);
 
 #endif

@@ -61,9 +61,12 @@ const char *nx_tls_reason(enum nx_tls_use use,
                           char *buf,
                           size_t cap)
 {
-    const char *fault = certificate_fault(tls);
     const char *text = nx_tls_error_text(error);
     int code = ERR_GET_LIB(error) == ERR_LIB_SSL ? ERR_GET_REASON(error) : 0;
+    /* A date that was let pass isn't what went wrong later in the handshake. */
+    bool judged = code == SSL_R_CERTIFICATE_VERIFY_FAILED ||
+                  (error == 0 && tls != NULL && SSL_is_init_finished(tls));
+    const char *fault = judged ? certificate_fault(tls) : NULL;
 
     if (fault != NULL) {
         (void)snprintf(buf, cap, "the other side's certificate is not accepted: %s", fault);

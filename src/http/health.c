@@ -75,7 +75,7 @@ static bool catching_up(struct nx_shm *shm)
 
 static void judge_ready(struct nx_shm *shm, uint64_t max_lag, struct verdict *verdict)
 {
-    bool not_synced = nx_not_synced(shm) || nx_shows_less(shm);
+    bool not_synced = nx_not_synced(shm);
 
     add_reason(verdict, nx_node_phase(shm) == NX_PHASE_STARTING, "starting");
     add_reason(verdict, nx_fenced(shm), "fenced");

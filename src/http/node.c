@@ -187,6 +187,27 @@ static bool check_read_mode(struct connection *connection)
     return true;
 }
 
+static bool check_synced(struct connection *connection)
+{
+    struct nx_shm *shm = connection->worker->shm;
+
+    if (nx_never_synced(shm)) {
+        nx_refuse(connection, NX_ERROR_NOT_SYNCED,
+                  "This replica has not received all of its master's data yet; try again, or ask "
+                  "another node.");
+        return false;
+    }
+    if (!connection->request->local && nx_sync_goal(shm).shown != 0) {
+        nx_refuse(connection, NX_ERROR_NOT_SYNCED,
+                  "This replica would show less than it did before its last full sync: it has not "
+                  "received that again yet, or, in sync mode, not heard from its master that the "
+                  "quorum has it. Try again, ask another node, or read with Nexus-Read: local what "
+                  "is durable here.");
+        return false;
+    }
+    return true;
+}
+
 /* A sync master that has started doesn't know which of its last entries were acknowledged. */
 static bool check_confirmed(struct connection *connection)
 {
@@ -220,13 +241,7 @@ bool nx_node_check_readable(struct connection *connection)
     if (!check_started(connection) || !check_read_mode(connection)) {
         return false;
     }
-    if (nx_not_synced(worker->shm) || (!connection->request->local && nx_shows_less(worker->shm))) {
-        nx_refuse(connection, NX_ERROR_NOT_SYNCED,
-                  "This replica has not received all of its master's data yet; try again, or ask "
-                  "another node.");
-        return false;
-    }
-    if (!check_confirmed(connection)) {
+    if (!check_synced(connection) || !check_confirmed(connection)) {
         return false;
     }
     rc = nx_worker_open_view(worker);

@@ -129,11 +129,18 @@ static bool check_candidate(struct connection *connection, int32_t flags)
                          "all the same: what the other has taken since is then lost.");
         return false;
     }
-    if (nx_never_synced(shm)) {
+    if (nx_never_synced(shm) && nx_node_durable(shm) == 0) {
         nx_refuse(connection, NX_ERROR_WRONG_ROLE,
                   "This replica was never synced with its master, so it has nothing to go on with: "
                   "promote another one, restore a snapshot (nexus-ctl restore), or start a new "
                   "master.");
+        return false;
+    }
+    if (nx_never_synced(shm) && (flags & NX_PROMOTE_FORCE) == 0) {
+        nx_refuse(connection, NX_ERROR_WRONG_ROLE,
+                  "This replica was never synced with its master: it has only a part of what that "
+                  "had. Promote another one, or, if there is none, this one by force (?force=1, "
+                  "nexus-ctl promote --force), and what it lacks is lost.");
         return false;
     }
     return true;

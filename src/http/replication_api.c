@@ -284,12 +284,12 @@ static void put_leader(struct json *json, struct http_worker *worker, uint64_t o
     nx_json_close(json, '}');
 }
 
-/* How far this node vouches for its history, and has it no more or not yet; there is none as a rule (synced.h). */
-static void put_sync_goal(struct json *json, const struct nx_shm *shm)
+/* The position that a replica vouches for, while its last full sync isn't complete (synced.h). */
+static void put_sync_goal(struct json *json, struct nx_shm *shm)
 {
     struct nx_sync_goal goal = nx_sync_goal(shm);
 
-    if (goal.offset != 0) {
+    if (goal.offset != 0 && nx_node_phase(shm) != NX_PHASE_STARTING) {
         nx_json_open(json, "sync_goal", '{');
         nx_json_u64(json, "epoch", goal.epoch);
         nx_json_u64(json, "offset", goal.offset);

@@ -183,8 +183,9 @@ static const char *find_broken(const struct nx_promotion *promotion,
     if (ahead != NULL) {
         say_ahead(sentence, promotion, ahead);
         *ret_advice =
-            "Promote that one; or this one by force (?force=1, nexus-ctl promote --force), and "
-            "what only the other has is lost.";
+            "Promote that one, or let it follow a master first where it is refused because its full "
+            "sync is not complete; or promote this one by force (?force=1, nexus-ctl promote "
+            "--force), and what only the other has is lost.";
         return "not_most_advanced";
     }
     if (promotion->sync_goal > 0) {

@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/net.h"
 #include "common/quorum.h"
+#include "common/units.h"
 #include "postmaster/postmaster.h"
 
 #include <errno.h>
@@ -213,14 +214,20 @@ static void end_older_senders(struct nx_postmaster *pm, unsigned newer, const ch
     }
 }
 
-static void adopt_cluster(struct nx_postmaster *pm, const struct nx_child *child, const char *text)
+static void adopt_cluster(struct nx_postmaster *pm,
+                          const struct nx_child *child,
+                          const struct nx_control_message *message)
 {
+    struct nx_sync_goal goal = {.shown = message->arg};
     char id[NX_UUID_TEXT] = "";
+    char epoch[24] = "";
     char first[NX_UUID_TEXT] = "";
-    int rc =
-        sscanf(text, "%36s %36s", id, first) < 1 ? -EINVAL : nx_shared_adopt_cluster(pm, id, first);
+    bool read = sscanf(message->text, "%36s %23s %36s", id, epoch, first) >= 2 &&
+                nx_parse_count(epoch, &goal.epoch) == 0;
+    bool ours = strcmp(pm->dir.identity.cluster_id, id) == 0;
+    int rc = read ? nx_shared_adopt_cluster(pm, id, first, &goal) : -EINVAL;
 
-    if (rc == 0) {
+    if (rc == 0 && !ours) {
         nx_info("this node belongs to cluster %s now", id);
     }
     (void)nx_control_send(child->control_fd, NX_CONTROL_DONE, rc, 0,
@@ -257,7 +264,7 @@ static void handle_message(struct nx_postmaster *pm,
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
         break;
     case NX_CONTROL_ADOPT_CLUSTER:
-        adopt_cluster(pm, child, message->text);
+        adopt_cluster(pm, child, message);
         break;
     case NX_CONTROL_REPLICA_HERE:
         nx_known_here(pm, instance, message->text);

@@ -228,10 +228,7 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
     identity.first_node_id[0] = '\0'; /* the history that comes with the data says it */
     identity.note.epoch = 0;
     identity.follow.force = false;
-    identity.replaced = (struct nx_replaced){
-        .offset = atomic_load_explicit(&pm->shm->receiver.shared_offset, memory_order_acquire),
-        .epoch = atomic_load_explicit(&pm->shm->receiver.shared_epoch, memory_order_relaxed),
-    };
+    identity.goal = nx_sync_goal_read(&pm->shm->receiver.goal);
     identity.replica_count = 0; /* whoever came to this node as a master had its old history */
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
     if (rc == -ENOSPC || rc == -EDQUOT) {

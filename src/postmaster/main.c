@@ -82,6 +82,7 @@ static void log_start(const struct nx_postmaster *pm)
 /* The first start of a master or standalone node begins its cluster. */
 static int begin_cluster(struct nx_postmaster *pm)
 {
+    static const struct nx_sync_goal none;
     uuid_t binary;
     char text[NX_UUID_TEXT];
 
@@ -90,7 +91,7 @@ static int begin_cluster(struct nx_postmaster *pm)
     }
     uuid_generate(binary);
     uuid_unparse_lower(binary, text);
-    return nx_shared_adopt_cluster(pm, text, pm->dir.node_id);
+    return nx_shared_adopt_cluster(pm, text, pm->dir.node_id, &none);
 }
 
 /* Everything that can be wrong before the first child. */

@@ -366,11 +366,13 @@ int nx_shared_create(struct nx_postmaster *pm);
 /* Empties it after a crash, all children being reaped; what counts since the node's start is kept.
  * other_history: a full sync has replaced the node's data. */
 void nx_shared_renew(struct nx_postmaster *pm, bool other_history);
-/* A master or standalone node without a cluster id gets one; a replica without data adopts its master's, and who led
- * in its epoch 1 ("": not known). 0, -EEXIST (another one is known, and there is data of it), or -errno. */
+/* A master or standalone node without a cluster id gets one; a replica without data adopts its master's, who led in its
+ * epoch 1 ("": not known), and what that master has for it. 0, -EEXIST (another one is known, and there is data of it),
+ * or -errno. */
 int nx_shared_adopt_cluster(struct nx_postmaster *pm,
                             const char *cluster_id,
-                            const char *first_node_id);
+                            const char *first_node_id,
+                            const struct nx_sync_goal *goal);
 /* The role and the configuration in effect, for everybody. */
 void nx_shared_publish_role(struct nx_postmaster *pm);
 /* Replication is stopped, for everybody to see. */

@@ -67,9 +67,10 @@ static const char *why_not_promote(const struct nx_postmaster *pm, bool force)
                "Let it follow that one (POST /replication/follow), or add force=1 if that one is "
                "lost for good.";
     }
-    if (nx_never_synced(pm->shm)) {
-        return "wrong_role This replica was never synced with its master, so it has nothing to go on "
-               "with; promote one that was.";
+    if (nx_never_synced(pm->shm) &&
+        (!force || atomic_load_explicit(&pm->shm->log.durable_offset, memory_order_acquire) == 0)) {
+        return "wrong_role This replica was never synced with its master: it has nothing, or only a "
+               "part of what that had; promote one that was.";
     }
     return NULL;
 }

@@ -186,10 +186,7 @@ static void publish_decisions(struct nx_postmaster *pm)
     atomic_store_explicit(&pm->shm->control.follow_forced,
                           identity->follow.addr[0] != '\0' && identity->follow.force ? 1 : 0,
                           memory_order_relaxed);
-    atomic_store_explicit(&pm->shm->control.replaced_offset, identity->replaced.offset,
-                          memory_order_relaxed);
-    atomic_store_explicit(&pm->shm->control.replaced_epoch, identity->replaced.epoch,
-                          memory_order_relaxed);
+    nx_sync_goal_publish(&pm->shm->control.goal, &identity->goal);
     nx_fence_publish(pm->shm, &identity->fence, false);
 }
 
@@ -271,32 +268,39 @@ static bool has_no_data(const struct nx_postmaster *pm)
 
 int nx_shared_adopt_cluster(struct nx_postmaster *pm,
                             const char *cluster_id,
-                            const char *first_node_id)
+                            const char *first_node_id,
+                            const struct nx_sync_goal *goal)
 {
     struct nx_identity identity = pm->dir.identity;
+    bool ours = strcmp(identity.cluster_id, cluster_id) == 0;
     uint8_t binary[16];
 
     if (nx_uuid_parse(cluster_id, binary) < 0 ||
         (first_node_id[0] != '\0' && nx_uuid_parse(first_node_id, binary) < 0)) {
         return -EINVAL;
     }
-    if (strcmp(identity.cluster_id, cluster_id) == 0) {
-        return 0;
+    if (ours && (identity.goal.offset != 0 || !has_no_data(pm))) {
+        return 0; /* it owes what it had, or has begun to get what it owes */
     }
     if (identity.cluster_id[0] != '\0' && !has_no_data(pm)) {
         return -EEXIST;
     }
-    memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
-    (void)snprintf(identity.first_node_id, sizeof identity.first_node_id, "%s", first_node_id);
-    /* They were of the other cluster. */
-    identity.replica_count = 0;
-    identity.fence.epoch = 0;
-    identity.promise.epoch = 0;
-    identity.note.epoch = 0;
+    identity.goal = *goal;
+    if (!ours) {
+        memcpy(identity.cluster_id, cluster_id, sizeof identity.cluster_id);
+        (void)snprintf(identity.first_node_id, sizeof identity.first_node_id, "%s", first_node_id);
+        /* They were of the other cluster. */
+        identity.replica_count = 0;
+        identity.fence.epoch = 0;
+        identity.promise.epoch = 0;
+        identity.note.epoch = 0;
+    }
     int rc = nx_identity_store(&pm->dir, &identity);
 
     if (rc == 0 && pm->shm != NULL) {
-        atomic_store_explicit(&pm->shm->control.promised_epoch, 0, memory_order_release);
+        atomic_store_explicit(&pm->shm->control.promised_epoch, identity.promise.epoch,
+                              memory_order_release);
+        nx_sync_goal_publish(&pm->shm->control.goal, &identity.goal);
         publish_cluster(pm);
     }
     return rc;

@@ -9,7 +9,7 @@
  *     DATA_DIR/data-N/wal     segments, free-<n>, durable
  *     DATA_DIR/data-N/state   LMDB
  *     DATA_DIR/data-N/identity  "cluster_id = <uuid or nothing>"; of what there is, the lines of epoch 1's leader
- *                               (first_node_id), fence, promise, note, follow; for each known replica the lines replica, connected, last_seen, last_ack_offset,
+ *                               (first_node_id), fence, promise, note, follow, goal; for each known replica the lines replica, connected, last_seen, last_ack_offset,
  *                               addr and http_addr, last "crc32 = <8 hexadecimal digits>" of all bytes
  *                               before that line
  *
@@ -20,6 +20,7 @@
 
 #include "common/config.h"
 #include "common/shm_layout.h"
+#include "common/synced.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,12 +60,6 @@ struct nx_follow {
     struct nx_role_config configured;
 };
 
-/* How far the data that a full sync has replaced went in the history that came instead. */
-struct nx_replaced {
-    uint64_t offset; /* 0: it was empty, or had nothing of it */
-    uint64_t epoch;  /* of that entry, or a later one where the history no longer says */
-};
-
 struct nx_identity {
     char cluster_id[NX_UUID_TEXT];    /* "" until the node belongs to a cluster */
     char first_node_id[NX_UUID_TEXT]; /* who leads in epoch 1; "": not known */
@@ -72,8 +67,8 @@ struct nx_identity {
     struct nx_promise promise;
     struct nx_role_note note;
     struct nx_follow follow;
-    struct nx_replaced replaced;
-    unsigned replica_count; /* known replicas, in any order, an id once */
+    struct nx_sync_goal goal; /* of a replica */
+    unsigned replica_count;   /* known replicas, in any order, an id once */
     struct nx_known_replica replicas[NX_MAX_REPLICAS];
 };
 

@@ -148,14 +148,15 @@ bool nx_role_config_same(const struct nx_role_config *a, const struct nx_role_co
     return a->role == b->role && strcmp(a->master_addr, b->master_addr) == 0;
 }
 
-static int take_replaced(const char **text, struct nx_replaced *replaced)
+static int take_goal(const char **text, struct nx_sync_goal *goal)
 {
     const struct nx_line_number numbers[] = {
-        {"replaced_offset", UINT64_MAX, &replaced->offset},
-        {"replaced_epoch", UINT64_MAX, &replaced->epoch},
+        {"goal_offset", UINT64_MAX, &goal->offset},
+        {"goal_shown", UINT64_MAX, &goal->shown},
+        {"goal_epoch", UINT64_MAX, &goal->epoch},
     };
 
-    return begins_with(*text, "replaced_offset")
+    return begins_with(*text, "goal_offset")
                ? nx_line_take_numbers(text, numbers, sizeof numbers / sizeof numbers[0])
                : 0;
 }
@@ -174,7 +175,7 @@ static int take_decisions(const char **text, struct nx_identity *identity)
     rc = rc < 0 ? rc : take_promise(text, &identity->promise);
     rc = rc < 0 ? rc : take_note(text, &identity->note);
     rc = rc < 0 ? rc : take_follow(text, &identity->follow);
-    return rc < 0 ? rc : take_replaced(text, &identity->replaced);
+    return rc < 0 ? rc : take_goal(text, &identity->goal);
 }
 
 /* Lines are put one behind the other; the room is for the longest of all. */
@@ -209,6 +210,7 @@ static int put_decisions(char *text, size_t cap, const struct nx_identity *ident
 {
     const struct nx_fence *fence = &identity->fence;
     const struct nx_follow *follow = &identity->follow;
+    const struct nx_sync_goal *goal = &identity->goal;
 
     if (!are_lines(identity)) {
         return -EINVAL;
@@ -240,9 +242,10 @@ static int put_decisions(char *text, size_t cap, const struct nx_identity *ident
             follow->addr, follow->force ? 1 : 0, nx_role_name(follow->configured.role),
             follow->configured.master_addr);
     }
-    if (identity->replaced.offset != 0) {
-        put(text, cap, "replaced_offset = %" PRIu64 "\nreplaced_epoch = %" PRIu64 "\n",
-            identity->replaced.offset, identity->replaced.epoch);
+    if (goal->offset != 0 || goal->shown != 0) {
+        put(text, cap,
+            "goal_offset = %" PRIu64 "\ngoal_shown = %" PRIu64 "\ngoal_epoch = %" PRIu64 "\n",
+            goal->offset, goal->shown, goal->epoch);
     }
     return 0;
 }

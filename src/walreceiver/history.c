@@ -4,6 +4,8 @@
  * told to by POST /replication/follow with force. */
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/quorum.h"
+#include "common/synced.h"
 #include "common/uuid_text.h"
 #include "storage/diverged.h"
 #include "walreceiver/walreceiver.h"
@@ -154,24 +156,51 @@ static void say_saved(const struct nx_walreceiver *r,
         (unsigned long long)r->last.epoch, saved->path);
 }
 
-/* What this node has of the master's history it may have acknowledged; so had the data that an earlier full sync has
- * replaced, where the log isn't that far again. */
-static void note_shared(const struct nx_walreceiver *r,
-                        const struct nx_msg_welcome *welcome,
-                        uint64_t shared)
+static uint64_t lower(uint64_t a, uint64_t b)
 {
-    const struct nx_control_block *control = &r->shm->control;
-    struct nx_receiver_state *state = &r->shm->receiver;
-    uint64_t before = atomic_load_explicit(&control->replaced_offset, memory_order_relaxed);
-    uint64_t epoch = nx_epochs_at(&ours, shared);
+    return a < b ? a : b;
+}
 
-    epoch = epoch == 0 ? r->last.epoch : epoch; /* too long ago: at most that one */
-    if (r->last.offset < before) {
-        shared = before < welcome->current_wal_offset ? before : welcome->current_wal_offset;
-        epoch = atomic_load_explicit(&control->replaced_epoch, memory_order_relaxed);
+/* What the node owes still of an earlier full sync, if this is the master of the same cluster. */
+static struct nx_sync_goal owed_before(const struct nx_walreceiver *r,
+                                       const struct nx_msg_welcome *welcome)
+{
+    static const struct nx_sync_goal none;
+    const struct nx_control_block *control = &r->shm->control;
+
+    if (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
+        !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
+        return none;
     }
-    atomic_store_explicit(&state->shared_epoch, epoch, memory_order_relaxed);
-    atomic_store_explicit(&state->shared_offset, shared, memory_order_release);
+    return nx_sync_goal(r->shm);
+}
+
+/* The goal of the data that comes. What this node has of the master's history, up to `shared`, it may have acknowledged,
+ * and readers have seen what is committed of it; one that has nothing owes them what the master has for them. What it
+ * still owed is owed on, unless its log has left the master's history before that. */
+static void note_goal(const struct nx_walreceiver *r,
+                      const struct nx_msg_welcome *welcome,
+                      uint64_t shared)
+{
+    struct nx_sync_goal before = owed_before(r, welcome);
+    struct nx_sync_goal goal = {.shown = nx_welcome_readable(welcome), .epoch = welcome->epoch};
+
+    if (r->last.offset > 0) {
+        goal.offset = shared;
+        goal.shown = lower(nx_committed_offset(r->shm), shared);
+        goal.epoch = nx_epochs_at(&ours, shared);
+        goal.epoch =
+            goal.epoch == 0 ? r->last.epoch : goal.epoch; /* too long ago: at most that one */
+    }
+    if (shared == r->last.offset && before.offset > shared) {
+        goal.offset = lower(before.offset, welcome->current_wal_offset);
+        goal.epoch = before.epoch;
+    }
+    if (shared == r->last.offset && before.shown > goal.shown) {
+        goal.shown = lower(before.shown, welcome->current_wal_offset);
+        goal.epoch = before.epoch;
+    }
+    nx_sync_goal_publish(&r->shm->receiver.goal, &goal);
 }
 
 void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
@@ -182,7 +211,7 @@ void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
     bool given_up = parts(r, welcome, &fork);
     int rc;
 
-    note_shared(r, welcome, given_up ? fork : r->last.offset);
+    note_goal(r, welcome, given_up ? fork : r->last.offset);
     if (!given_up) {
         return;
     }

@@ -288,15 +288,18 @@ static void end_closed(struct nx_walreceiver *r)
  * that. A stranger in its place shows nothing. */
 static void end_broken(struct nx_walreceiver *r, int rc)
 {
+    static const char what[] = "the connection to the master broke";
+    bool alive = nx_frame_io_shows_life(&r->io, rc);
     char text[160];
+    const char *why = nx_frame_io_error(&r->io, rc, text, sizeof text);
 
-    if (nx_frame_io_shows_life(&r->io, rc)) {
+    if (alive) {
         nx_health_alive(r);
     }
-    nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "the connection to the master broke: %s",
-                    nx_frame_io_error(&r->io, rc, text, sizeof text));
-    if (rc == -EKEYEXPIRED) {
-        r->cause.error_code = NX_WIRE_ERROR_NOT_AUTHORISED; /* for its log */
+    if (rc == -EKEYEXPIRED) { /* its own log is to say it too */
+        nx_receiver_refuse(r, NX_CAUSE_BROKEN, NX_WIRE_ERROR_NOT_AUTHORISED, "%s: %s", what, why);
+    } else {
+        nx_receiver_end(r, NX_CAUSE_BROKEN, (uint32_t)-rc, "%s: %s", what, why);
     }
 }
 

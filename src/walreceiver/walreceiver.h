@@ -154,8 +154,8 @@ void nx_history_offer(struct nx_walreceiver *r, struct nx_msg_hello *hello);
 /* Whether the master's history is one that this node may go on with; else the attempt ends. */
 void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
 
-/* A full sync is to replace what this node has: the entries that the master's history lacks are saved
- * (storage/diverged.h). Ends the attempt where that can't be done. */
+/* A full sync is to replace what this node has: how far the data that comes must get is noted (synced.h), and the entries
+ * that the master's history lacks are saved (storage/diverged.h). Ends the attempt where that can't be done. */
 void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);
 
 /* Whether this node was told to follow whatever that costs. */
@@ -168,6 +168,10 @@ void nx_history_first_node(const struct nx_msg_welcome *welcome, char ret_id[NX_
 
 /* Says Hello with the position r->last. */
 void nx_welcome_ask(struct nx_walreceiver *r);
+
+/* How much a master that says this has for readers; in sync mode one that has just begun doesn't know, then all that it
+ * has. */
+uint64_t nx_welcome_readable(const struct nx_msg_welcome *welcome);
 
 /* Judges the Welcome: the session begins, or the attempt ends. */
 void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome);

@@ -5,6 +5,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/quorum.h"
+#include "common/synced.h"
 #include "common/uuid_text.h"
 #include "walreceiver/walreceiver.h"
 
@@ -48,17 +49,39 @@ void nx_welcome_ask(struct nx_walreceiver *r)
     }
 }
 
+uint64_t nx_welcome_readable(const struct nx_msg_welcome *welcome)
+{
+    return welcome->mode != 0 && welcome->quorum_offset != 0 ? welcome->quorum_offset
+                                                             : welcome->current_wal_offset;
+}
+
+/* Whether a node that has nothing has still to note whose it is, or that this master has something for it. */
+static bool is_to_adopt(const struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
+{
+    const struct nx_control_block *control = &r->shm->control;
+    struct nx_sync_goal goal = nx_sync_goal_read(&control->goal);
+
+    if (r->last.offset != 0 || welcome->requires_full_sync) {
+        return false; /* with a full sync the cluster comes with the data: until then this node is nobody's */
+    }
+    return atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
+           !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id)) ||
+           (goal.offset == 0 && goal.shown < nx_welcome_readable(welcome));
+}
+
 /* Has the postmaster store the master's cluster id: it is ours from now on. */
 static void adopt_cluster(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     struct nx_control_message reply;
     uint64_t until = nx_now_ms() + ADOPT_MS;
     char first[NX_UUID_TEXT];
-    char text[2 * NX_UUID_TEXT];
+    char text[2 * NX_UUID_TEXT + 24];
 
     nx_history_first_node(welcome, first);
-    (void)snprintf(text, sizeof text, "%.36s %s", (const char *)welcome->cluster_id.data, first);
-    if (nx_control_send(r->process->control.fd, NX_CONTROL_ADOPT_CLUSTER, 0, 0, text) < 0) {
+    (void)snprintf(text, sizeof text, "%.36s %llu %s", (const char *)welcome->cluster_id.data,
+                   (unsigned long long)welcome->epoch, first);
+    if (nx_control_send(r->process->control.fd, NX_CONTROL_ADOPT_CLUSTER, 0,
+                        nx_welcome_readable(welcome), text) < 0) {
         nx_receiver_end(r, NX_CAUSE_OWN, 0, "the postmaster can't be asked to adopt cluster %s",
                         text);
         return;
@@ -130,10 +153,6 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     atomic_store_explicit(&state->master_offset, welcome->current_wal_offset, memory_order_relaxed);
     atomic_store_explicit(&state->welcome_offset, welcome->current_wal_offset,
                           memory_order_relaxed);
-    if (r->last.offset == 0) {
-        atomic_store_explicit(&state->first_offset, welcome->current_wal_offset,
-                              memory_order_relaxed);
-    }
     atomic_store_explicit(&state->master_heartbeat_ms, welcome->heartbeat_ms, memory_order_relaxed);
     nx_lag_mark_move(&r->lag, r->last.offset, welcome->current_wal_offset, nx_now_ms());
     atomic_store_explicit(&state->behind_since_ms, r->lag.since_ms, memory_order_relaxed);
@@ -143,11 +162,12 @@ static void publish_master(struct nx_walreceiver *r, const struct nx_msg_welcome
     atomic_store_explicit(&state->connected, 1, memory_order_release);
 }
 
-/* What was confirmed stays so in a later epoch that has all of this node's log: its master, just begun, may know less. */
+/* What was confirmed stays so in a later epoch that has all of this node's log: its master, just begun, may know less.
+ * And what readers have seen in async mode they see on. */
 static uint64_t kept_quorum(const struct nx_walreceiver *r)
 {
     uint64_t heard = nx_receiver_quorum(r);
-    uint64_t known = nx_quorum_offset(r->shm);
+    uint64_t known = nx_quorum_rules(r->shm) ? nx_quorum_offset(r->shm) : r->last.offset;
 
     return known > heard && known <= r->last.offset ? known : heard;
 }
@@ -166,7 +186,8 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     /* With a full sync the quorum's offset is of a history that this node doesn't have yet. */
     if (r->giving_up || welcome->requires_full_sync) {
         nx_quorum_hear(r->shm, rule,
-                       atomic_load_explicit(&r->shm->quorum.epoch, memory_order_relaxed), 0);
+                       atomic_load_explicit(&r->shm->quorum.epoch, memory_order_relaxed),
+                       nx_quorum_rules(r->shm) ? 0 : r->last.offset);
         r->quorum_heard = 0;
     } else {
         r->quorum_heard = welcome->quorum_offset;
@@ -196,17 +217,12 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
 
 void nx_welcome_take(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
-    const struct nx_control_block *control = &r->shm->control;
-
     check_master(r, welcome);
     if (!nx_receiver_ended(r)) {
         nx_health_heard(r);
         nx_history_check(r, welcome);
     }
-    /* With a full sync the cluster comes with the data: until then this node is nobody's. */
-    if (!nx_receiver_ended(r) && r->last.offset == 0 && !welcome->requires_full_sync &&
-        (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
-         !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id)))) {
+    if (!nx_receiver_ended(r) && is_to_adopt(r, welcome)) {
         adopt_cluster(r, welcome);
     }
     if (!nx_receiver_ended(r)) {

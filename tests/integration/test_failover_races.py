@@ -4,6 +4,7 @@ to know what was confirmed."""
 
 import json
 import os
+import shutil
 import signal
 import threading
 import unittest
@@ -553,7 +554,7 @@ class Quorum(FailoverCase):
                 replica.wait_status(wal_offset=had + 1)  # and nothing of it is confirmed
                 self.assertNotIn("sync_goal", replica.status())
                 self.assert_problem(replica.request("GET", "/kv/k1"), 503, "not_synced")
-                self.assertEqual(json.loads(replica.request("GET", "/ready")[2])["reasons"], ["not_synced"])
+                replica.wait_answer("/ready")  # it doesn't look at the quorum
                 self.assertEqual(replica.get("k1", headers={"Nexus-Read": "local"}), b"k1")
                 self.configure(new, "")
                 self.wait_follows(replica, new)
@@ -573,6 +574,35 @@ class Quorum(FailoverCase):
         new.start()
         self.follow(replica, new)
         self.wait_follows(replica, new)
+        self.assert_has(replica, written)
+
+    def test_077_a_new_replica_whose_master_dies_before_it_has_all(self):
+        """It shows nothing, over a restart too, and takes over by force alone."""
+        cluster = self.failover_cluster(1, peers=False)
+        master, replica = cluster.nodes
+        replica.stop()
+        shutil.rmtree(replica.data_dir)
+        written = self.write_many(master, "k")
+        has = master.json("POST", "/replication/snapshot")["wal_offset"]
+        master.put("more", b"v")
+        point = Failpoint(replica, "switch_unrenamed", "pause")
+        replica.launch()
+        point.wait_hit()
+        mark = replica.log_mark()
+        master.kill9()
+        point.go()
+        point.disarm()
+        replica.wait_log("ready: role replica", since=mark)
+        replica.drop_connections()
+        for _ in range(2):
+            status = replica.wait_status(master_alive=False, running=True)
+            self.assertEqual((status["wal_offset"], status["promotable"]), (has, False))
+            self.assertNotIn("sync_goal", status)  # it has acknowledged nothing
+            self.assert_problem(replica.request("GET", "/kv/more"), 503, "not_synced")
+            self.not_promoted(replica, "wrong_role")
+            replica.kill_all()
+            replica.start()
+        self.promote(replica, "?force=1")
         self.assert_has(replica, written)
 
     def test_08_a_crash_of_its_own_makes_no_loss_possible(self):

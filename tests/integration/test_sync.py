@@ -4,6 +4,7 @@ was started again."""
 
 import json
 import os
+import shutil
 import signal
 import threading
 import unittest
@@ -262,6 +263,48 @@ class Reads(SyncTestCase):
         master.stop()
         replica.start()
         self.assertEqual(replica.get("a"), b"1")
+
+    def test_a_replica_goes_on_showing_what_it_showed_in_async_mode(self):
+        """Its master, of another mode now, doesn't know what its quorum has."""
+        cluster = self.cluster(1)
+        master, replica = cluster.master, cluster.replica
+        master.put("a", b"1")
+        cluster.wait_level()
+        replica.stop()
+        master.stop()
+        for node in cluster.nodes:
+            node.settings.update({**SYNC, "replication.sync_quorum": 2})
+        master.start()
+        replica.start()
+        replica.wait_status(connected=True)
+        self.assert_problem(master.request("GET", "/kv/a"), 503, "quorum_unavailable")
+        self.assertEqual(replica.get("a"), b"1")
+
+    def test_a_new_replica_shows_nothing_less_than_its_master_had(self):
+        """That one, just begun, doesn't know yet what was confirmed."""
+        cluster = self.sync_cluster(2, **SHORT)
+        master, first, late = cluster.master, *cluster.replicas
+        late.stop()
+        shutil.rmtree(late.data_dir)
+        for number in range(20):
+            master.put(f"k{number}", b"v")
+        master.json("POST", "/replication/snapshot")
+        offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
+        first.stop()
+        master.kill9()
+        master.settings["replication.sync_quorum"] = 2
+        master.start()
+        late.start()
+        late.wait_status(wal_offset=offset, connected=True)
+        for _ in range(2):
+            self.assert_problem(late.request("GET", "/kv/a"), 503, "not_synced")
+            self.assertEqual(late.get("a", headers=LOCAL), b"1")
+            late.kill9()  # and it doesn't forget it
+            late.start()
+            late.wait_status(wal_offset=offset, connected=True)
+        first.start()
+        late.wait_until(lambda: late.request("GET", "/kv/a")[0] != 503, what="a read")
+        self.assertEqual(late.get("a"), b"1")
 
     def test_an_export_is_of_the_committed_state_and_waits_for_no_quorum(self):
         cluster = self.sync_cluster(1, **SHORT)

@@ -171,7 +171,7 @@ class FailoverCase(NexusTestCase):
             replica.wait_status(promotable=True)
 
     def wait_follows(self, node, master):
-        """It is a replica of that master, and has all that the master has now."""
+        """It is a replica of that master, has all that the master has now, and is read from."""
         status = master.status()
         node.wait_status(
             timeout=60,
@@ -181,6 +181,7 @@ class FailoverCase(NexusTestCase):
             wal_offset=lambda value: value >= status["wal_offset"],
         )
         node.wait_answer("/ready")
+        node.wait_answer("/kv?limit=1")
         self.assertEqual(
             node.json("GET", "/replication/replica/stats")["master_id"], status["node_id"]
         )

@@ -47,7 +47,7 @@ enum decision {
     NOTE = 8,
     FOLLOW = 16,
     REPLICAS = 32,
-    REPLACED = 64,
+    GOAL = 64,
     ALL = 127
 };
 
@@ -85,8 +85,9 @@ static void decide(unsigned what)
         memset(identity.follow.addr, 'x', NX_ADDR_TEXT - 1);
         memset(identity.follow.configured.master_addr, 'c', NX_ADDR_TEXT - 1);
     }
-    if ((what & REPLACED) != 0) {
-        identity.replaced = (struct nx_replaced){.offset = UINT64_MAX, .epoch = UINT64_MAX - 3};
+    if ((what & GOAL) != 0) {
+        identity.goal = (struct nx_sync_goal){
+            .offset = UINT64_MAX, .shown = UINT64_MAX - 5, .epoch = UINT64_MAX - 3};
     }
     identity.replica_count = (what & REPLICAS) != 0 ? NX_MAX_REPLICAS : 0;
     for (unsigned i = 0; i < identity.replica_count; i++) {
@@ -114,8 +115,9 @@ static void assert_same(const struct nx_identity *a, const struct nx_identity *b
     ck_assert_str_eq(a->follow.addr, b->follow.addr);
     ck_assert_int_eq(a->follow.force, b->follow.force);
     assert_same_config(&a->follow.configured, &b->follow.configured);
-    ck_assert_uint_eq(a->replaced.offset, b->replaced.offset);
-    ck_assert_uint_eq(a->replaced.epoch, b->replaced.epoch);
+    ck_assert_uint_eq(a->goal.offset, b->goal.offset);
+    ck_assert_uint_eq(a->goal.shown, b->goal.shown);
+    ck_assert_uint_eq(a->goal.epoch, b->goal.epoch);
     ck_assert_uint_eq(a->replica_count, b->replica_count);
     for (unsigned i = 0; i < a->replica_count; i++) {
         ck_assert_str_eq(a->replicas[i].id, b->replicas[i].id);
