@@ -10,11 +10,12 @@
 /* How far a replica must get, in its master's history, before it counts as what it was: noted when a full sync begins,
  * or when a node that has nothing meets its first master. All zeros: it owes nothing. */
 struct nx_sync_goal {
-    uint64_t
-        offset; /* of its log: what it had, and may have acknowledged. 0: it had nothing of this history */
-    uint64_t
-        shown; /* of what is committed here: what readers have seen, or the first master had for them */
-    uint64_t epoch; /* of the later of both, or a later one where the history no longer says */
+    /* Of its log: what it had, and may have acknowledged. 0: it had nothing of this history. */
+    uint64_t offset;
+    /* Of what is committed here: what readers have seen; without a snapshot, what there was for them. */
+    uint64_t shown;
+    /* Of the later of both, or a later one where the history no longer says. */
+    uint64_t epoch;
 };
 
 /* One writer each (shm_layout.h). */
@@ -30,8 +31,8 @@ struct nx_sync_goal nx_sync_goal_read(const struct nx_goal_state *from);
  * the log may have it while the quorum's word of it, which a master that has just begun lacks, is still to come. */
 struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm);
 
-/* True on a replica that was never synced with its cluster's master: it has nothing, or began with nothing and hasn't
- * got yet what that master had for readers then. */
+/* True on a replica that was never synced with its cluster's master: it has nothing, or began with nothing, gets the log
+ * from its first entry on, and hasn't got yet what that master had for readers then. */
 bool nx_never_synced(const struct nx_shm *shm);
 
 /* It is not to take over by itself. */

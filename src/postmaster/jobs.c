@@ -213,6 +213,19 @@ void nx_jobs_switch(struct nx_postmaster *pm, const char *what)
     nx_postmaster_crash(pm, 0);
 }
 
+/* Of the data that comes. A snapshot is enough for the readers of a node that had nothing; one of offset 0 is none, and
+ * the log behind it is to bring all that its first master had. */
+static struct nx_sync_goal goal_of_switch(const struct nx_postmaster *pm)
+{
+    struct nx_sync_goal goal = nx_sync_goal_read(&pm->shm->receiver.goal);
+    uint64_t snapshot = atomic_load_explicit(&pm->shm->transfer.wal_offset, memory_order_relaxed);
+
+    if (snapshot != 0 && goal.shown > goal.offset) {
+        goal.shown = goal.offset;
+    }
+    return goal;
+}
+
 /* All children are gone. */
 bool nx_jobs_finish_switch(struct nx_postmaster *pm)
 {
@@ -228,7 +241,7 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
     identity.first_node_id[0] = '\0'; /* the history that comes with the data says it */
     identity.note.epoch = 0;
     identity.follow.force = false;
-    identity.goal = nx_sync_goal_read(&pm->shm->receiver.goal);
+    identity.goal = goal_of_switch(pm);
     identity.replica_count = 0; /* whoever came to this node as a master had its old history */
     rc = nx_data_dir_switch(&pm->dir, pm->restored.root, &identity, error, sizeof error);
     if (rc == -ENOSPC || rc == -EDQUOT) {

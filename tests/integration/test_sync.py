@@ -286,9 +286,6 @@ class Reads(SyncTestCase):
         master, first, late = cluster.master, *cluster.replicas
         late.stop()
         shutil.rmtree(late.data_dir)
-        for number in range(20):
-            master.put(f"k{number}", b"v")
-        master.json("POST", "/replication/snapshot")
         offset = json.loads(master.request("PUT", "/kv/a", b"1")[2])["offset"]
         first.stop()
         master.kill9()
