@@ -14,8 +14,8 @@ enum nx_control_type {
         1, /* serves; walwriter: recovery is done; arg 1: an epoch should begin before this node
                            * serves as a master, text = why */
     NX_CONTROL_FATAL, /* text: why a person is needed; the server stops with status 1 */
-    NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt, its epoch, and the node id of its epoch
-                               * 1 or nothing, arg = what its master has for readers; answered by DONE */
+    NX_CONTROL_ADOPT_CLUSTER, /* walreceiver: text = cluster id to adopt, its master's epoch, and the node id of its
+                               * epoch 1 or nothing, arg = what its master has for readers; answered by DONE */
     NX_CONTROL_REPLICA_HERE, /* walsender: text = replica id; older senders of that id are ended */
     NX_CONTROL_SNAPSHOT, /* anybody: status = enum nx_snapshot_reason, arg = the asker's ticket. A job
                           * is begun or joined; answered by DONE, arg = ticket, text = snapshot id */

@@ -139,11 +139,6 @@ int nx_epoch_compare(const struct nx_epoch *a, const struct nx_epoch *b)
     return memcmp(a->node_id, b->node_id, sizeof a->node_id);
 }
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 bool nx_epochs_fork(const struct nx_epochs *a,
                     uint64_t a_end,
                     const struct nx_epochs *b,
@@ -155,10 +150,10 @@ bool nx_epochs_fork(const struct nx_epochs *a,
         const struct nx_epoch *same = find(b, &a->list[i]);
 
         if (same != NULL) {
-            uint64_t ours = least(end_at(a, i), a_end);
-            uint64_t theirs = least(end_at(b, (unsigned)(same - b->list)), b_end);
+            uint64_t ours = nx_lower(end_at(a, i), a_end);
+            uint64_t theirs = nx_lower(end_at(b, (unsigned)(same - b->list)), b_end);
 
-            *ret_fork = least(ours, theirs);
+            *ret_fork = nx_lower(ours, theirs);
             return true;
         }
     }

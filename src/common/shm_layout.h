@@ -56,8 +56,9 @@ enum nx_node_phase {
 /* How far a replica must get before it counts as what it was: struct nx_sync_goal (synced.h). */
 struct nx_goal_state {
     nx_atomic_u64 offset;
-    nx_atomic_u64 shown;
     nx_atomic_u64 epoch;
+    nx_atomic_u64 shown;
+    nx_atomic_u64 shown_epoch;
 };
 
 /* W:postmaster. Strings are written before the first fork, but for cluster_id (see there). */
@@ -77,7 +78,8 @@ struct nx_control_block {
     nx_atomic_u64 note_epoch;
     /* This node follows its master whatever that costs of what it has beyond it; until a full sync is done. */
     nx_atomic_u32 follow_forced;
-    struct nx_goal_state goal; /* of a replica */
+    struct nx_goal_state
+        goal; /* of a replica; written before the first fork, and with cluster_id */
     /* "" until the node belongs to a cluster: one without data adopts its master's. Written then, and never
      * changed once there is data; cluster_known is the release store that publishes it. */
     char cluster_id[NX_UUID_TEXT];

@@ -7,6 +7,7 @@
 void nx_sync_goal_publish(struct nx_goal_state *to, const struct nx_sync_goal *goal)
 {
     atomic_store_explicit(&to->epoch, goal->epoch, memory_order_relaxed);
+    atomic_store_explicit(&to->shown_epoch, goal->shown_epoch, memory_order_relaxed);
     atomic_store_explicit(&to->shown, goal->shown, memory_order_relaxed);
     atomic_store_explicit(&to->offset, goal->offset, memory_order_release);
 }
@@ -16,8 +17,9 @@ struct nx_sync_goal nx_sync_goal_read(const struct nx_goal_state *from)
     struct nx_sync_goal goal = {.offset =
                                     atomic_load_explicit(&from->offset, memory_order_acquire)};
 
-    goal.shown = atomic_load_explicit(&from->shown, memory_order_relaxed);
     goal.epoch = atomic_load_explicit(&from->epoch, memory_order_relaxed);
+    goal.shown = atomic_load_explicit(&from->shown, memory_order_relaxed);
+    goal.shown_epoch = atomic_load_explicit(&from->shown_epoch, memory_order_relaxed);
     return goal;
 }
 
@@ -29,11 +31,6 @@ static bool is_replica(const struct nx_shm *shm)
 static uint64_t durable(const struct nx_shm *shm)
 {
     return atomic_load_explicit(&shm->log.durable_offset, memory_order_acquire);
-}
-
-static uint64_t lower(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* What the log still has of the history that the goal is of. */
@@ -51,10 +48,11 @@ static uint64_t owed(const struct nx_shm *shm, uint64_t goal, uint64_t epoch, ui
     const struct nx_receiver_state *receiver = &shm->receiver;
 
     if (has < goal && atomic_load_explicit(&receiver->master_known, memory_order_acquire) != 0) {
-        goal = lower(goal, atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed));
+        goal =
+            nx_lower(goal, atomic_load_explicit(&receiver->welcome_offset, memory_order_relaxed));
     }
     if (has < goal && atomic_load_explicit(&shm->log.epoch, memory_order_acquire) > epoch) {
-        goal = lower(goal, end_of_epoch(shm, epoch));
+        goal = nx_lower(goal, end_of_epoch(shm, epoch));
     }
     return has < goal ? goal : 0;
 }
@@ -67,23 +65,24 @@ struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm)
         return (struct nx_sync_goal){.offset = 0};
     }
     goal.offset = owed(shm, goal.offset, goal.epoch, durable(shm));
-    goal.shown = owed(shm, goal.shown, goal.epoch, nx_committed_offset(shm));
+    goal.shown = owed(shm, goal.shown, goal.shown_epoch, nx_committed_offset(shm));
     return goal;
 }
 
 bool nx_never_synced(const struct nx_shm *shm)
 {
+    /* First: with the cluster comes the goal. */
+    bool known = atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) != 0;
     struct nx_sync_goal goal = nx_sync_goal_read(&shm->control.goal);
 
     if (!is_replica(shm)) {
         return false;
     }
-    if (durable(shm) == 0 &&
-        atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) == 0) {
+    if (durable(shm) == 0 && !known) {
         return true;
     }
     /* Readers were never shown more than the node had: what they are to see beyond that is its first master's. */
-    return goal.shown > goal.offset && owed(shm, goal.shown, goal.epoch, durable(shm)) != 0;
+    return goal.shown > goal.offset && owed(shm, goal.shown, goal.shown_epoch, durable(shm)) != 0;
 }
 
 bool nx_not_synced(const struct nx_shm *shm)

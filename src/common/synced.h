@@ -12,10 +12,10 @@
 struct nx_sync_goal {
     /* Of its log: what it had, and may have acknowledged. 0: it had nothing of this history. */
     uint64_t offset;
+    uint64_t epoch; /* of the entry there, or a later one where the history no longer says */
     /* Of what is committed here: what readers have seen; without a snapshot, what there was for them. */
     uint64_t shown;
-    /* Of the later of both, or a later one where the history no longer says. */
-    uint64_t epoch;
+    uint64_t shown_epoch; /* likewise */
 };
 
 /* One writer each (shm_layout.h). */
@@ -35,7 +35,7 @@ struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm);
  * from its first entry on, and hasn't got yet what that master had for readers then. */
 bool nx_never_synced(const struct nx_shm *shm);
 
-/* It is not to take over by itself. */
+/* It is not to take over by itself, nor ready. What it still owes its readers is no matter of that. */
 bool nx_not_synced(const struct nx_shm *shm);
 
 #endif

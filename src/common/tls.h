@@ -47,7 +47,8 @@ struct ssl_st *nx_tls_begin(enum nx_tls_use use, int fd, const char *host);
 
 /* Whether the handshake that is finished was with a certificate that is out of its time, and has no other fault. Dates
  * alone don't end the handshake with a master (NX_TLS_DIAL): its end proves that the other side has the certificate's
- * key, so it is the master that lives and not who replays what anybody can see. No byte may pass to it or be taken. */
+ * key, so it is the master that lives and not who replays what anybody can see. No byte of it may be taken, and none but a
+ * farewell pass to it. */
 bool nx_tls_out_of_time(const struct ssl_st *tls);
 
 /* Whether it is the other side's word that it doesn't accept our certificate. error: as below. */

@@ -62,6 +62,7 @@ static void begin(struct nx_peers *peers)
         .master_heard = atomic_load_explicit(&receiver->master_heard, memory_order_acquire) != 0,
         .welcomed = atomic_load_explicit(&receiver->welcomed, memory_order_acquire) != 0,
         .sync_goal = nx_sync_goal(peers->shm).offset,
+        .first_goal = nx_never_synced(peers->shm) ? nx_sync_goal(peers->shm).shown : 0,
         .master_silent_ms = now > heard ? now - heard : 0,
         .master_offset = atomic_load_explicit(&receiver->master_offset, memory_order_relaxed),
     };

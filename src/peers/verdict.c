@@ -102,11 +102,16 @@ const struct nx_peer_fact *nx_promotion_ahead(const struct nx_promotion *promoti
     return ahead;
 }
 
+static uint64_t higher(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* The highest offset that is known of anybody. */
 static uint64_t highest_offset(const struct nx_promotion *promotion)
 {
-    uint64_t highest = promotion->master_offset > promotion->sync_goal ? promotion->master_offset
-                                                                       : promotion->sync_goal;
+    uint64_t highest =
+        higher(promotion->master_offset, higher(promotion->sync_goal, promotion->first_goal));
 
     for (unsigned i = 0; i < promotion->count; i++) {
         const struct nx_peer_fact *peer = &promotion->peers[i];
@@ -137,7 +142,7 @@ static bool loss_possible(const struct nx_promotion *promotion)
     return promotion->sync &&
            (replicas(promotion) == 0 || seen(promotion) < nx_promotion_needed(promotion) ||
             nx_promotion_ahead(promotion) != NULL || promotion->sync_goal > 0 ||
-            is_unheard(promotion));
+            promotion->first_goal > 0 || is_unheard(promotion));
 }
 
 /* ---- the rules ---- */
@@ -196,6 +201,13 @@ static const char *find_broken(const struct nx_promotion *promotion,
         *ret_advice = "Let it follow a master until it has, or promote another one; or this one by "
                       "force (?force=1, nexus-ctl promote --force), and what it lacks is lost.";
         return "not_most_advanced";
+    }
+    if (promotion->first_goal > 0) { /* without force it wouldn't have come so far */
+        nx_say(sentence,
+               "This replica was never synced with its master: it has offset %" PRIu64
+               ", and that had %" PRIu64 ".",
+               promotion->ours.offset, promotion->first_goal);
+        return "wrong_role";
     }
     if (promotion->sync && replicas(promotion) > 0 &&
         seen(promotion) < nx_promotion_needed(promotion)) {

@@ -42,7 +42,8 @@ struct nx_promotion {
     uint64_t epoch;     /* to begin */
     unsigned quorum;    /* Q */
     struct nx_position ours;
-    uint64_t sync_goal; /* of a full sync that isn't complete (synced.h); 0: it is */
+    uint64_t sync_goal;  /* of a full sync that isn't complete (synced.h); 0: it is */
+    uint64_t first_goal; /* of a node that was never synced; 0: it was */
     /* The master that was followed: */
     char master_addr[NX_ADDR_TEXT]; /* its replication address; "": none */
     bool master_answers;

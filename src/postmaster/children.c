@@ -223,7 +223,7 @@ static void adopt_cluster(struct nx_postmaster *pm,
     char epoch[24] = "";
     char first[NX_UUID_TEXT] = "";
     bool read = sscanf(message->text, "%36s %23s %36s", id, epoch, first) >= 2 &&
-                nx_parse_count(epoch, &goal.epoch) == 0;
+                nx_parse_count(epoch, &goal.shown_epoch) == 0;
     bool ours = strcmp(pm->dir.identity.cluster_id, id) == 0;
     int rc = read ? nx_shared_adopt_cluster(pm, id, first, &goal) : -EINVAL;
 

@@ -222,6 +222,7 @@ static struct nx_sync_goal goal_of_switch(const struct nx_postmaster *pm)
 
     if (snapshot != 0 && goal.shown > goal.offset) {
         goal.shown = goal.offset;
+        goal.shown_epoch = goal.epoch;
     }
     return goal;
 }

@@ -294,6 +294,8 @@ uint64_t nx_role_next_epoch(const struct nx_postmaster *pm)
     const struct nx_identity *identity = &pm->dir.identity;
     uint64_t own = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
 
+    /* Its log may stand before an epoch that it had seen, or was to get. */
+    own = higher(own, higher(identity->goal.epoch, identity->goal.shown_epoch));
     return higher(own, higher(identity->promise.epoch, identity->fence.epoch)) + 1;
 }
 

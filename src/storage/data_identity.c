@@ -152,8 +152,9 @@ static int take_goal(const char **text, struct nx_sync_goal *goal)
 {
     const struct nx_line_number numbers[] = {
         {"goal_offset", UINT64_MAX, &goal->offset},
-        {"goal_shown", UINT64_MAX, &goal->shown},
         {"goal_epoch", UINT64_MAX, &goal->epoch},
+        {"goal_shown", UINT64_MAX, &goal->shown},
+        {"goal_shown_epoch", UINT64_MAX, &goal->shown_epoch},
     };
 
     return begins_with(*text, "goal_offset")
@@ -244,8 +245,9 @@ static int put_decisions(char *text, size_t cap, const struct nx_identity *ident
     }
     if (goal->offset != 0 || goal->shown != 0) {
         put(text, cap,
-            "goal_offset = %" PRIu64 "\ngoal_shown = %" PRIu64 "\ngoal_epoch = %" PRIu64 "\n",
-            goal->offset, goal->shown, goal->epoch);
+            "goal_offset = %" PRIu64 "\ngoal_epoch = %" PRIu64 "\ngoal_shown = %" PRIu64
+            "\ngoal_shown_epoch = %" PRIu64 "\n",
+            goal->offset, goal->epoch, goal->shown, goal->shown_epoch);
     }
     return 0;
 }

@@ -68,10 +68,25 @@ static void refuse_older(struct nx_walreceiver *r, const struct nx_msg_welcome *
                        (unsigned long long)r->last.epoch);
 }
 
+/* This node's log stands before an epoch of which it had entries: a master of an earlier one has never had those. */
+static void refuse_of_earlier(struct nx_walreceiver *r,
+                              const struct nx_msg_welcome *welcome,
+                              const struct nx_sync_goal *goal)
+{
+    nx_receiver_refuse(
+        r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_BEHIND_REPLICA,
+        "the master leads in epoch %llu, and this node, whose last full sync is not complete, had "
+        "offset %llu of epoch %llu: let it follow a master of that epoch or a later one (POST "
+        "/replication/follow; with force it gives up what it had)",
+        (unsigned long long)welcome->epoch, (unsigned long long)goal->offset,
+        (unsigned long long)goal->epoch);
+}
+
 void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *welcome)
 {
     uint64_t promised = atomic_load_explicit(&r->shm->control.promised_epoch, memory_order_acquire);
     bool behind = welcome->current_wal_offset < r->last.offset;
+    struct nx_sync_goal goal = nx_sync_goal(r->shm);
     int order;
 
     if (nx_epochs_decode(welcome->epochs, &theirs) < 0) {
@@ -93,6 +108,10 @@ void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *wel
         if (welcome->current_wal_offset == 0) {
             refuse_older(r, welcome); /* an empty master has nothing to give for it */
         }
+        return;
+    }
+    if (goal.offset != 0 && welcome->epoch < goal.epoch && !nx_history_forced(r)) {
+        refuse_of_earlier(r, welcome, &goal);
         return;
     }
     (void)nx_epochs_read(r->shm, r->last.offset, &ours);
@@ -156,11 +175,6 @@ static void say_saved(const struct nx_walreceiver *r,
         (unsigned long long)r->last.epoch, saved->path);
 }
 
-static uint64_t lower(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* What the node owes still of an earlier full sync, if this is the master of the same cluster. */
 static struct nx_sync_goal owed_before(const struct nx_walreceiver *r,
                                        const struct nx_msg_welcome *welcome)
@@ -175,30 +189,39 @@ static struct nx_sync_goal owed_before(const struct nx_walreceiver *r,
     return nx_sync_goal(r->shm);
 }
 
+/* Of the entry there in our history; where that doesn't reach back so far: at most that of the last one. */
+static uint64_t epoch_of(const struct nx_walreceiver *r, uint64_t offset)
+{
+    uint64_t epoch = nx_epochs_at(&ours, offset);
+
+    return epoch == 0 ? r->last.epoch : epoch;
+}
+
 /* The goal of the data that comes. What this node has of the master's history, up to `shared`, it may have acknowledged,
  * and readers have seen what is committed of it; one that has nothing owes them what the master has for them. What it
- * still owed is owed on, unless its log has left the master's history before that. */
+ * still owed is owed on, as far as the master's history goes along with that. */
 static void note_goal(const struct nx_walreceiver *r,
                       const struct nx_msg_welcome *welcome,
                       uint64_t shared)
 {
     struct nx_sync_goal before = owed_before(r, welcome);
-    struct nx_sync_goal goal = {.shown = nx_welcome_readable(welcome), .epoch = welcome->epoch};
+    struct nx_sync_goal goal = {.shown = nx_welcome_readable(welcome),
+                                .shown_epoch = welcome->epoch};
+    uint64_t common = shared == r->last.offset ? welcome->current_wal_offset : shared;
 
     if (r->last.offset > 0) {
         goal.offset = shared;
-        goal.shown = lower(nx_committed_offset(r->shm), shared);
-        goal.epoch = nx_epochs_at(&ours, shared);
-        goal.epoch =
-            goal.epoch == 0 ? r->last.epoch : goal.epoch; /* too long ago: at most that one */
+        goal.epoch = epoch_of(r, shared);
+        goal.shown = nx_lower(nx_committed_offset(r->shm), shared);
+        goal.shown_epoch = epoch_of(r, goal.shown);
     }
-    if (shared == r->last.offset && before.offset > shared) {
-        goal.offset = lower(before.offset, welcome->current_wal_offset);
+    if (nx_lower(before.offset, common) > goal.offset) {
+        goal.offset = nx_lower(before.offset, common);
         goal.epoch = before.epoch;
     }
-    if (shared == r->last.offset && before.shown > goal.shown) {
-        goal.shown = lower(before.shown, welcome->current_wal_offset);
-        goal.epoch = before.epoch;
+    if (nx_lower(before.shown, common) > goal.shown) {
+        goal.shown = nx_lower(before.shown, common);
+        goal.shown_epoch = before.shown_epoch;
     }
     nx_sync_goal_publish(&r->shm->receiver.goal, &goal);
 }

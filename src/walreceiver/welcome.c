@@ -76,14 +76,15 @@ static void adopt_cluster(struct nx_walreceiver *r, const struct nx_msg_welcome 
     uint64_t until = nx_now_ms() + ADOPT_MS;
     char first[NX_UUID_TEXT];
     char text[2 * NX_UUID_TEXT + 24];
+    const char *cluster = (const char *)welcome->cluster_id.data; /* 36 characters */
 
     nx_history_first_node(welcome, first);
-    (void)snprintf(text, sizeof text, "%.36s %llu %s", (const char *)welcome->cluster_id.data,
-                   (unsigned long long)welcome->epoch, first);
+    (void)snprintf(text, sizeof text, "%.36s %llu %s", cluster, (unsigned long long)welcome->epoch,
+                   first);
     if (nx_control_send(r->process->control.fd, NX_CONTROL_ADOPT_CLUSTER, 0,
                         nx_welcome_readable(welcome), text) < 0) {
-        nx_receiver_end(r, NX_CAUSE_OWN, 0, "the postmaster can't be asked to adopt cluster %s",
-                        text);
+        nx_receiver_end(r, NX_CAUSE_OWN, 0, "the postmaster can't be asked to adopt cluster %.36s",
+                        cluster);
         return;
     }
     uint64_t now;
@@ -95,13 +96,14 @@ static void adopt_cluster(struct nx_walreceiver *r, const struct nx_msg_welcome 
         if (nx_process_control(r->process, &reply, 1) > 0 && reply.type == NX_CONTROL_DONE) {
             if (reply.status < 0) {
                 nx_receiver_end(r, NX_CAUSE_OWN, (uint32_t)-reply.status,
-                                "cluster %s can't be adopted: %s", text, reply.text);
+                                "cluster %.36s can't be adopted: %s", cluster, reply.text);
             }
             return;
         }
     }
     nx_receiver_end(r, nx_process_stopping(r->process) ? NX_CAUSE_STOP : NX_CAUSE_OWN, 0,
-                    "the postmaster did not store the cluster id %s within %d ms", text, ADOPT_MS);
+                    "the postmaster did not store the cluster id %.36s within %d ms", cluster,
+                    ADOPT_MS);
 }
 
 /* Whether this is a master that we can belong to. */
@@ -109,6 +111,7 @@ static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *
 {
     const struct nx_control_block *control = &r->shm->control;
     bool known = atomic_load_explicit(&control->cluster_known, memory_order_acquire) != 0;
+    bool had = r->last.offset > 0 || nx_sync_goal_read(&control->goal).offset > 0;
 
     if (!nx_slice_is_uuid(welcome->master_id) || !nx_slice_is_uuid(welcome->cluster_id)) {
         nx_receiver_refuse(
@@ -121,7 +124,7 @@ static void check_master(struct nx_walreceiver *r, const struct nx_msg_welcome *
             "the master has this node's own id %s: replication.master_addr points at "
             "the node itself, or a data directory was copied with its nexus.id",
             control->node_id);
-    } else if (known && r->last.offset > 0 &&
+    } else if (known && had &&
                !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
         nx_receiver_refuse(r, NX_CAUSE_REFUSED, NX_WIRE_ERROR_OTHER_CLUSTER,
                            "the master belongs to cluster %.36s, this node to %s: point "
@@ -183,11 +186,14 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     r->io.phase = NX_WIRE_SESSION;
     r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
-    /* With a full sync the quorum's offset is of a history that this node doesn't have yet. */
+    /* With a full sync the quorum's offset is of a history that this node doesn't have yet: what it serves until then it
+     * goes on showing, and no more. */
     if (r->giving_up || welcome->requires_full_sync) {
-        nx_quorum_hear(r->shm, rule,
+        bool ruled = r->last.offset > 0 && nx_quorum_rules(r->shm);
+
+        nx_quorum_hear(r->shm, ruled ? NX_COMMIT_QUORUM : rule,
                        atomic_load_explicit(&r->shm->quorum.epoch, memory_order_relaxed),
-                       nx_quorum_rules(r->shm) ? 0 : r->last.offset);
+                       ruled ? 0 : r->last.offset);
         r->quorum_heard = 0;
     } else {
         r->quorum_heard = welcome->quorum_offset;

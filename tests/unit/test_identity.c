@@ -86,8 +86,10 @@ static void decide(unsigned what)
         memset(identity.follow.configured.master_addr, 'c', NX_ADDR_TEXT - 1);
     }
     if ((what & GOAL) != 0) {
-        identity.goal = (struct nx_sync_goal){
-            .offset = UINT64_MAX, .shown = UINT64_MAX - 5, .epoch = UINT64_MAX - 3};
+        identity.goal = (struct nx_sync_goal){.offset = UINT64_MAX,
+                                              .epoch = UINT64_MAX - 3,
+                                              .shown = UINT64_MAX - 5,
+                                              .shown_epoch = UINT64_MAX - 7};
     }
     identity.replica_count = (what & REPLICAS) != 0 ? NX_MAX_REPLICAS : 0;
     for (unsigned i = 0; i < identity.replica_count; i++) {
@@ -118,6 +120,7 @@ static void assert_same(const struct nx_identity *a, const struct nx_identity *b
     ck_assert_uint_eq(a->goal.offset, b->goal.offset);
     ck_assert_uint_eq(a->goal.shown, b->goal.shown);
     ck_assert_uint_eq(a->goal.epoch, b->goal.epoch);
+    ck_assert_uint_eq(a->goal.shown_epoch, b->goal.shown_epoch);
     ck_assert_uint_eq(a->replica_count, b->replica_count);
     for (unsigned i = 0; i < a->replica_count; i++) {
         ck_assert_str_eq(a->replicas[i].id, b->replicas[i].id);

@@ -26,7 +26,8 @@ static void set_history(uint64_t epoch, uint64_t later, uint64_t first_of_later)
 
 static void set_goal(uint64_t offset, uint64_t shown, uint64_t epoch)
 {
-    struct nx_sync_goal goal = {.offset = offset, .shown = shown, .epoch = epoch};
+    struct nx_sync_goal goal = {
+        .offset = offset, .epoch = epoch, .shown = shown, .shown_epoch = epoch};
 
     nx_sync_goal_publish(&shm->control.goal, &goal);
 }
