@@ -9,8 +9,8 @@ import subprocess
 import time
 import unittest
 import uuid
-import zlib
 
+import identity_file
 import nexus_wire as wire
 import wal_files
 from full_sync import Received, pins, put_many
@@ -28,19 +28,10 @@ def absent(master):
     return {row["id"]: row for row in master.json("GET", PATH)["absent"]}
 
 
-def identity_path(node):
-    return os.path.join(node.data_dir, "current", "identity")
-
-
-def read_identity(node):
-    with open(identity_path(node), encoding="ascii") as file:
-        return file.read()
-
-
 def stored(node):
     """id -> {"connected", "last_seen", "last_ack_offset", "addr", "http_addr"} of the file."""
     found, row = {}, None
-    for line in read_identity(node).splitlines():
+    for line in identity_file.read(node).splitlines():
         name, _, value = line.partition(" = ")
         if name == "replica":
             row = found.setdefault(value, {})
@@ -51,14 +42,13 @@ def stored(node):
 
 def write_identity(node, rows):
     """Puts these replicas into the file of a node that doesn't run."""
-    text = re.match("cluster_id = .*\n", read_identity(node)).group()
+    text = re.match("cluster_id = .*\n", identity_file.read(node)).group()
     for replica_id, row in rows.items():
         fields = {"connected": 0, "last_ack_offset": 0, "addr": "", "http_addr": "", **row}
         text += f"replica = {replica_id}\n"
         for name in ("connected", "last_seen", "last_ack_offset", "addr", "http_addr"):
             text += f"{name} = {fields[name]}\n"
-    with open(identity_path(node), "w", encoding="ascii") as file:
-        file.write(text + f"crc32 = {zlib.crc32(text.encode()):08x}\n")
+    identity_file.write(node, text)
 
 
 def now_ms():
@@ -86,7 +76,7 @@ class AbsentCase(NexusTestCase):
             row = stored(master).get(replica_id)
             return row and all(row[name] == value for name, value in fields.items()) and row
 
-        return master.wait_until(matches, what=f"{replica_id} in {identity_path(master)}: {fields}")
+        return master.wait_until(matches, what=f"{replica_id} in {identity_file.path(master)}: {fields}")
 
     def connected(self, master):
         return {row["id"] for row in master.replicas()}
@@ -314,11 +304,11 @@ class Kept(AbsentCase):
             peer.handshake(replica_id)
         for replica_id in ids:
             self.wait_stored(master, replica_id, connected=1)
-        inode = os.stat(identity_path(master)).st_ino
+        inode = os.stat(identity_file.path(master)).st_ino
         os.kill(master.pid, signal.SIGTERM)
         seen = set()
         while master.is_running():
-            seen.add(os.stat(identity_path(master)).st_ino)
+            seen.add(os.stat(identity_file.path(master)).st_ino)
         master.wait_exit()
         self.assertLessEqual(len(seen - {inode}), 1)
         self.assertEqual({row["connected"] for row in stored(master).values()}, {0})
@@ -327,7 +317,7 @@ class Kept(AbsentCase):
     def test_05_heartbeats_and_acks_write_nothing(self):
         master, replica = self.pair(settings={"replication.heartbeat_ms": 100})
         self.wait_stored(master, replica.status()["node_id"], connected=1)
-        before = os.stat(identity_path(master))
+        before = os.stat(identity_file.path(master))
         received = replica.stats()["bytes_received"]
         for number in range(20):
             master.put(f"k{number}", b"v")
@@ -335,12 +325,12 @@ class Kept(AbsentCase):
         replica.wait_until(
             lambda: replica.stats()["bytes_received"] > received + 1000, what="heartbeats"
         )
-        after = os.stat(identity_path(master))
+        after = os.stat(identity_file.path(master))
         self.assertEqual((before.st_ino, before.st_mtime_ns), (after.st_ino, after.st_mtime_ns))
 
     def test_06_a_file_that_cannot_be_written_is_tried_again(self):
         master = self.node("master")
-        blocked = identity_path(master) + ".tmp"
+        blocked = identity_file.path(master) + ".tmp"
         os.mkdir(blocked)
         replica_id = self.come_and_go(master)
         master.wait_log("known replicas .* can't be stored")
@@ -358,17 +348,17 @@ class Kept(AbsentCase):
         replica_id = self.come_and_go(master)
         self.wait_stored(master, replica_id, connected=0)
         master.stop()
-        text = read_identity(master)
+        text = identity_file.read(master)
         write_identity(master, {})
         master.start()
         self.assertEqual(absent(master), {})
         master.stop()
-        with open(identity_path(master), "w", encoding="ascii") as file:
+        with open(identity_file.path(master), "w", encoding="ascii") as file:
             file.write(text.replace("connected = 0", "connected = 1"))
         done = master.run(*master.arguments()[1:])
         self.assertEqual(done.returncode, 1)
         self.assertIn("identity is damaged", done.stderr)
-        with open(identity_path(master), "w", encoding="ascii") as file:
+        with open(identity_file.path(master), "w", encoding="ascii") as file:
             file.write(text)
         master.start()
         self.assertIn(replica_id, absent(master))
@@ -413,7 +403,7 @@ class Kept(AbsentCase):
         master.wait_offset(5)  # one of them begins the epoch
         self.assertEqual(stored(master), {})
         self.assertIn(
-            f"cluster_id = {replica.status()['cluster_id']}\n", read_identity(master)
+            f"cluster_id = {replica.status()['cluster_id']}\n", identity_file.read(master)
         )
 
 

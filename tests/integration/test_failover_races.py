@@ -10,6 +10,7 @@ import threading
 import unittest
 import uuid
 
+import identity_file
 from failover import DIVERGED, PROMOTE, QUICK, SYNC, FailoverCase, answer_of, leads
 from failpoints import Failpoint
 from full_sync import FullSyncCase, leftovers, put_many, random_pairs, running
@@ -524,13 +525,13 @@ class Quorum(FailoverCase):
         replica.drop_connections()
         return new, replica, had, written
 
-    def assert_vouches(self, replica, had):
+    def assert_vouches(self, replica, had, epoch=1):
         """For what it had, and shows nothing meanwhile."""
         self.assert_problem(replica.request("GET", "/kv/k1"), 503, "not_synced")
         status = replica.wait_status(running=True)
         self.assertLess(status["wal_offset"], had)
         self.assertIs(status["promotable"], False)
-        self.assertEqual(status["sync_goal"], {"epoch": 1, "offset": had})
+        self.assertEqual(status["sync_goal"], {"epoch": epoch, "offset": had})
 
     def test_07_a_full_sync_that_its_master_does_not_live_to_complete(self):
         """What a replica had confirmed, and gave up for less, it neither shows as missing nor vouches for."""
@@ -573,6 +574,23 @@ class Quorum(FailoverCase):
         self.not_promoted(replica, "not_most_advanced")
         new.start()
         self.follow(replica, new)
+        self.wait_follows(replica, new)
+        self.assert_has(replica, written)
+
+    def test_076_a_master_of_an_earlier_epoch_than_it_had(self):
+        """Is followed by force alone; and a promotion by force begins a later one."""
+        new, replica, had, written = self.half_synced(False)
+        replica.stop()
+        identity = identity_file.read(replica)
+        self.assertIn(f"goal_offset = {had}\ngoal_epoch = 1\n", identity)
+        identity_file.write(replica, identity.replace("goal_epoch = 1\n", "goal_epoch = 7\n"))
+        replica.start()
+        self.assertEqual(self.promote(replica, "?dry_run=1&force=1")["epoch"], 8)
+        new.start()
+        self.follow(replica, new)
+        replica.wait_log(f"whose last full sync is not complete, had offset {had} of epoch 7")
+        self.assert_vouches(replica, had, epoch=7)
+        self.follow(replica, new, force=True)
         self.wait_follows(replica, new)
         self.assert_has(replica, written)
 

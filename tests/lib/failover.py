@@ -7,6 +7,7 @@ import os
 import re
 import signal
 
+import identity_file
 import wal_files
 from full_sync import versions
 from nexus_test import Cluster, HttpError, NexusTestCase, wait_until
@@ -78,16 +79,14 @@ class FailoverCase(NexusTestCase):
 
     def wait_known(self, master, replicas):
         """Until the replicas are known on the master's disk: it asks them when it is started again."""
-        path = os.path.join(master.data_dir, "current", "identity")
 
         def known():
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = identity_file.read(master)
             return all(replica.addr in text or replica.seen_addr in text for replica in replicas)
 
         for replica in replicas:
             replica.seen_addr = getattr(replica, "seen_addr", replica.addr)
-        master.wait_until(known, what=f"{len(replicas)} replicas in {path}")
+        master.wait_until(known, what=f"{len(replicas)} replicas in {identity_file.path(master)}")
 
     # -- writes --
 

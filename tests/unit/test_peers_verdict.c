@@ -269,6 +269,17 @@ START_TEST(a_full_sync_that_is_not_complete)
 }
 END_TEST
 
+/* That comes so far by force alone. */
+START_TEST(a_node_that_was_never_synced)
+{
+    promotion.first_goal = 130;
+    promotion.force = true;
+    expect_warned("By force although a rule forbids it: This replica was never synced");
+    ck_assert_str_eq(member("sync_loss_possible"), "true");
+    ck_assert_str_eq(member("missing_entries"), "30");
+}
+END_TEST
+
 START_TEST(writes_wait_for_replicas)
 {
     promotion.confirms = true;
@@ -336,6 +347,7 @@ int main(void)
     tcase_add_test(tests, nobody_to_ask);
     tcase_add_test(tests, the_mode_is_lost);
     tcase_add_test(tests, a_full_sync_that_is_not_complete);
+    tcase_add_test(tests, a_node_that_was_never_synced);
     tcase_add_test(tests, writes_wait_for_replicas);
     tcase_add_test(tests, a_master_that_was_not_heard_may_have_confirmed_by_itself);
     tcase_add_test(tests, the_highest_epoch_spoken_of);
