@@ -267,6 +267,7 @@ struct nx_snapshot_state {
 /* A full sync that comes in, or the last one. W:walreceiver. */
 struct nx_transfer_state {
     alignas(NX_LINE) nx_atomic_u64 number; /* 1, 2, 3, ...: another file each; 0: none, given up */
+    nx_atomic_u32 quorum_rules;            /* in the master's cluster */
     nx_atomic_u64 wal_offset;              /* of the snapshot */
     nx_atomic_u64 epoch;                   /* of the entry there */
     nx_atomic_u64 received;                /* bytes of the file that stand in DATA_DIR/snapshots */

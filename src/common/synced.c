@@ -71,18 +71,19 @@ struct nx_sync_goal nx_sync_goal(const struct nx_shm *shm)
 
 bool nx_never_synced(const struct nx_shm *shm)
 {
-    /* First: with the cluster comes the goal. */
+    /* In this order: before the first entry comes the cluster, and before that the goal. */
+    uint64_t has = durable(shm);
     bool known = atomic_load_explicit(&shm->control.cluster_known, memory_order_acquire) != 0;
     struct nx_sync_goal goal = nx_sync_goal_read(&shm->control.goal);
 
     if (!is_replica(shm)) {
         return false;
     }
-    if (durable(shm) == 0 && !known) {
+    if (has == 0 && !known) {
         return true;
     }
     /* Readers were never shown more than the node had: what they are to see beyond that is its first master's. */
-    return goal.shown > goal.offset && owed(shm, goal.shown, goal.shown_epoch, durable(shm)) != 0;
+    return goal.shown > goal.offset && owed(shm, goal.shown, goal.shown_epoch, has) != 0;
 }
 
 bool nx_not_synced(const struct nx_shm *shm)

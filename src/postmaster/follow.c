@@ -148,11 +148,14 @@ void nx_follow_end_force(struct nx_postmaster *pm)
     }
     identity = pm->dir.identity;
     identity.follow.force = false;
+    /* What an earlier full sync took from this node is given up too. */
+    identity.goal = (struct nx_sync_goal){.offset = 0};
     rc = nx_identity_store(&pm->dir, &identity);
     if (rc < 0) {
         nx_warn("that force is over can't be stored in %s/identity: %s", pm->dir.root,
                 strerrordesc_np(-rc));
         return;
     }
+    nx_sync_goal_publish(&pm->shm->control.goal, &identity.goal);
     atomic_store_explicit(&pm->shm->control.follow_forced, 0, memory_order_release);
 }

@@ -5,7 +5,6 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/process.h"
-#include "common/quorum.h"
 #include "snapshot/load.h"
 #include "storage/data_dir.h"
 #include "storage/file_io.h"
@@ -144,7 +143,7 @@ static int load_snapshot(struct restore *r,
         .cluster_id = r->transfer->cluster_id,
         .wal_offset = load(&r->transfer->wal_offset),
         .epoch = load(&r->transfer->epoch),
-        .quorum_rules = nx_quorum_rules(r->process->shm),
+        .quorum_rules = atomic_load_explicit(&r->transfer->quorum_rules, memory_order_relaxed) != 0,
         .progress = note_records,
         .arg = r,
     };

@@ -124,12 +124,11 @@ void nx_history_check(struct nx_walreceiver *r, const struct nx_msg_welcome *wel
     }
 }
 
-/* The last entry that both have. False: nothing is given up that the master doesn't have. */
+/* By `ours`: the last entry that both have. False: nothing is given up that the master doesn't have. */
 static bool parts(struct nx_walreceiver *r,
                   const struct nx_msg_welcome *welcome,
                   uint64_t *ret_fork)
 {
-    (void)nx_epochs_read(r->shm, r->last.offset, &ours);
     if (r->last.offset == 0) {
         return false;
     }
@@ -175,14 +174,16 @@ static void say_saved(const struct nx_walreceiver *r,
         (unsigned long long)r->last.epoch, saved->path);
 }
 
-/* What the node owes still of an earlier full sync, if this is the master of the same cluster. */
+/* What the node owes still of an earlier full sync, if this is the master of the same cluster. Who follows by force gives
+ * that up. */
 static struct nx_sync_goal owed_before(const struct nx_walreceiver *r,
                                        const struct nx_msg_welcome *welcome)
 {
     static const struct nx_sync_goal none;
     const struct nx_control_block *control = &r->shm->control;
 
-    if (atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
+    if (nx_history_forced(r) ||
+        atomic_load_explicit(&control->cluster_known, memory_order_acquire) == 0 ||
         !nx_slice_equal(welcome->cluster_id, nx_slice_text(control->cluster_id))) {
         return none;
     }
@@ -231,9 +232,15 @@ void nx_history_save(struct nx_walreceiver *r, const struct nx_msg_welcome *welc
     struct nx_stream stream;
     struct nx_diverged_saved saved;
     uint64_t fork;
-    bool given_up = parts(r, welcome, &fork);
-    int rc;
+    bool given_up;
+    int rc = nx_epochs_read(r->shm, r->last.offset, &ours);
 
+    if (rc < 0) { /* all would seem to be given up */
+        nx_receiver_refuse(r, NX_CAUSE_OWN, NX_WIRE_ERROR_INTERNAL,
+                           "this node's history can't be read now: %s", strerrordesc_np(-rc));
+        return;
+    }
+    given_up = parts(r, welcome, &fork);
     note_goal(r, welcome, given_up ? fork : r->last.offset);
     if (!given_up) {
         return;

@@ -186,6 +186,8 @@ static void begin_streaming(struct nx_walreceiver *r, const struct nx_msg_welcom
     r->io.phase = NX_WIRE_SESSION;
     r->master_heartbeat_ms = welcome->heartbeat_ms;
     r->session_offset = r->last.offset;
+    atomic_store_explicit(&r->shm->transfer.quorum_rules, rule == NX_COMMIT_QUORUM ? 1 : 0,
+                          memory_order_relaxed);
     /* With a full sync the quorum's offset is of a history that this node doesn't have yet: what it serves until then it
      * goes on showing, and no more. */
     if (r->giving_up || welcome->requires_full_sync) {

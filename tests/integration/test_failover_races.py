@@ -593,6 +593,7 @@ class Quorum(FailoverCase):
         self.follow(replica, new, force=True)
         self.wait_follows(replica, new)
         self.assert_has(replica, written)
+        self.assertNotIn("epoch = 7", identity_file.read(replica))
 
     def test_077_a_new_replica_whose_master_dies_before_it_has_all(self):
         """It shows nothing, over a restart too, and takes over by force alone."""
