@@ -38,6 +38,7 @@ nexus_require(UUID uuid-dev uuid)
 nexus_require(LIBBSD libbsd-dev libbsd)
 nexus_require(LIBARCHIVE libarchive-dev libarchive)
 nexus_require(ZSTD libzstd-dev libzstd)
+nexus_require(XXHASH libxxhash-dev libxxhash) # its header alone
 
 # http_parser comes without a .pc file.
 find_path(HTTP_PARSER_INCLUDE_DIR http_parser.h)

@@ -22,6 +22,7 @@
 #define COMPLETIONS   ((size_t)1024)
 #define RING_HEADER   ((size_t)2 * NX_LINE)
 #define TYPICAL_ENTRY 150u /* bytes of a small entry's frame: one index slot for each of them */
+#define TYPICAL_NODE  64u  /* bytes of the pool, a hash bucket */
 #define SHM_DIRECTORY "/dev/shm"
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
@@ -71,6 +72,10 @@ static void lay_out(struct nx_shm *shm, uint64_t size)
     shm->pool_size = (size - at) / NX_GENERATIONS / NX_LINE * NX_LINE;
     for (unsigned i = 0; i < NX_GENERATIONS; i++) {
         shm->pool_at[i] = take(&at, shm->pool_size);
+    }
+    shm->pool_buckets = power_below(shm->pool_size / TYPICAL_NODE);
+    if (getrandom(&shm->hash_seed, sizeof shm->hash_seed, GRND_NONBLOCK) < 0) {
+        shm->hash_seed = at ^ (uint64_t)getpid() << 32; /* early in a machine's life */
     }
     shm->generation_bytes = size / 4 < shm->arena_size / 3 ? size / 4 : shm->arena_size / 3;
 }

@@ -7,11 +7,18 @@
 
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /* A reader in a pool that is being recycled could be led in circles. */
 #define MAX_HOPS (1u << 20)
 
+/* Versions of a key that are newer than a reader's offset: mostly those of the group that is being
+ * written. With more of them the list's search is shorter. */
+#define MAX_NEWER 8
+
 struct search_key {
-    uint64_t prefix;
+    uint64_t prefix[2];
     uint64_t offset;
     const uint8_t *key;
     size_t length;
@@ -22,19 +29,29 @@ struct nx_skip_pool *nx_skip_pool(struct nx_shm *shm, uint64_t number)
     return nx_shm_at(shm, shm->pool_at[number % NX_GENERATIONS]);
 }
 
-void nx_skip_reset(struct nx_skip_pool *pool)
+/* Where the nodes begin. */
+static uint64_t nodes_at(const struct nx_shm *shm)
 {
+    return (sizeof(struct nx_skip_pool) + shm->pool_buckets * sizeof(nx_atomic_u32) + 7) &
+           ~(uint64_t)7;
+}
+
+void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool)
+{
+    for (uint64_t i = 0; i < shm->pool_buckets; i++) {
+        atomic_store_explicit(&pool->buckets[i], 0, memory_order_relaxed);
+    }
     for (unsigned i = 0; i < NX_SKIP_MAX_HEIGHT; i++) {
         atomic_store_explicit(&pool->head[i], 0, memory_order_relaxed);
     }
     pool->random = 0x9e3779b97f4a7c15ull;
     atomic_store_explicit(&pool->count, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->used, sizeof *pool, memory_order_release);
+    atomic_store_explicit(&pool->used, nodes_at(shm), memory_order_release);
 }
 
 static size_t node_size(unsigned height)
 {
-    return (sizeof(struct nx_skip_node) + height * sizeof(uint32_t) + 7) & ~(size_t)7;
+    return (offsetof(struct nx_skip_node, next) + height * sizeof(uint32_t) + 7) & ~(size_t)7;
 }
 
 bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool, uint64_t nodes)
@@ -51,18 +68,24 @@ static struct nx_skip_node *node_at(const struct nx_shm *shm,
 {
     uint64_t at = (uint64_t)reference * 8;
 
-    if (at < sizeof *pool || at + node_size(NX_SKIP_MAX_HEIGHT) > shm->pool_size) {
+    if (at < nodes_at(shm) || at + node_size(NX_SKIP_MAX_HEIGHT) > shm->pool_size) {
         return NULL;
     }
     return (struct nx_skip_node *)(void *)((char *)pool + at);
 }
 
-static uint64_t prefix_of(const uint8_t *key, size_t length)
+static struct search_key search_key_of(const uint8_t *key, size_t length, uint64_t offset)
 {
-    uint8_t bytes[8] = {0};
+    uint8_t bytes[NX_SKIP_PREFIX] = {0};
 
-    memcpy(bytes, key, length < 8 ? length : 8);
-    return __builtin_bswap64(nx_load_u64(bytes));
+    memcpy(bytes, key, length < sizeof bytes ? length : sizeof bytes);
+    return (struct search_key){
+        .prefix = {__builtin_bswap64(nx_load_u64(bytes)),
+                   __builtin_bswap64(nx_load_u64(bytes + 8))},
+        .offset = offset,
+        .key = key,
+        .length = length,
+    };
 }
 
 const uint8_t *nx_skip_op(struct nx_shm *shm, const struct nx_skip_node *node, size_t *ret_max)
@@ -95,13 +118,16 @@ static int compare_key(struct nx_shm *shm,
 {
     size_t length = node->key_length;
 
-    if (node->prefix != wanted->prefix) {
-        return node->prefix < wanted->prefix ? -1 : 1;
+    for (unsigned i = 0; i < 2; i++) {
+        if (node->prefix[i] != wanted->prefix[i]) {
+            return node->prefix[i] < wanted->prefix[i] ? -1 : 1;
+        }
     }
-    if (length > 8 && wanted->length > 8) {
-        size_t common = length < wanted->length ? length : wanted->length;
+    if (length > NX_SKIP_PREFIX && wanted->length > NX_SKIP_PREFIX) {
+        size_t common = (length < wanted->length ? length : wanted->length) - NX_SKIP_PREFIX;
         const uint8_t *key = node_key(shm, node, length);
-        int order = key == NULL ? 0 : memcmp(key + 8, wanted->key + 8, common - 8);
+        int order =
+            key == NULL ? 0 : memcmp(key + NX_SKIP_PREFIX, wanted->key + NX_SKIP_PREFIX, common);
 
         if (order != 0) {
             return order;
@@ -148,6 +174,42 @@ static struct nx_skip_node *search(struct nx_shm *shm,
     return next;
 }
 
+/* ---- the hash table ---- */
+
+/* The reference to the first node of the key's bucket. Seeded, so that nobody can send keys of one bucket. */
+static nx_atomic_u32 *bucket_of(const struct nx_shm *shm,
+                                struct nx_skip_pool *pool,
+                                const struct search_key *wanted)
+{
+    uint64_t hash = XXH3_64bits_withSeed(wanted->key, wanted->length, shm->hash_seed);
+
+    return &pool->buckets[hash & (shm->pool_buckets - 1)];
+}
+
+/* The newest version of the key, or NULL; *ret_link is the reference to it, or the nil one at the chain's end. */
+static struct nx_skip_node *newest_of(struct nx_shm *shm,
+                                      struct nx_skip_pool *pool,
+                                      const struct search_key *wanted,
+                                      nx_atomic_u32 **ret_link)
+{
+    nx_atomic_u32 *link = bucket_of(shm, pool, wanted);
+    struct nx_skip_node *node =
+        node_at(shm, pool, atomic_load_explicit(link, memory_order_acquire));
+    unsigned hops = 0;
+
+    while (node != NULL && compare_key(shm, node, wanted) != 0) {
+        if (++hops == MAX_HOPS) {
+            return NULL;
+        }
+        link = &node->hash_next;
+        node = node_at(shm, pool, atomic_load_explicit(link, memory_order_acquire));
+    }
+    *ret_link = link;
+    return node;
+}
+
+/* ---- inserting ---- */
+
 static unsigned random_height(struct nx_skip_pool *pool)
 {
     uint64_t x = pool->random;
@@ -173,20 +235,28 @@ void nx_skip_insert(struct nx_shm *shm,
     const uint8_t *op = (const uint8_t *)nx_shm_at(shm, shm->arena_at) + op_pos % shm->arena_size;
     size_t header = NX_OP_HEADER + ((op[1] & NX_OP_HAS_EXPIRY) != 0 ? 8u : 0u);
     size_t length = nx_load_u16(op + 2);
-    struct search_key wanted = {prefix_of(op + header, length), UINT64_MAX, op + header, length};
+    struct search_key wanted = search_key_of(op + header, length, UINT64_MAX);
     nx_atomic_u32 *links[NX_SKIP_MAX_HEIGHT];
+    nx_atomic_u32 *hash_link = NULL;
     unsigned height = random_height(pool);
     uint64_t at = atomic_load_explicit(&pool->used, memory_order_relaxed);
     struct nx_skip_node *node = (struct nx_skip_node *)(void *)((char *)pool + at);
 
+    const struct nx_skip_node *previous = newest_of(shm, pool, &wanted, &hash_link);
+
     search(shm, pool, &wanted, links);
-    node->prefix = wanted.prefix;
+    memcpy(node->prefix, wanted.prefix, sizeof node->prefix);
     node->offset = offset;
     node->op_pos = op_pos;
     node->op_index = op_index;
     node->key_length = (uint16_t)length;
     node->kind = op[0];
     node->height = (uint8_t)height;
+    /* It takes the place of the version before it, so that a chain has a node a key. */
+    atomic_store_explicit(
+        &node->hash_next,
+        previous == NULL ? 0 : atomic_load_explicit(&previous->hash_next, memory_order_relaxed),
+        memory_order_relaxed);
     for (unsigned level = 0; level < height; level++) {
         uint32_t next = atomic_load_explicit(links[level], memory_order_relaxed);
 
@@ -195,11 +265,14 @@ void nx_skip_insert(struct nx_shm *shm,
     for (unsigned level = 0; level < height; level++) {
         atomic_store_explicit(links[level], (uint32_t)(at / 8), memory_order_release);
     }
+    atomic_store_explicit(hash_link, (uint32_t)(at / 8), memory_order_release);
     atomic_store_explicit(&pool->used, at + node_size(height), memory_order_release);
     atomic_store_explicit(&pool->count,
                           atomic_load_explicit(&pool->count, memory_order_relaxed) + 1,
                           memory_order_relaxed);
 }
+
+/* ---- finding ---- */
 
 const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm,
                                         struct nx_skip_pool *pool,
@@ -207,7 +280,7 @@ const struct nx_skip_node *nx_skip_seek(struct nx_shm *shm,
                                         size_t key_length,
                                         uint64_t read_offset)
 {
-    struct search_key wanted = {prefix_of(key, key_length), read_offset, key, key_length};
+    struct search_key wanted = search_key_of(key, key_length, read_offset);
 
     return search(shm, pool, &wanted, NULL);
 }
@@ -218,10 +291,17 @@ const struct nx_skip_node *nx_skip_find(struct nx_shm *shm,
                                         size_t key_length,
                                         uint64_t read_offset)
 {
-    struct search_key wanted = {prefix_of(key, key_length), read_offset, key, key_length};
-    const struct nx_skip_node *node = search(shm, pool, &wanted, NULL);
+    struct search_key wanted = search_key_of(key, key_length, read_offset);
+    nx_atomic_u32 *link;
+    const struct nx_skip_node *node = newest_of(shm, pool, &wanted, &link);
 
-    return node != NULL && compare_key(shm, node, &wanted) == 0 ? node : NULL;
+    for (unsigned newer = 0; node != NULL && node->offset > read_offset; newer++) {
+        node = newer < MAX_NEWER ? nx_skip_next(shm, pool, node) : search(shm, pool, &wanted, NULL);
+        if (node == NULL || compare_key(shm, node, &wanted) != 0) {
+            return NULL;
+        }
+    }
+    return node;
 }
 
 const struct nx_skip_node *nx_skip_first(struct nx_shm *shm, struct nx_skip_pool *pool)

@@ -3,9 +3,13 @@
  *
  * Order: key ascending (memcmp, shorter first), then offset descending, then operation index
  * descending; so the first node at or after (key, R) is the version that a reader at offset R sees.
- * A node is a version, not a place: it is never changed once linked, and nothing newer than a
- * reader's offset is seen by it. Keys are not copied: a node holds the arena position of its
- * operation and the first 8 bytes of its key.
+ * A node is a version, not a place: but for its links it is never changed once linked, and nothing
+ * newer than a reader's offset is seen by it. Keys are not copied: a node holds the arena position of
+ * its operation and the first 16 bytes of its key, so that most comparisons need no look there.
+ *
+ * In front of the list stands a hash table of the newest version of each key: whoever wants one key
+ * finds it with two or three cache misses, where the walk down the list takes some thirty. The list
+ * is for what needs order: ranges, merges, and the place of a new version.
  *
  * Readers may be reading a pool that is being recycled: node indexes are range-checked, hops are
  * bounded, key bytes are checked against the arena's bounds; what is found is meaningless then, and
@@ -21,38 +25,42 @@
 
 #define NX_SKIP_MAX_HEIGHT 16
 
+#define NX_SKIP_PREFIX 16 /* bytes of a key that its node holds */
+
 /* 32-bit node references count 8-byte units from the pool's start; 0 is nil. */
 struct nx_skip_node {
-    uint64_t prefix;   /* first 8 bytes of the key, big-endian, zero-padded */
-    uint64_t offset;   /* WAL offset */
-    uint64_t op_pos;   /* arena position of the operation */
-    uint32_t op_index; /* its place in the entry */
+    uint64_t prefix[2]; /* first bytes of the key, big-endian, zero-padded */
+    uint64_t offset;    /* WAL offset */
+    uint64_t op_pos;    /* arena position of the operation */
+    uint32_t op_index;  /* its place in the entry */
     uint16_t key_length;
     uint8_t kind; /* NX_OP_PUT or NX_OP_DELETE */
     uint8_t height;
-    nx_atomic_u32 next[]; /* height of them */
+    nx_atomic_u32 hash_next; /* another key of the same bucket */
+    nx_atomic_u32 next[];    /* height of them */
 };
-static_assert(sizeof(struct nx_skip_node) == 32, "a node without links is half a cache line");
+static_assert(offsetof(struct nx_skip_node, next) == 44, "most nodes, of one link, have 48 bytes");
 
-/* At the start of a pool. W:walwriter. */
+/* At the start of a pool; the hash table (shm->pool_buckets references) follows, then the nodes.
+ * W:walwriter. */
 struct nx_skip_pool {
     alignas(NX_LINE) nx_atomic_u64 used; /* bytes, this header included */
     nx_atomic_u64 count;                 /* nodes */
     uint64_t random;                     /* xorshift state of the heights */
     nx_atomic_u32 head[NX_SKIP_MAX_HEIGHT];
+    nx_atomic_u32 buckets[];
 };
 
 /* Pool of generation `number`. */
 struct nx_skip_pool *nx_skip_pool(struct nx_shm *shm, uint64_t number);
 
 /* Empties a pool (walwriter, after the generation's number was set to 0). */
-void nx_skip_reset(struct nx_skip_pool *pool);
+void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool);
 
 /* True when `nodes` more nodes of any height fit. */
 bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool, uint64_t nodes);
 
-/* Links a version whose operation stands at op_pos in the arena. The pool has room. If
- * ret_previous is given, it gets the version of the same key that was newest until now, or NULL. */
+/* Links a version whose operation stands at op_pos in the arena. The pool has room. */
 void nx_skip_insert(struct nx_shm *shm,
                     struct nx_skip_pool *pool,
                     uint64_t op_pos,

@@ -16,7 +16,7 @@ static void begin_generation(struct walwriter *w, uint64_t number)
 {
     struct nx_generation *generation = generation_at(w, number);
 
-    nx_skip_reset(nx_skip_pool(w->shm, number));
+    nx_skip_reset(w->shm, nx_skip_pool(w->shm, number));
     nx_expire_begin(w, number);
     atomic_store_explicit(&generation->first_offset, w->log.newest + 1, memory_order_relaxed);
     atomic_store_explicit(&generation->last_offset, 0, memory_order_relaxed);

@@ -69,7 +69,7 @@ static inline void log_begin_generation(struct test_log *log, uint64_t number)
 {
     struct nx_generation *generation = log_generation(number);
 
-    nx_skip_reset(nx_skip_pool(shm, number));
+    nx_skip_reset(shm, nx_skip_pool(shm, number));
     atomic_store_explicit(&generation->first_offset, log->writer.newest + 1, memory_order_relaxed);
     atomic_store_explicit(&generation->last_offset, 0, memory_order_relaxed);
     atomic_store_explicit(&generation->first_pos, log->writer.next_pos, memory_order_relaxed);

@@ -17,7 +17,7 @@ static void setup(void)
 {
     shm_setup();
     pool = nx_skip_pool(shm, 1);
-    nx_skip_reset(pool);
+    nx_skip_reset(shm, pool);
     next_pos = 0;
 }
 
@@ -114,6 +114,51 @@ START_TEST(a_walk_gives_all_keys_in_byte_order)
 }
 END_TEST
 
+/* The hash table holds the newest version; older ones are found from there, or by the list where many are newer. */
+START_TEST(any_version_of_a_key_that_is_written_often_is_found)
+{
+    for (uint64_t offset = 1; offset <= 1000; offset++) {
+        put("counter", 7, 2 * offset, 0, NX_OP_PUT);
+        put("other", 5, 2 * offset + 1, 0, NX_OP_PUT);
+    }
+    for (uint64_t offset = 2; offset <= 2001; offset++) {
+        ck_assert_uint_eq(find("counter", offset)->offset, offset / 2 * 2);
+    }
+    ck_assert_ptr_null(find("counter", 1));
+    ck_assert_ptr_null(find("other", 2));
+}
+END_TEST
+
+START_TEST(keys_that_differ_behind_what_a_node_holds_of_them_are_different)
+{
+    char key[NX_SKIP_PREFIX + 8];
+
+    for (uint64_t i = 0; i < 2000; i++) {
+        snprintf(key, sizeof key, "sixteen-bytes---%04u", (unsigned)(i * 7919 % 2000));
+        put(key, strlen(key), i + 1, 0, NX_OP_PUT);
+    }
+    for (uint64_t i = 0; i < 2000; i++) {
+        snprintf(key, sizeof key, "sixteen-bytes---%04u", (unsigned)(i * 7919 % 2000));
+        ck_assert_uint_eq(find(key, UINT64_MAX)->offset, i + 1);
+    }
+    ck_assert_ptr_null(find("sixteen-bytes---", UINT64_MAX));
+    ck_assert_ptr_null(find("sixteen-bytes---2000", UINT64_MAX));
+}
+END_TEST
+
+/* A pool that is used again knows nothing of what it held. */
+START_TEST(a_reset_forgets)
+{
+    put("k", 1, 1, 0, NX_OP_PUT);
+    nx_skip_reset(shm, pool);
+    ck_assert_ptr_null(find("k", UINT64_MAX));
+    ck_assert_ptr_null(nx_skip_first(shm, pool));
+    put("l", 1, 2, 0, NX_OP_PUT);
+    ck_assert_ptr_null(find("k", UINT64_MAX));
+    ck_assert_uint_eq(find("l", UINT64_MAX)->offset, 2);
+}
+END_TEST
+
 START_TEST(a_full_pool_says_so)
 {
     ck_assert(nx_skip_has_room(shm, pool, 1));
@@ -127,16 +172,17 @@ START_TEST(garbage_is_harmless)
     uint64_t x = 88172645463325252u;
 
     for (unsigned round = 0; round < 50; round++) {
-        uint8_t *bytes = (uint8_t *)pool;
+        uint32_t *words = (uint32_t *)pool;
 
-        for (size_t i = 0; i < 65536; i++) {
+        for (size_t i = 0; i < shm->pool_size / sizeof *words; i++) {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            bytes[i] = (uint8_t)x;
+            words[i] = (uint32_t)(x % (shm->pool_size / 8)); /* many are references that lead on */
         }
         (void)find("key-1", UINT64_MAX);
         (void)find("key-long-enough-to-compare", 17);
+        (void)nx_skip_seek(shm, pool, (const uint8_t *)"key-long-enough-to-compare", 26, 17);
     }
 }
 END_TEST
@@ -196,6 +242,9 @@ int main(void)
     tcase_add_test(tcase, the_last_operation_of_an_entry_wins);
     tcase_add_test(tcase, keys_that_differ_only_in_zero_bytes_or_length_are_different);
     tcase_add_test(tcase, a_walk_gives_all_keys_in_byte_order);
+    tcase_add_test(tcase, any_version_of_a_key_that_is_written_often_is_found);
+    tcase_add_test(tcase, keys_that_differ_behind_what_a_node_holds_of_them_are_different);
+    tcase_add_test(tcase, a_reset_forgets);
     tcase_add_test(tcase, a_full_pool_says_so);
     tcase_add_test(tcase, garbage_is_harmless);
     tcase_add_test(tcase, a_reader_beside_the_writer_misses_nothing_published);
