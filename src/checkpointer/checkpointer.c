@@ -438,17 +438,29 @@ static uint64_t quorum_awaited(struct checkpointer *c)
                : NX_WAKE_NEVER;
 }
 
+/* The durable offset that there would be work at: the end of a sealed generation, which may have been sealed
+ * within the group that is being written; or, while there is nothing to merge, the first entry. */
+static uint64_t durable_awaited(struct checkpointer *c)
+{
+    uint64_t number;
+    uint64_t last;
+
+    if (c->confirmed && sealed_generation(c, &number, &last) &&
+        last > load(&c->shm->log.durable_offset)) {
+        return last;
+    }
+    return c->confirmed && c->unmerged_since_ms == 0 ? c->position.offset + 1 : NX_WAKE_NEVER;
+}
+
 /* True: there is more of it. */
 static bool scrub(struct checkpointer *c)
 {
     return c->confirmed && c->state != NULL && nx_scrub_step(&c->scrub, c->process, c->state);
 }
 
-/* Nothing wakes it while there is nothing to merge, but the first entry. */
 static void sleep_until_rung(struct checkpointer *c)
 {
     struct pollfd control = {.fd = c->process->control.fd, .events = POLLIN};
-    bool nothing = c->confirmed && c->unmerged_since_ms == 0;
     int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
 
     timeout = smaller_wait(timeout, c->confirmed ? interval_wait(c) : -1);
@@ -457,8 +469,7 @@ static void sleep_until_rung(struct checkpointer *c)
     if (c->merged && c->scrub.over) {
         close_state(c);
     }
-    nx_latch_prepare_both(c->shm, c->process->slot,
-                          nothing ? c->position.offset + 1 : NX_WAKE_NEVER, quorum_awaited(c));
+    nx_latch_prepare_both(c->shm, c->process->slot, durable_awaited(c), quorum_awaited(c));
     if (!work_waits(c)) {
         (void)nx_latch_poll(c->process->slot, &control, 1, timeout);
     }

@@ -115,7 +115,8 @@ static bool host_allowed(const struct connection *connection)
     if (name.length == 0 || name.length >= sizeof host) {
         return false;
     }
-    snprintf(host, sizeof host, "%.*s", (int)name.length, (const char *)name.data);
+    memcpy(host, name.data, name.length);
+    host[name.length] = '\0';
     return strchr(host, '.') == NULL || is_address(host) ||
            strcasecmp(host, worker->host_name) == 0 ||
            is_listed(host, worker->process->config->http.allowed_hosts);

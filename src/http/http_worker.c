@@ -24,6 +24,7 @@
 #include <json-c/json_tokener.h>
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +32,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SPIN_US         30 /* a hop over a doorbell costs as much (architecture.md) */
-#define SPIN_MOST_OPEN  4  /* with more in flight there is other work, or a group under way */
-#define MAX_FREE        64 /* requests kept for use */
+#define POLL_MOST_OPEN  4   /* with more writes in flight there is other work */
+#define POLL_MOST_US    200 /* a disk that takes longer is better slept for */
+#define MAX_FREE        64  /* requests kept for use */
 #define FAST_STOP_MS    2000
 #define LAST_ANSWERS_MS 500 /* of that: to tell those whose quorum is still silent */
 #define RETRY_ACCEPT_US 100000
@@ -210,10 +211,43 @@ static void on_control(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* A doorbell costs two wake-ups and, on a virtual machine, the way out of its halted state: as much as a fast disk's
+ * sync. So while few writes are in flight, and lately they took no longer than a moment, their completions are
+ * polled for, between looks at the sockets, and whoever else wants this processor gets it. */
+static bool polls(struct http_worker *worker)
+{
+    struct completion_poll *poll = &worker->poll;
+    uint64_t open = worker->producer.open;
+
+    if (!worker->many_cores || open == 0 || open > POLL_MOST_OPEN) {
+        poll->since_us = 0;
+        return false;
+    }
+    if (poll->since_us == 0) {
+        poll->since_us = nx_now_us();
+        return poll->usual_us <= POLL_MOST_US;
+    }
+    return poll->usual_us <= POLL_MOST_US && nx_now_us() - poll->since_us <= POLL_MOST_US;
+}
+
+/* A completion has come: how long it took since we had nothing else to do, polled for or slept for. */
+static void note_completion(struct http_worker *worker)
+{
+    struct completion_poll *poll = &worker->poll;
+
+    if (poll->since_us != 0) {
+        poll->usual_us = (7 * poll->usual_us + (nx_now_us() - poll->since_us)) / 8;
+        poll->since_us = 0;
+    }
+}
+
 static bool work(struct http_worker *worker)
 {
     bool any = nx_submissions_poll(worker);
 
+    if (any) {
+        note_completion(worker);
+    }
     any = nx_waits_poll(worker) || any;
     any = nx_tail_poll(worker) || any;
     any = nx_changes_poll(worker) || any;
@@ -222,20 +256,6 @@ static bool work(struct http_worker *worker)
     nx_text_reset(&worker->json, KEEP_SCRATCH);
     nx_text_reset(&worker->scratch, KEEP_SCRATCH);
     return any;
-}
-
-/* With few writes in flight their completions come within moments: look for them before sleeping. */
-static void spin(const struct http_worker *worker)
-{
-    uint64_t until;
-
-    if (!worker->many_cores || worker->producer.open == 0 ||
-        worker->producer.open > SPIN_MOST_OPEN) {
-        return;
-    }
-    until = nx_now_us() + SPIN_US;
-    while (!nx_completion_waiting(&worker->producer) && nx_now_us() < until) {
-    }
 }
 
 static bool work_waits(struct http_worker *worker)
@@ -271,7 +291,11 @@ static void turn(struct http_worker *worker)
         event_base_loop(worker->base, LOOK);
         return;
     }
-    spin(worker);
+    if (polls(worker)) {
+        sched_yield();
+        event_base_loop(worker->base, LOOK);
+        return;
+    }
     lowest = wanted_offset(worker);
     quorum = nx_confirm_quorum_wanted(worker);
     nx_latch_prepare_both(worker->shm, slot, lowest, quorum < lowest ? quorum : lowest);

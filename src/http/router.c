@@ -46,33 +46,57 @@ const unsigned nx_route_count = sizeof nx_routes / sizeof *nx_routes;
 
 /* ---- path ---- */
 
-static bool ends_in(const struct route *route, const char *mark)
+/* What a route's path is made of, so that a request is compared with bytes of known lengths. */
+struct pattern {
+    enum pattern_kind {
+        PATTERN_WHOLE, /* the path itself */
+        PATTERN_KEY,   /* a key behind it */
+        PATTERN_SLASH, /* perhaps a slash behind it */
+        PATTERN_ID,    /* a part without slashes, then `behind` */
+    } kind;
+    struct nx_slice before;
+    struct nx_slice behind;
+};
+
+static struct pattern read_pattern(const char *path)
 {
-    size_t length = strlen(route->path);
+    static const struct {
+        const char *mark;
+        enum pattern_kind kind;
+    } marks[] = {{KEY_MARK, PATTERN_KEY}, {ID_MARK, PATTERN_ID}, {SLASH_MARK, PATTERN_SLASH}};
 
-    return length > strlen(mark) && strcmp(route->path + length - strlen(mark), mark) == 0;
-}
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        const char *at = strstr(path, marks[i].mark);
 
-static bool is_key_route(const struct route *route)
-{
-    return ends_in(route, KEY_MARK);
-}
-
-/* Matches a route with {id} in its path; *ret_id is the part that stands there. */
-static bool match_id(const struct route *route, struct nx_slice path, struct nx_slice *ret_id)
-{
-    const char *mark = strstr(route->path, ID_MARK);
-    size_t before;
-    size_t behind;
-
-    if (mark == NULL) {
-        return false;
+        if (at != NULL) {
+            return (struct pattern){.kind = marks[i].kind,
+                                    .before = nx_slice_of(path, (size_t)(at - path)),
+                                    .behind = nx_slice_text(at + strlen(marks[i].mark))};
+        }
     }
-    before = (size_t)(mark - route->path);
-    mark += strlen(ID_MARK);
-    behind = strlen(mark);
-    if (path.length <= before + behind || memcmp(path.data, route->path, before) != 0 ||
-        memcmp(path.data + path.length - behind, mark, behind) != 0) {
+    return (struct pattern){.kind = PATTERN_WHOLE, .before = nx_slice_text(path)};
+}
+
+/* Read once in the life of a worker. */
+static const struct pattern *pattern_of(const struct route *route)
+{
+    static struct pattern patterns[sizeof nx_routes / sizeof *nx_routes];
+    struct pattern *pattern = &patterns[route - nx_routes];
+
+    if (pattern->before.data == NULL) {
+        *pattern = read_pattern(route->path);
+    }
+    return pattern;
+}
+
+/* Matches a path with a part {id}; *ret_id is what stands there. */
+static bool match_id(const struct pattern *pattern, struct nx_slice path, struct nx_slice *ret_id)
+{
+    size_t before = pattern->before.length;
+    size_t behind = pattern->behind.length;
+
+    if (path.length <= before + behind || memcmp(path.data, pattern->before.data, before) != 0 ||
+        memcmp(path.data + path.length - behind, pattern->behind.data, behind) != 0) {
         return false;
     }
     *ret_id = nx_slice_of(path.data + before, path.length - before - behind);
@@ -81,20 +105,22 @@ static bool match_id(const struct route *route, struct nx_slice path, struct nx_
 
 static bool path_matches(const struct route *route, struct nx_slice path)
 {
+    const struct pattern *pattern = pattern_of(route);
+    struct nx_slice before = pattern->before;
     struct nx_slice id;
 
-    if (is_key_route(route)) {
-        size_t fixed = strlen(route->path) - strlen(KEY_MARK);
-
-        return path.length > fixed && memcmp(path.data, route->path, fixed) == 0;
+    switch (pattern->kind) {
+    case PATTERN_KEY:
+        return path.length > before.length && memcmp(path.data, before.data, before.length) == 0;
+    case PATTERN_SLASH:
+        path.length -= path.length == before.length + 1 && path.data[before.length] == '/' ? 1 : 0;
+        return nx_slice_equal(path, before);
+    case PATTERN_ID:
+        return match_id(pattern, path, &id);
+    case PATTERN_WHOLE:
+        break;
     }
-    if (ends_in(route, SLASH_MARK)) {
-        struct nx_slice fixed = nx_slice_of(route->path, strlen(route->path) - strlen(SLASH_MARK));
-
-        path.length -= path.length == fixed.length + 1 && path.data[fixed.length] == '/' ? 1 : 0;
-        return nx_slice_equal(path, fixed);
-    }
-    return nx_slice_equal(path, nx_slice_text(route->path)) || match_id(route, path, &id);
+    return nx_slice_equal(path, before);
 }
 
 /* HEAD is served by the row of GET. */
@@ -102,6 +128,11 @@ static bool method_matches(const struct route *route, unsigned method)
 {
     return route->method == method || (method == HTTP_HEAD && route->method == HTTP_GET) ||
            (method == HTTP_OPTIONS && route->access == ROUTE_ACCESS_PROBE);
+}
+
+static bool is_open(const struct route *route)
+{
+    return route->access == ROUTE_ACCESS_OPEN || route->access == ROUTE_ACCESS_PROBE;
 }
 
 struct allowed {
@@ -119,7 +150,7 @@ static void allow(struct allowed *allowed, const char *method)
     }
 }
 
-/* The methods of a path; text is "" when the path is unknown. */
+/* The methods of a path; text is "" when the path is unknown. For refusals: it looks at every route. */
 static struct allowed allowed_methods(struct nx_slice path)
 {
     struct allowed allowed = {.text = "", .open = true};
@@ -130,8 +161,7 @@ static struct allowed allowed_methods(struct nx_slice path)
             if (nx_routes[i].method == HTTP_GET) {
                 allow(&allowed, "HEAD");
             }
-            allowed.open = allowed.open && (nx_routes[i].access == ROUTE_ACCESS_OPEN ||
-                                            nx_routes[i].access == ROUTE_ACCESS_PROBE);
+            allowed.open = allowed.open && is_open(&nx_routes[i]);
         }
     }
     if (allowed.text[0] != '\0') {
@@ -193,9 +223,12 @@ static bool take_key(struct connection *connection, struct nx_slice path)
 static bool take_parts(struct connection *connection, struct nx_slice path)
 {
     struct request *request = connection->request;
+    const struct pattern *pattern = pattern_of(request->route);
 
-    (void)match_id(request->route, path, &request->id);
-    return !is_key_route(request->route) || take_key(connection, path);
+    if (pattern->kind == PATTERN_ID) {
+        (void)match_id(pattern, path, &request->id);
+    }
+    return pattern->kind != PATTERN_KEY || take_key(connection, path);
 }
 
 static void refuse_empty_key(struct connection *connection)
@@ -219,46 +252,55 @@ static void refuse_method(struct connection *connection,
     nx_respond_problem(connection, &problem);
 }
 
-/* Finds the route, or answers: 404, 405, OPTIONS, an empty key. */
+/* No route: 404, 405, OPTIONS, an empty key. */
+static void answer_unrouted(struct connection *connection,
+                            struct nx_slice path,
+                            const struct allowed *allowed,
+                            bool unknown_method)
+{
+    unsigned method = connection->request->parser.method;
+    bool star = nx_slice_equal(path, nx_slice_text("*"));
+
+    if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) &&
+        (method == HTTP_PUT || method == HTTP_DELETE || method == HTTP_POST)) {
+        refuse_empty_key(connection);
+    } else if (allowed->text[0] == '\0' && !star) {
+        nx_refuse(connection, NX_ERROR_NO_SUCH_ENDPOINT,
+                  "There is no such endpoint; GET / lists all that there are.");
+    } else if (method == HTTP_OPTIONS && !unknown_method) {
+        nx_respond(connection,
+                   &(struct response){
+                       .status = 204,
+                       .allow = star ? "GET, HEAD, PUT, POST, DELETE, OPTIONS" : allowed->text,
+                   });
+    } else {
+        refuse_method(connection, path, allowed);
+    }
+}
+
+/* Finds the route and checks who asks. False: answered. */
 static bool take_route(struct connection *connection, bool unknown_method)
 {
     struct request *request = connection->request;
     struct nx_slice path = nx_slice_of(request->path.data, request->path.length);
-    struct allowed allowed = allowed_methods(path);
-    unsigned method = request->parser.method;
-    bool star = nx_slice_equal(path, nx_slice_text("*"));
+    struct allowed allowed = {.open = false};
 
-    request->route = unknown_method ? NULL : find_route(path, method);
+    request->route = unknown_method ? NULL : find_route(path, request->parser.method);
+    if (request->route == NULL || is_open(request->route)) {
+        allowed = allowed_methods(path);
+    }
     if (!(allowed.text[0] != '\0' && allowed.open) && !nx_access_check(connection)) {
         return false;
     }
     if (!nx_access_check_origin(connection)) {
         return false;
     }
-    if (request->route != NULL) {
-        nx_access_log(connection);
-        return take_parts(connection, path);
-    }
-    if (nx_slice_equal(path, nx_slice_text(KEY_PATH)) &&
-        (method == HTTP_PUT || method == HTTP_DELETE || method == HTTP_POST)) {
-        refuse_empty_key(connection);
+    if (request->route == NULL) {
+        answer_unrouted(connection, path, &allowed, unknown_method);
         return false;
     }
-    if (allowed.text[0] == '\0' && !star) {
-        nx_refuse(connection, NX_ERROR_NO_SUCH_ENDPOINT,
-                  "There is no such endpoint; GET / lists all that there are.");
-        return false;
-    }
-    if (method == HTTP_OPTIONS && !unknown_method) {
-        nx_respond(connection,
-                   &(struct response){
-                       .status = 204,
-                       .allow = star ? "GET, HEAD, PUT, POST, DELETE, OPTIONS" : allowed.text,
-                   });
-        return false;
-    }
-    refuse_method(connection, path, &allowed);
-    return false;
+    nx_access_log(connection);
+    return take_parts(connection, path);
 }
 
 /* ---- body ---- */

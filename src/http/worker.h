@@ -37,6 +37,12 @@ struct json_tokener;
 
 LIST_HEAD(connection_list, connection);
 
+/* How long completions take, to know whether polling for them pays. */
+struct completion_poll {
+    uint64_t since_us; /* writes are in flight and there is nothing else to do; 0: not so */
+    uint64_t usual_us; /* running mean of the time from then to a completion */
+};
+
 struct http_worker {
     struct nx_process *process;
     struct nx_shm *shm;
@@ -74,6 +80,7 @@ struct http_worker {
     struct json_tokener *tokener;
     char host_name[256];
     bool many_cores;
+    struct completion_poll poll;
     bool stopping;
     uint64_t stop_deadline_ms;
 };

@@ -74,11 +74,6 @@ int nx_group_commit(struct walwriter *w)
     if (entries) {
         nx_latch_ring_durable(w->shm, w->log.newest);
         nx_room_seal_if_due(w);
-        if (w->oldest_generation < w->generation) {
-            /* One that was sealed within this group couldn't be merged when the checkpointer heard of
-             * it: its last entries were not synced yet. */
-            nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
-        }
     }
     w->group_first = w->log.newest + 1;
     w->group_bytes = 0;
