@@ -9,6 +9,7 @@
 #include "common/json_out.h"
 #include "http/connection.h"
 #include "http/json_in.h"
+#include "http/json_plain.h"
 #include "http/node.h"
 #include "http/response.h"
 #include "http/router.h"
@@ -297,6 +298,10 @@ static void take_line(struct connection *connection, struct import *import, stru
         line.length--;
     }
     if (is_blank(line)) {
+        return;
+    }
+    if (nx_json_plain_put(line, max_value, &import->item)) {
+        add_line(connection, import, false);
         return;
     }
     snprintf(place, sizeof place, "Line %" PRIu64, import->line_number);

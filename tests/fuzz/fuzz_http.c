@@ -3,6 +3,7 @@
 #include "http/conditions.h"
 #include "http/head_scan.h"
 #include "http/json_in.h"
+#include "http/json_plain.h"
 #include "http/query.h"
 #include "http/range.h"
 #include "http/request.h"
@@ -75,6 +76,27 @@ static void read_json(struct nx_slice text)
     json_object_put(object);
 }
 
+/* What the quick reading of a line takes, the thorough one takes for the same. */
+static void read_line(struct nx_slice text)
+{
+    static struct json_tokener *tokener;
+    static struct json_put put;
+    struct json_put plain = {.ttl_s = 1};
+    struct json_object *object = NULL;
+    struct json_fault fault = {.message = ""};
+    bool deletes = true;
+
+    if (!nx_json_plain_put(text, 100, &plain)) {
+        return;
+    }
+    tokener = tokener != NULL ? tokener : nx_json_tokener();
+    HOLDS(nx_json_parse(tokener, text, &object, &fault) == 0);
+    HOLDS(nx_json_line_of(object, "It", 100, &put, &deletes, &fault) == 0 && !deletes);
+    HOLDS(nx_slice_equal(put.key, plain.key) && nx_slice_equal(put.value, plain.value));
+    HOLDS(plain.ttl_s == 0 && plain.expires_at == 0 && put.ttl_s == 0 && put.expires_at == 0);
+    json_object_put(object);
+}
+
 static void read_values(struct nx_slice text)
 {
     static struct text out;
@@ -120,6 +142,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         read_json(text);
+        read_line(text);
         break;
     case 3:
         read_values(text);

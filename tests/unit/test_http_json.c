@@ -3,6 +3,7 @@
 #include "common/json_out.h"
 #include "common/log_clock.h"
 #include "http/json_in.h"
+#include "http/json_plain.h"
 #include "http/json_scan.h"
 
 #include <check.h>
@@ -457,6 +458,57 @@ START_TEST(keys_have_up_to_511_bytes)
 }
 END_TEST
 
+static const struct {
+    const char *text;
+    const char *key; /* NULL: not plain */
+    const char *value;
+} plain_cases[] = {
+    {"{\"key\":\"k\",\"value\":\"v\"}", "k", "v"},
+    {" { \"key\" : \"k\" ,\t\"value\" : \"\" } ", "k", ""},
+    {"{\"value\":\"v\",\"key\":\"k\"}", "k", "v"},
+    {"{\"key\":\"grün\",\"value\":\"a longer one: €, 0123456789 abcdefgh\"}", "grün",
+     "a longer one: €, 0123456789 abcdefgh"},
+    {"{\"key\":\"k\x7f\",\"value\":\"{}[],:\"}", "k\x7f", "{}[],:"},
+    {"", NULL, NULL},
+    {"{}", NULL, NULL},
+    {"{\"key\":\"k\"}", NULL, NULL},
+    {"{\"key\":\"\",\"value\":\"v\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"v\"", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"v", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"v\"}}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"v\",}", NULL, NULL},
+    {"{\"key\":\"k\" \"value\":\"v\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"key\":\"l\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"v\",\"ttl\":5}", NULL, NULL},
+    {"{\"key\":\"k\",\"value_base64\":\"dg==\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":5}", NULL, NULL},
+    {"{\"key\":\"k\\n\",\"value\":\"v\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"0123456789\\u0041\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"0123456789\x1f\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"not UTF-8: \xc3\x28\"}", NULL, NULL},
+    {"{\"key\":\"k\",\"value\":\"longer than may be: 0123456789 0123456789\"}", NULL, NULL},
+};
+
+/* What it takes is what the thorough reading takes; what it leaves is that one's. */
+START_TEST(a_plain_line_is_read_at_once)
+{
+    const char *text = plain_cases[_i].text;
+    struct json_put plain = {.ttl_s = 1, .expires_at = 1};
+    bool taken = nx_json_plain_put(nx_slice_text(text), 40, &plain);
+    char expected[100];
+
+    ck_assert_msg(taken == (plain_cases[_i].key != NULL), "%s", text);
+    if (taken) {
+        ck_assert(nx_slice_equal(plain.key, nx_slice_text(plain_cases[_i].key)));
+        ck_assert(nx_slice_equal(plain.value, nx_slice_text(plain_cases[_i].value)));
+        ck_assert_uint_eq(plain.ttl_s + plain.expires_at, 0);
+        ck_assert_int_eq(read_put(text, 40), 0);
+        snprintf(expected, sizeof expected, "%s=%s", plain_cases[_i].key, plain_cases[_i].value);
+        assert_out(expected);
+    }
+}
+END_TEST
+
 START_TEST(offsets_are_numbers_or_texts)
 {
     static const char *const bad[] = {"{}",
@@ -550,6 +602,8 @@ int main(void)
     tcase_add_test(reading, a_moment_is_a_whole_number_of_milliseconds);
     tcase_add_test(reading, a_put_expires_as_it_says);
     tcase_add_test(reading, keys_have_up_to_511_bytes);
+    tcase_add_loop_test(reading, a_plain_line_is_read_at_once, 0,
+                        (int)(sizeof plain_cases / sizeof *plain_cases));
     tcase_add_test(reading, offsets_are_numbers_or_texts);
     tcase_add_loop_test(reading, what_goes_out_comes_back, 0, 8);
     suite_add_tcase(suite, reading);
