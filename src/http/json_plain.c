@@ -28,13 +28,14 @@ static bool has_special(uint64_t word)
 /* A string without escapes and control bytes, of well-formed UTF-8. */
 static bool take_string(struct cursor *at, struct nx_slice *ret_inside)
 {
-    const uint8_t *begin = at->p + 1;
-    const uint8_t *p = begin;
+    const uint8_t *p = at->p;
     uint8_t all = 0;
 
-    if (at->p == at->end || *at->p != '"') {
+    if (p == at->end || *p != '"') {
         return false;
     }
+    const uint8_t *begin = ++p;
+
     for (;;) {
         while (at->end - p >= 8 && !has_special(nx_load_u64(p))) {
             p += 8;
