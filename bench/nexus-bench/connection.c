@@ -51,6 +51,9 @@ void bench_connection_close(struct bench_connection *connection)
     if (connection->fd >= 0) {
         close(connection->fd);
     }
+    if (connection->state != NULL && connection->protocol->close != NULL) {
+        connection->protocol->close(connection->state);
+    }
     free(connection->state);
     free(connection->flights);
     nx_text_free(&connection->unsent);

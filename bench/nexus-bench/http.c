@@ -80,7 +80,7 @@ static void make_template(struct template *made,
         break;
     case BENCH_GET:
     case BENCH_DELETE:
-    case BENCH_POLL:
+    case BENCH_PROBE:
         add_line(head, "");
         break;
     }
@@ -152,7 +152,7 @@ static void write_request(const void *prepared,
 {
     const struct templates *templates = prepared;
     enum bench_operation operation =
-        request->operation == BENCH_POLL ? BENCH_GET : request->operation;
+        request->operation == BENCH_PROBE ? BENCH_GET : request->operation;
     const struct template *template = &templates->of[operation];
     bool writes = operation == BENCH_PUT || operation == BENCH_WAIT;
     uint8_t *p;
@@ -183,13 +183,18 @@ static int read_answer(void *state,
                        struct text *out)
 {
     struct bench_http_answer *answer = state;
-    bool reads = request->operation == BENCH_GET || request->operation == BENCH_POLL;
-    int rc = bench_http_answer_take(answer, data, ret_used);
+    bool reads;
+    int rc;
 
     (void)out;
+    if (request == NULL) {
+        return -EPROTO;
+    }
+    rc = bench_http_answer_take(answer, data, ret_used);
     if (rc <= 0) {
         return rc;
     }
+    reads = request->operation == BENCH_GET || request->operation == BENCH_PROBE;
     *ret_answer = (struct bench_answer){
         .result = BENCH_FAILED, .status = answer->status, .text = answer->text};
     if (answer->status >= 200 && answer->status < 300) {

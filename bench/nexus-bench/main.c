@@ -1,6 +1,7 @@
 /* nexus-bench: puts a load on a key-value server, and tells how fast it was. See options.def. It shares the machine
  * with what it measures, so it is made to be cheap: nothing is allocated or formatted for a request. */
 #include "nexus-bench/options.h"
+#include "nexus-bench/probe.h"
 #include "nexus-bench/report.h"
 #include "nexus-bench/run.h"
 #include "nexus_version.h"
@@ -69,7 +70,7 @@ static int run_and_show(void)
     int status = EXIT_TROUBLE;
 
     if (results != NULL && look_up_all(error, sizeof error) == 0 &&
-        bench_run(&run, results, error, sizeof error) == 0) {
+        (options.probe ? bench_probe : bench_run)(&run, results, error, sizeof error) == 0) {
         status = show(results);
     } else {
         (void)fprintf(stderr, "nexus-bench: %s; nothing was done\n", error);

@@ -7,7 +7,7 @@ const char *bench_operation_name(enum bench_operation operation)
 #define BENCH_OPERATION(symbol, name, help) name,
 #include "nexus-bench/operations.def"
 #undef BENCH_OPERATION
-        "poll",
+        "probe",
     };
 
     return names[operation];

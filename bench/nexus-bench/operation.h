@@ -7,8 +7,10 @@ enum bench_operation {
 #include "nexus-bench/operations.def"
 #undef BENCH_OPERATION
     BENCH_OPERATIONS,
-    BENCH_POLL = BENCH_OPERATIONS /* of the probe alone: a read of what this very node has */
+    BENCH_PROBE = BENCH_OPERATIONS /* of --lag alone: a read of what this very node has */
 };
+
+#define BENCH_KINDS (BENCH_PROBE + 1)
 
 /* As in a mix: "get". Static. */
 const char *bench_operation_name(enum bench_operation operation);

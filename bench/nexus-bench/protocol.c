@@ -1,7 +1,7 @@
 /* See protocol.h. */
 #include "nexus-bench/protocol.h"
 
-static const struct bench_protocol *const protocols[] = {&bench_http};
+static const struct bench_protocol *const protocols[] = {&bench_http, &bench_redis, &bench_etcd};
 
 const struct bench_protocol *bench_protocol_find(const char *name)
 {

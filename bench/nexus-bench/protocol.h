@@ -44,6 +44,8 @@ struct bench_protocol {
     size_t state_size; /* of a connection's state, which begins as zeros */
     /* What a connection begins with; NULL: nothing. */
     void (*open)(void *state, struct text *out);
+    /* Gives back what a state has; NULL: nothing. */
+    void (*close)(void *state);
     /* NULL: memory is short. */
     void *(*prepare)(const struct bench_options *options, const struct bench_target *target);
     void (*release)(void *templates);
@@ -53,7 +55,8 @@ struct bench_protocol {
                   const struct bench_request *request,
                   struct bench_random *random,
                   struct text *out);
-    /* Takes bytes of the answer to `request` (whose keys aren't known any more), the oldest that has none: 1 and the
+    /* Takes bytes of the answer to `request` (whose keys aren't known any more), the oldest that has none, or NULL
+     * when all have: 1 and the
      * answer, once it is complete; 0 when more must come; -EPROTO when this is no answer. *ret_used bytes are done
      * with either way; the others come again, with more behind them. What must be said at once, as a ping's answer,
      * goes to out. */
@@ -69,6 +72,8 @@ struct bench_protocol {
 const struct bench_protocol *bench_protocol_find(const char *name);
 
 extern const struct bench_protocol bench_http;
+extern const struct bench_protocol bench_redis;
+extern const struct bench_protocol bench_etcd;
 
 /* Room for n more bytes of a request, to be filled by the caller; NULL when memory is short. */
 static inline uint8_t *bench_room(struct text *out, size_t n)

@@ -30,7 +30,7 @@ static struct summary summary_of(const struct bench_results *results)
         summary.operations_per_s = (double)summary.operations / summary.seconds;
         summary.bytes_per_s = (double)results->value_bytes / summary.seconds;
     }
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         bench_histogram_merge(&summary.latency, &results->by_operation[i].latency);
     }
     return summary;
@@ -100,7 +100,7 @@ static void json_answers(struct json *json, const struct bench_results *results)
 static void json_operations(struct json *json, const struct bench_results *results)
 {
     nx_json_open(json, "by_operation", '{');
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         const struct bench_counts *counts = &results->by_operation[i];
 
         if (requests_of(counts) > 0) {
@@ -241,7 +241,7 @@ void bench_report_text(struct text *out,
     say(out, "  %.0f operations/s, %.2f MB/s of values: %llu operations in %.3f s, %llu errors\n",
         summary.operations_per_s, summary.bytes_per_s / 1e6, (unsigned long long)summary.operations,
         summary.seconds, (unsigned long long)summary.errors);
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         const struct bench_counts *counts = &results->by_operation[i];
 
         if (requests_of(counts) > 0) {

@@ -52,7 +52,7 @@ void bench_results_add(struct bench_results *results,
 
 void bench_results_merge(struct bench_results *to, const struct bench_results *from)
 {
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         to->by_operation[i].operations += from->by_operation[i].operations;
         to->by_operation[i].requests += from->by_operation[i].requests;
         to->by_operation[i].errors += from->by_operation[i].errors;
@@ -78,7 +78,7 @@ uint64_t bench_results_operations(const struct bench_results *results)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         sum += results->by_operation[i].operations;
     }
     return sum;
@@ -88,7 +88,7 @@ uint64_t bench_results_errors(const struct bench_results *results)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < BENCH_OPERATIONS; i++) {
+    for (size_t i = 0; i < BENCH_KINDS; i++) {
         sum += results->by_operation[i].errors;
     }
     return sum;

@@ -20,10 +20,10 @@ struct bench_counts {
 struct bench_results {
     size_t value;        /* bytes of one, as asked for */
     bool absent_is_good; /* a key that isn't there is no error */
-    struct bench_counts by_operation[BENCH_OPERATIONS];
+    struct bench_counts by_operation[BENCH_KINDS];
     uint64_t answers[BENCH_STATUSES]; /* by HTTP status, or by enum bench_result */
     uint64_t value_bytes;             /* read and written, by good requests */
-    uint64_t polls;                   /* of the probe */
+    uint64_t polls;                   /* of probes */
     uint64_t unanswered;              /* requests under way when the run ended */
     uint64_t unsent;                  /* of an open loop: due, and never sent */
     uint64_t first_ns;                /* where counting began */

@@ -248,12 +248,9 @@ static int take_answers(struct bench_worker *worker,
         struct bench_answer answer;
         size_t n = 0;
 
-        if (connection->under_way == 0) {
-            return -EPROTO;
-        }
-        rc = connection->protocol->read(connection->state, &request,
-                                        nx_slice_of(data.data + used, data.length - used), &n,
-                                        &answer, &worker->out);
+        rc = connection->protocol->read(
+            connection->state, connection->under_way > 0 ? &request : NULL,
+            nx_slice_of(data.data + used, data.length - used), &n, &answer, &worker->out);
         used += n;
         if (rc > 0) {
             count_answer(worker, connection, &answer, now);
