@@ -186,6 +186,7 @@ int bench_http_answer_take(struct bench_http_answer *answer, struct nx_slice dat
     bool over = false;
     int rc = 1;
 
+    answer->text = nx_slice_of(NULL, 0); /* that of the last call may be gone */
     while (rc > 0 && !over) {
         struct nx_slice rest = nx_slice_of(data.data + used, data.length - used);
 

@@ -22,7 +22,7 @@ struct bench_http_answer {
     unsigned status;
     uint64_t left;        /* of the body, or of the chunk and its line end */
     uint64_t body;        /* bytes of it so far */
-    struct nx_slice text; /* the body, or what of it came last; borrowed */
+    struct nx_slice text; /* the body, or what of it came with the last bytes; borrowed */
 };
 
 /* Takes bytes from the front of data: 1 when the answer is complete (then status, body and text tell it, and the

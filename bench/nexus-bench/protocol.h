@@ -91,9 +91,10 @@ static inline uint8_t *bench_room(struct text *out, size_t n)
 /* The value bytes that a good request has written. */
 static inline uint64_t bench_written(const struct bench_request *request, size_t value)
 {
-    return request->operation == BENCH_GET || request->operation == BENCH_DELETE
-               ? 0
-               : request->count * value;
+    bool writes = request->operation == BENCH_PUT || request->operation == BENCH_WAIT ||
+                  request->operation == BENCH_IMPORT;
+
+    return writes ? request->count * value : 0;
 }
 
 #endif
