@@ -10,38 +10,38 @@
 
 static_assert(sizeof(struct bench_flight) == 16, "four in a cache line");
 
-int bench_connection_open(struct bench_connection *connection,
-                          const struct bench_protocol *protocol,
-                          const struct bench_target *target,
-                          const void *templates,
-                          uint32_t depth,
-                          char *error,
-                          size_t cap)
+static int greet(struct bench_connection *connection)
 {
     struct text greeting = {.data = NULL};
     int rc;
 
-    *connection = (struct bench_connection){
-        .fd = -1, .protocol = protocol, .target = target, .templates = templates, .depth = depth};
-    connection->state = calloc(1, protocol->state_size);
-    connection->flights = calloc(depth, sizeof *connection->flights);
+    if (connection->protocol->open == NULL) {
+        return 0;
+    }
+    connection->protocol->open(connection->state, &greeting);
+    rc = greeting.failed ? -ENOMEM : bench_connection_send(connection, &greeting);
+    nx_text_free(&greeting);
+    return rc;
+}
+
+int bench_connection_open(struct bench_connection *connection, char *error, size_t cap)
+{
+    int rc;
+
+    connection->fd = -1;
+    connection->state = calloc(1, connection->protocol->state_size);
+    connection->flights = calloc(connection->depth, sizeof *connection->flights);
     if (connection->state == NULL || connection->flights == NULL) {
         (void)snprintf(error, cap, "memory is short");
         return -ENOMEM;
     }
-    rc = bench_connect(target, error, cap);
-    if (rc < 0) {
-        return rc;
+    connection->fd = bench_connect(connection->target, error, cap);
+    if (connection->fd < 0) {
+        return connection->fd;
     }
-    connection->fd = rc;
-    if (protocol->open == NULL) {
-        return 0;
-    }
-    protocol->open(connection->state, &greeting);
-    rc = greeting.failed ? -ENOMEM : bench_connection_send(connection, &greeting);
-    nx_text_free(&greeting);
+    rc = greet(connection);
     if (rc < 0) {
-        (void)snprintf(error, cap, "%s: %s", target->text, strerrordesc_np(-rc));
+        (void)snprintf(error, cap, "%s: %s", connection->target->text, strerrordesc_np(-rc));
     }
     return rc;
 }

@@ -36,16 +36,11 @@ struct bench_connection {
     bool listed;        /* among those with room for a request (open loop) */
 };
 
-/* Connects, and says what the protocol begins with. 0; or negative, and in error (cap bytes) why. */
-int bench_connection_open(struct bench_connection *connection,
-                          const struct bench_protocol *protocol,
-                          const struct bench_target *target,
-                          const void *templates,
-                          uint32_t depth,
-                          char *error,
-                          size_t cap);
+/* Connects one whose protocol, target, templates and depth are set, all else being zero, and says what the protocol
+ * begins with. 0; or negative, and in error (cap bytes) why; either way it is to be closed. */
+int bench_connection_open(struct bench_connection *connection, char *error, size_t cap);
 
-/* Ends it, and gives back its memory. All zero but for fd -1 is fine too. */
+/* Ends it, and gives back its memory. One that was never opened, whose fd is -1, is fine too. */
 void bench_connection_close(struct bench_connection *connection);
 
 /* Notes a request that is written next. There must be room: under_way < depth. */

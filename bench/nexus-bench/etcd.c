@@ -6,6 +6,7 @@
 #include "nexus-bench/protocol.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define FRAME_HEAD     9
@@ -157,10 +158,10 @@ static void add_literal(struct text *block, const char *text)
 }
 
 /* Fields by their numbers in HPACK's static table: POST, http, :path, :authority, content-type; and "te" by name. */
-static void make_headers(struct text *block, const char *method, const char *authority)
+static void make_headers(struct text *block, const char *path, const char *authority)
 {
     (void)nx_text_puts(block, "\x83\x86\x04");
-    add_literal(block, method);
+    add_literal(block, path);
     (void)nx_text_puts(block, "\x01");
     add_literal(block, authority);
     (void)nx_text_puts(block, "\x0f\x10");
@@ -188,11 +189,10 @@ static void *prepare(const struct bench_options *options, const struct bench_tar
     };
     struct templates *templates = calloc(1, sizeof *templates);
     const char *authority = strlen(target->text) < 100 ? target->text : "localhost";
-    char path[48] = "/etcdserverpb.KV/";
-    size_t service = strlen(path);
+    char path[48];
 
     for (size_t i = 0; templates != NULL && i < BENCH_KINDS; i++) {
-        (void)strcpy(path + service, methods[i]);
+        (void)snprintf(path, sizeof path, "/etcdserverpb.KV/%s", methods[i]);
         make_headers(&templates->headers[i], path, authority);
         templates->value = options->value;
         if (templates->headers[i].failed) {

@@ -65,12 +65,13 @@ static void make_template(struct template *made,
     }
     add_line(head, " HTTP/1.1");
     add_common(head, options, target);
-    switch (operation) {
-    case BENCH_WAIT:
+    if (operation == BENCH_WAIT) {
         /* As many replicas as replication.sync_quorum says, 1 where it isn't set. */
         add_line(head, "Nexus-Durability: quorum");
-        /* fall through */
+    }
+    switch (operation) {
     case BENCH_PUT:
+    case BENCH_WAIT:
         (void)nx_text_puts(head, "Content-Length: ");
         (void)nx_text_u64(head, options->value);
         add_line(head, "\r\n");

@@ -44,6 +44,14 @@ static int look_up_all(char *error, size_t cap)
     return rc;
 }
 
+static void print(FILE *file, const struct text *text)
+{
+    if (text->length > 0) {
+        (void)fwrite(text->data, 1, text->length, file);
+    }
+    (void)fflush(file);
+}
+
 static int show(const struct bench_results *results)
 {
     struct text text = {.data = NULL};
@@ -55,9 +63,8 @@ static int show(const struct bench_results *results)
     } else {
         bench_report_text(&text, &options, results);
     }
-    (void)fwrite(text.data, 1, text.length, stdout);
-    (void)fflush(stdout);
-    (void)fwrite(trouble.data, 1, trouble.length, stderr);
+    print(stdout, &text);
+    print(stderr, &trouble);
     nx_text_free(&text);
     nx_text_free(&trouble);
     return troubled ? EXIT_TROUBLE : 0;
@@ -94,7 +101,7 @@ static int act(char *error, size_t cap)
     }
     if (options.token_file != NULL &&
         nx_token_read(options.token_file, "", options.token, error, cap) < 0) {
-        (void)fprintf(stderr, "nexus-bench: %s\n", error);
+        (void)fprintf(stderr, "nexus-bench: --token-file %s: %s\n", options.token_file, error);
         return EXIT_USAGE;
     }
     if (!options.seeded && getrandom(&options.seed, sizeof options.seed, 0) < 0) {

@@ -71,7 +71,7 @@ static int hear(struct probe *probe,
                 const struct bench_request *request,
                 struct bench_answer *ret_answer)
 {
-    struct nx_slice data;
+    struct nx_slice data = {.data = NULL};
     size_t used = 0;
     bool drained;
     int answered;
@@ -137,11 +137,11 @@ static void count(struct probe *probe,
 static int look_for_value(struct probe *probe, uint64_t written_ns, bool counted)
 {
     const struct nx_slice wanted = nx_slice_of(probe->value, probe->run->options->value);
-    struct bench_answer answer;
+    struct bench_answer answer = {.result = BENCH_FAILED};
     bool over = false;
 
     while (!over) {
-        int rc = ask(probe, &probe->reader, BENCH_PROBE, &answer);
+        int rc = is_stopped(probe) ? -ECANCELED : ask(probe, &probe->reader, BENCH_PROBE, &answer);
 
         if (rc < 0) {
             return rc;
@@ -161,7 +161,7 @@ static int look_for_value(struct probe *probe, uint64_t written_ns, bool counted
 static int probe_once(struct probe *probe, bool counted)
 {
     struct bench_random same = probe->random; /* what makes the value that is written now */
-    struct bench_answer answer;
+    struct bench_answer answer = {.result = BENCH_FAILED};
     uint64_t began = bench_now_ns();
     int rc;
 
@@ -196,25 +196,37 @@ static void run_probes(struct probe *probe)
 
 /* ---- beginning and end ---- */
 
+/* A connection to that target, still to be opened. */
+static struct bench_connection connection_to(const struct bench_target *target,
+                                             const struct bench_options *options,
+                                             const void *templates)
+{
+    return (struct bench_connection){.fd = -1,
+                                     .depth = 1,
+                                     .protocol = options->protocol,
+                                     .target = target,
+                                     .templates = templates};
+}
+
 static int open_probe(struct probe *probe, char *error, size_t cap)
 {
     const struct bench_options *options = probe->run->options;
+    void **templates = &probe->run->templates[0];
     int rc;
 
+    *templates = options->protocol->prepare(options, &options->targets[0]);
+    probe->reader_templates = options->protocol->prepare(options, &options->lag);
+    probe->writer = connection_to(&options->targets[0], options, *templates);
+    probe->reader = connection_to(&options->lag, options, probe->reader_templates);
     probe->in = malloc(IN_SIZE);
     probe->value = malloc(options->value);
-    probe->run->templates[0] = options->protocol->prepare(options, &options->targets[0]);
-    probe->reader_templates = options->protocol->prepare(options, &options->lag);
-    if (probe->in == NULL || probe->value == NULL || probe->run->templates[0] == NULL ||
+    if (probe->in == NULL || probe->value == NULL || *templates == NULL ||
         probe->reader_templates == NULL) {
         (void)snprintf(error, cap, "memory is short");
         return -ENOMEM;
     }
-    rc = bench_connection_open(&probe->writer, options->protocol, &options->targets[0],
-                               probe->run->templates[0], 1, error, cap);
-    return rc < 0 ? rc
-                  : bench_connection_open(&probe->reader, options->protocol, &options->lag,
-                                          probe->reader_templates, 1, error, cap);
+    rc = bench_connection_open(&probe->writer, error, cap);
+    return rc < 0 ? rc : bench_connection_open(&probe->reader, error, cap);
 }
 
 static void close_probe(struct probe *probe)

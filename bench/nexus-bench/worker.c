@@ -20,27 +20,25 @@
 
 /* ---- opening ---- */
 
-static int open_connections(struct bench_worker *worker, char *error, size_t cap)
+static int open_connection(struct bench_worker *worker, uint32_t number, char *error, size_t cap)
 {
     const struct bench_options *options = worker->run->options;
+    struct bench_connection *connection = &worker->connections[number];
+    size_t target = (worker->number + number * options->threads) % options->target_count;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                .data.ptr = connection};
+    int rc;
 
-    for (uint32_t i = 0; i < worker->connection_count; i++) {
-        size_t target = (worker->number + i * options->threads) % options->target_count;
-        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                                    .data.ptr = &worker->connections[i]};
-        int rc = bench_connection_open(&worker->connections[i], options->protocol,
-                                       &options->targets[target], worker->run->templates[target],
-                                       (uint32_t)options->pipeline, error, cap);
-
-        if (rc < 0) {
-            return rc;
-        }
-        if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->connections[i].fd, &event) != 0) {
-            (void)snprintf(error, cap, "epoll: %s", strerrordesc_np(errno));
-            return -errno;
-        }
+    connection->protocol = options->protocol;
+    connection->target = &options->targets[target];
+    connection->templates = worker->run->templates[target];
+    connection->depth = (uint32_t)options->pipeline;
+    rc = bench_connection_open(connection, error, cap);
+    if (rc == 0 && epoll_ctl(worker->epoll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
+        rc = -errno;
+        (void)snprintf(error, cap, "epoll: %s", strerrordesc_np(-rc));
     }
-    return 0;
+    return rc;
 }
 
 static void begin_keys(struct bench_worker *worker)
@@ -68,6 +66,7 @@ int bench_worker_open(struct bench_worker *worker,
     const struct bench_options *options = run->options;
     uint32_t connections = (uint32_t)(options->clients / options->threads) +
                            (number < options->clients % options->threads ? 1 : 0);
+    int rc = 0;
 
     worker->run = run;
     worker->number = number;
@@ -88,7 +87,10 @@ int bench_worker_open(struct bench_worker *worker,
     worker->results.value = options->value;
     worker->results.absent_is_good = options->weights[BENCH_DELETE] > 0;
     begin_keys(worker);
-    return open_connections(worker, error, cap);
+    for (uint32_t i = 0; rc == 0 && i < connections; i++) {
+        rc = open_connection(worker, i, error, cap);
+    }
+    return rc;
 }
 
 void bench_worker_close(struct bench_worker *worker)

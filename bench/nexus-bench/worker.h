@@ -54,7 +54,7 @@ int bench_worker_open(struct bench_worker *worker,
 /* Gives back what it has. */
 void bench_worker_close(struct bench_worker *worker);
 
-/* The thread: begins at run->start_ns, returns when its part is done, or run->stop is set. */
-void *bench_worker_main(void *worker);
+/* The thread of the worker that arg is: begins at run->start_ns, returns when its part is done, or run->stop is set. */
+void *bench_worker_main(void *arg);
 
 #endif

@@ -22,8 +22,8 @@ static int parse(const char *line)
     char *rest = NULL;
     int argc = 1;
 
-    ck_assert_uint_lt(strlen(line), sizeof words - 1);
-    strcpy(words, line);
+    ck_assert_uint_lt(strlen(line), sizeof words);
+    memcpy(words, line, strlen(line) + 1);
     for (char *word = strtok_r(words, " ", &rest); word != NULL;
          word = strtok_r(NULL, " ", &rest)) {
         ck_assert_int_lt(argc, MOST_WORDS);
@@ -242,7 +242,7 @@ START_TEST(an_open_loop_is_due_evenly_whatever_happens)
     ck_assert_uint_eq(bench_schedule_due(&schedule), START + 1000000);
     ck_assert_uint_eq(bench_schedule_due(&schedule), START + 1000000); /* until it is taken */
     while ((due = bench_schedule_due(&schedule)) != UINT64_MAX) {
-        ck_assert_uint_eq(due, START + 1000000 + taken * 2000000u);
+        ck_assert_uint_eq(due, START + 1000000 + (uint64_t)taken * 2000000);
         ck_assert(bench_schedule_take(&schedule, due, &counted));
         taken++;
     }
