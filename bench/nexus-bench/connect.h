@@ -16,7 +16,7 @@ struct bench_target {
 /* Checks "host:port" and keeps it: 0 or -EINVAL. Asks no name server. */
 int bench_target_set(struct bench_target *target, const char *text);
 
-/* Finds the address of a target. 0; or negative, and in error (cap bytes) why. */
+/* Finds the address of a target: of a name that has several, the first that takes a connection. 0; or negative, and in error (cap bytes) why. */
 int bench_target_look_up(struct bench_target *target, char *error, size_t cap);
 
 /* Connects: a descriptor, non-blocking and without delay; or negative, and in error (cap bytes) why. */

@@ -1,6 +1,7 @@
-/* etcd v3: gRPC over HTTP/2 without TLS (RFC 9113), just as much of it as KV/Put, Range, DeleteRange and Txn take. Headers are
- * written without compression (RFC 7541, literals) and not read: an answer that has data is a good one, since an
- * error of gRPC comes as trailers alone. One stream is open at a time on a connection. */
+/* etcd v3: gRPC over HTTP/2 without TLS, just as much of it as KV/Put, Range, DeleteRange and Txn take. Headers are written
+ * without compression (RFC 7541, literals) and not read: an answer that has data is a good one, since an error of gRPC
+ * comes as trailers alone. */
+#include "nexus-bench/http2.h"
 #include "nexus-bench/keys.h"
 #include "nexus-bench/options.h"
 #include "nexus-bench/protocol.h"
@@ -9,38 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FRAME_HEAD     9
-#define FRAME_LARGEST  16384
-#define GRPC_HEAD      5 /* a zero and the length of the message */
-#define SETTING_SIZE   6
-#define DEFAULT_WINDOW 65535
-#define LARGE_WINDOW   0x3fff0000u
-#define KEPT           4096 /* bytes of a value that are told */
-#define GIVE_BACK \
-    ((uint64_t)1 << 24) /* bytes received, after which the server may send as many more */
+#define GRPC_HEAD 5    /* a zero and the length of the message */
+#define KEPT      4096 /* bytes of a value that are told */
 #define REFUSED \
     "a gRPC error; a transaction takes 128 puts, if etcd is not told otherwise, and no key twice"
-
-enum frame {
-    FRAME_DATA = 0,
-    FRAME_HEADERS = 1,
-    FRAME_RESET = 3,
-    FRAME_SETTINGS = 4,
-    FRAME_PING = 6,
-    FRAME_GOAWAY = 7,
-    FRAME_WINDOW = 8
-};
-
-enum flag {
-    FLAG_END_STREAM = 1,
-    FLAG_ACK = 1,
-    FLAG_END_HEADERS = 4
-};
-
-enum setting {
-    SETTING_PUSH = 2,
-    SETTING_WINDOW = 4
-};
 
 enum wire {
     WIRE_NUMBER = 0,
@@ -53,98 +26,26 @@ struct templates {
 };
 
 struct state {
-    struct text message; /* that is being sent, as windows let it */
-    size_t sent;
-    uint32_t stream;
-    int64_t window;         /* bytes that the server takes on this connection */
-    int64_t stream_window;  /* and on the stream that is open */
-    int64_t initial_window; /* of a stream */
-    uint64_t received;      /* bytes that were not given back yet */
-    uint64_t data;          /* bytes of the answer that came */
-    bool found;             /* with a key-value pair */
-    uint64_t value_bytes;   /* of that one */
-    struct text value;      /* its first bytes: the trailers come with another read */
+    struct bench_http2 http2;
+    uint64_t data;        /* bytes of the answer that came */
+    bool found;           /* with a key-value pair */
+    uint64_t value_bytes; /* of that one */
+    struct text value;    /* its first bytes: the trailers come with another read */
 };
-
-/* ---- HTTP/2 ---- */
-
-static void put_u32(uint8_t *p, uint32_t value)
-{
-    value = htobe32(value);
-    memcpy(p, &value, sizeof value);
-}
-
-static uint32_t get_u32(const uint8_t *p)
-{
-    uint32_t value;
-
-    memcpy(&value, p, sizeof value);
-    return be32toh(value);
-}
-
-static void add_frame(struct text *out,
-                      enum frame type,
-                      int flags,
-                      uint32_t stream,
-                      struct nx_slice payload)
-{
-    uint8_t *p = bench_room(out, FRAME_HEAD + payload.length);
-
-    if (p == NULL) {
-        return;
-    }
-    put_u32(p, (uint32_t)payload.length << 8 | (uint32_t)type);
-    p[4] = (uint8_t)flags;
-    put_u32(p + 5, stream);
-    if (payload.length > 0) {
-        memcpy(p + FRAME_HEAD, payload.data, payload.length);
-    }
-}
-
-static void add_window(struct text *out, uint32_t bytes)
-{
-    uint8_t payload[4];
-
-    put_u32(payload, bytes);
-    add_frame(out, FRAME_WINDOW, 0, 0, nx_slice_of(payload, sizeof payload));
-}
 
 static void open_connection(void *of_connection, struct text *out)
 {
     struct state *state = of_connection;
-    uint8_t settings[2 * SETTING_SIZE] = {0, SETTING_PUSH, 0, 0, 0, 0, 0, SETTING_WINDOW};
 
-    state->window = DEFAULT_WINDOW;
-    state->initial_window = DEFAULT_WINDOW;
-    put_u32(settings + SETTING_SIZE + 2, LARGE_WINDOW);
-    (void)nx_text_puts(out, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    add_frame(out, FRAME_SETTINGS, 0, 0, nx_slice_of(settings, sizeof settings));
-    add_window(out, LARGE_WINDOW);
+    bench_http2_open(&state->http2, out);
 }
 
 static void close_connection(void *of_connection)
 {
     struct state *state = of_connection;
 
-    nx_text_free(&state->message);
+    bench_http2_close(&state->http2);
     nx_text_free(&state->value);
-}
-
-/* Sends of the message what the windows let through. */
-static void pump(struct state *state, struct text *out)
-{
-    while (state->sent < state->message.length && state->window > 0 && state->stream_window > 0) {
-        size_t left = state->message.length - state->sent;
-        size_t n = left < FRAME_LARGEST ? left : FRAME_LARGEST;
-
-        n = n < (size_t)state->window ? n : (size_t)state->window;
-        n = n < (size_t)state->stream_window ? n : (size_t)state->stream_window;
-        add_frame(out, FRAME_DATA, n == left ? FLAG_END_STREAM : 0, state->stream,
-                  nx_slice_of(state->message.data + state->sent, n));
-        state->sent += n;
-        state->window -= (int64_t)n;
-        state->stream_window -= (int64_t)n;
-    }
 }
 
 /* ---- templates ---- */
@@ -303,27 +204,22 @@ static void write_request(const void *prepared,
                           struct text *out)
 {
     const struct templates *templates = prepared;
-    const struct text *headers = &templates->headers[request->operation];
     struct state *state = of_connection;
-    uint8_t *head;
+    struct text *message = &state->http2.message;
+    uint32_t length;
 
-    state->message.length = 0;
+    message->length = 0;
     state->value.length = 0;
-    state->sent = 0;
-    (void)bench_room(&state->message, GRPC_HEAD);
-    add_message(&state->message, request, templates->value, random);
-    if (state->message.failed) {
+    (void)bench_room(message, GRPC_HEAD);
+    add_message(message, request, templates->value, random);
+    if (message->failed) {
         out->failed = true;
         return;
     }
-    head = state->message.data;
-    head[0] = 0;
-    put_u32(head + 1, (uint32_t)(state->message.length - GRPC_HEAD));
-    state->stream = state->stream == 0 ? 1 : state->stream + 2;
-    state->stream_window = state->initial_window;
-    add_frame(out, FRAME_HEADERS, FLAG_END_HEADERS, state->stream,
-              nx_slice_of(headers->data, headers->length));
-    pump(state, out);
+    length = htobe32((uint32_t)(message->length - GRPC_HEAD));
+    message->data[0] = 0;
+    memcpy(message->data + 1, &length, sizeof length);
+    bench_http2_send(&state->http2, &templates->headers[request->operation], out);
 }
 
 /* ---- answers ---- */
@@ -378,43 +274,14 @@ static void look_for_value(struct state *state, struct nx_slice message)
 }
 
 /* The head of gRPC may come in a frame of its own, or in front of the message. */
-static void take_data(struct state *state, struct nx_slice payload, struct text *out)
+static void take_data(struct state *state, struct nx_slice data)
 {
     size_t head = state->data < GRPC_HEAD ? (size_t)(GRPC_HEAD - state->data) : 0;
 
-    state->received += payload.length;
-    if (state->received > GIVE_BACK) {
-        add_window(out, (uint32_t)state->received);
-        state->received = 0;
+    if (state->data <= GRPC_HEAD && data.length > head) {
+        look_for_value(state, nx_slice_of(data.data + head, data.length - head));
     }
-    if (state->data <= GRPC_HEAD && payload.length > head) {
-        look_for_value(state, nx_slice_of(payload.data + head, payload.length - head));
-    }
-    state->data += payload.length;
-}
-
-static void take_settings(struct state *state, struct nx_slice payload, struct text *out)
-{
-    for (size_t i = 0; i + SETTING_SIZE <= payload.length; i += SETTING_SIZE) {
-        if (payload.data[i] == 0 && payload.data[i + 1] == SETTING_WINDOW) {
-            int64_t window = get_u32(payload.data + i + 2);
-
-            state->stream_window += window - state->initial_window;
-            state->initial_window = window;
-        }
-    }
-    add_frame(out, FRAME_SETTINGS, FLAG_ACK, 0, nx_slice_of(NULL, 0));
-    pump(state, out);
-}
-
-static void take_window(struct state *state, uint32_t stream, uint32_t bytes, struct text *out)
-{
-    if (stream == 0) {
-        state->window += bytes;
-    } else if (stream == state->stream) {
-        state->stream_window += bytes;
-    }
-    pump(state, out);
+    state->data += data.length;
 }
 
 /* The stream has ended: what that means for its request. */
@@ -439,45 +306,6 @@ static void end(struct state *state,
     state->value_bytes = 0; /* an empty value isn't written at all */
 }
 
-/* One frame. Whether it ends the stream that is open; or negative. */
-static int take_frame(struct state *state,
-                      const uint8_t *head,
-                      struct nx_slice payload,
-                      struct text *out)
-{
-    uint32_t stream = get_u32(head + 5);
-    int flags = head[4];
-
-    switch (head[3]) {
-    case FRAME_DATA:
-        take_data(state, payload, out);
-        break;
-    case FRAME_RESET:
-        return stream == state->stream;
-    case FRAME_GOAWAY:
-        return -ECONNRESET;
-    case FRAME_SETTINGS:
-        if ((flags & FLAG_ACK) == 0) {
-            take_settings(state, payload, out);
-        }
-        return 0;
-    case FRAME_PING:
-        if ((flags & FLAG_ACK) == 0) {
-            add_frame(out, FRAME_PING, FLAG_ACK, 0, payload);
-        }
-        return 0;
-    case FRAME_WINDOW:
-        if (payload.length == 4) {
-            take_window(state, stream, get_u32(payload.data), out);
-        }
-        return 0;
-    default:
-        break;
-    }
-    return stream == state->stream && (flags & FLAG_END_STREAM) != 0 &&
-           (head[3] == FRAME_DATA || head[3] == FRAME_HEADERS);
-}
-
 static int read_answer(void *of_connection,
                        const struct bench_request *request,
                        struct nx_slice data,
@@ -486,25 +314,22 @@ static int read_answer(void *of_connection,
                        struct text *out)
 {
     struct state *state = of_connection;
+    struct bench_http2_frame frame = {.ends = false};
     size_t used = 0;
-    int rc = 0;
+    int rc = 1;
 
-    while (rc == 0 && data.length - used >= FRAME_HEAD) {
-        const uint8_t *head = data.data + used;
-        size_t length = get_u32(head) >> 8;
+    while (rc > 0 && !frame.ends) {
+        size_t n;
 
-        if (length > FRAME_LARGEST) {
-            return -EPROTO;
-        }
-        if (data.length - used < FRAME_HEAD + length) {
-            break;
-        }
-        rc = take_frame(state, head, nx_slice_of(head + FRAME_HEAD, length), out);
-        used += FRAME_HEAD + length;
+        rc = bench_http2_take(&state->http2, nx_slice_of(data.data + used, data.length - used), &n,
+                              &frame, out);
+        take_data(state, frame.data);
+        state->data = frame.resets ? 0 : state->data;
+        used += n;
     }
     *ret_used = used;
     if (rc > 0 && request == NULL) {
-        return -EPROTO;
+        return -EPROTO; /* an answer to nothing */
     }
     if (rc > 0) {
         end(state, request, ret_answer);

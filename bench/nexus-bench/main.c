@@ -19,9 +19,12 @@ enum {
 static struct bench_options options;
 static struct bench_run run = {.options = &options};
 
+static atomic_bool interrupted;
+
 static void on_signal(int number)
 {
     (void)number;
+    atomic_store_explicit(&interrupted, true, memory_order_relaxed);
     atomic_store_explicit(&run.stop, true, memory_order_relaxed);
 }
 
@@ -52,12 +55,16 @@ static void print(FILE *file, const struct text *text)
     (void)fflush(file);
 }
 
-static int show(const struct bench_results *results)
+static int show(struct bench_results *results)
 {
     struct text text = {.data = NULL};
     struct text trouble = {.data = NULL};
-    bool troubled = bench_report_trouble(&trouble, &options, results);
+    bool troubled;
 
+    if (atomic_load_explicit(&interrupted, memory_order_relaxed) && results->gone[0] == '\0') {
+        (void)snprintf(results->gone, sizeof results->gone, "stopped by a signal");
+    }
+    troubled = bench_report_trouble(&trouble, results);
     if (options.json) {
         bench_report_json(&text, &options, results);
     } else {

@@ -173,10 +173,13 @@ __attribute__((format(printf, 2, 3))) static void say(struct text *out, const ch
     (void)nx_text_puts(out, line);
 }
 
+static const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static void say_options(struct text *out, const struct bench_options *options)
 {
-    const char *one = options->clients == 1 ? "" : "s";
-
     if (options->probe) {
         say(out, "lag over %s: written at %s, seen at %s; %llu-byte values\n",
             options->protocol->name, options->targets[0].text, options->lag.text,
@@ -184,8 +187,8 @@ static void say_options(struct text *out, const struct bench_options *options)
         return;
     }
     say(out, "%s over %s: %llu client%s, %llu thread%s, pipeline %llu, ", options->mix,
-        options->protocol->name, (unsigned long long)options->clients, one,
-        (unsigned long long)options->threads, options->threads == 1 ? "" : "s",
+        options->protocol->name, (unsigned long long)options->clients, plural(options->clients),
+        (unsigned long long)options->threads, plural(options->threads),
         (unsigned long long)options->pipeline);
     if (options->rate > 0) {
         say(out, "%.10g requests/s due, ", options->rate);
@@ -238,9 +241,10 @@ void bench_report_text(struct text *out,
     unsigned kinds = 0;
 
     say_options(out, options);
-    say(out, "  %.0f operations/s, %.2f MB/s of values: %llu operations in %.3f s, %llu errors\n",
+    say(out, "  %.0f operations/s, %.2f MB/s of values: %llu operation%s in %.3f s, %llu error%s\n",
         summary.operations_per_s, summary.bytes_per_s / 1e6, (unsigned long long)summary.operations,
-        summary.seconds, (unsigned long long)summary.errors);
+        plural(summary.operations), summary.seconds, (unsigned long long)summary.errors,
+        plural(summary.errors));
     for (size_t i = 0; i < BENCH_KINDS; i++) {
         const struct bench_counts *counts = &results->by_operation[i];
 
@@ -261,31 +265,28 @@ void bench_report_text(struct text *out,
 
 /* ---- trouble ---- */
 
-bool bench_report_trouble(struct text *out,
-                          const struct bench_options *options,
-                          const struct bench_results *results)
+bool bench_report_trouble(struct text *out, const struct bench_results *results)
 {
+    uint64_t done = bench_results_operations(results);
     uint64_t errors = bench_results_errors(results);
 
-    (void)options;
     if (errors > 0) {
-        say(out, "nexus-bench: %llu bad answers; the first: %s\n", (unsigned long long)errors,
-            results->error);
+        say(out, "nexus-bench: %llu bad answer%s; the first: %s\n", (unsigned long long)errors,
+            plural(errors), results->error);
     }
     if (results->gone[0] != '\0') {
         say(out,
-            "nexus-bench: ended early: %s; until then %llu operations were done, with %llu bad "
-            "answers\n",
-            results->gone, (unsigned long long)bench_results_operations(results),
-            (unsigned long long)errors);
+            "nexus-bench: ended early: %s; until then %llu operation%s done, %llu bad answer%s\n",
+            results->gone, (unsigned long long)done, plural(done), (unsigned long long)errors,
+            plural(errors));
     }
     if (results->unanswered > 0) {
-        say(out, "nexus-bench: %llu requests have no answer: nobody knows whether they were done\n",
-            (unsigned long long)results->unanswered);
+        say(out, "nexus-bench: %llu request%s without an answer: done or not, nobody knows\n",
+            (unsigned long long)results->unanswered, plural(results->unanswered));
     }
     if (results->unsent > 0) {
-        say(out, "nexus-bench: %llu requests were due and not sent\n",
-            (unsigned long long)results->unsent);
+        say(out, "nexus-bench: %llu request%s due and not sent\n",
+            (unsigned long long)results->unsent, plural(results->unsent));
     }
-    return errors > 0 || results->gone[0] != '\0' || results->unanswered > 0 || results->unsent > 0;
+    return out->length > 0;
 }

@@ -17,8 +17,6 @@ void bench_report_text(struct text *out,
                        const struct bench_results *results);
 
 /* What went wrong, a sentence a line, for stderr; true when anything did: a bad answer, or an end before the end. */
-bool bench_report_trouble(struct text *out,
-                          const struct bench_options *options,
-                          const struct bench_results *results);
+bool bench_report_trouble(struct text *out, const struct bench_results *results);
 
 #endif

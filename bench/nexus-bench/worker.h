@@ -13,6 +13,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#define BENCH_IN_SIZE ((size_t)256 << 10) /* bytes that are read at a time */
+
 /* What all threads share. */
 struct bench_run {
     const struct bench_options *options;
