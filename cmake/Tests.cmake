@@ -38,11 +38,11 @@ function(nexus_test_limits test notes)
     endif()
 endfunction()
 
-# ---- unit: one executable a file, linked with all of the server but its main ----
+# ---- unit: one executable a file, linked with all of the server, and of nexus-bench, but main ----
 
 set(unit_libraries nexus_storage nexus_common)
 if(NOT NEXUS_SANITIZE STREQUAL "tsan")
-    list(PREPEND unit_libraries nexus_postmaster ${process_libraries})
+    list(PREPEND unit_libraries nexus_bench nexus_postmaster ${process_libraries})
 endif()
 
 file(GLOB unit_tests CONFIGURE_DEPENDS tests/unit/test_*.c)
