@@ -111,8 +111,8 @@ class Redis(processes.Server):
         own.close()
 
     def freeze(self):
-        self.signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
         self.master.ask("CLIENT", "KILL", "TYPE", "replica")
 
     def resume(self):
-        self.signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)

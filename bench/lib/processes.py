@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from . import machine
+from . import SOURCE, machine
 
 
 class CommandFailed(RuntimeError):
@@ -49,7 +49,7 @@ class Server:
                 tail = "".join(file.readlines()[-20:])
             raise CommandFailed(f"{self.command[0]} has ended with status {self.process.returncode}:\n{tail}")
 
-    def signal(self, number):
+    def send(self, number):
         """To the program and all that it has started."""
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ class Server:
         """In order; what has not ended then is killed."""
         if not self.is_running():
             return
-        self.signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
         self.process.send_signal(number)
         try:
             self.process.wait(timeout)
@@ -69,7 +69,7 @@ class Server:
     def kill(self):
         """SIGKILL to all of them at once; returns when they are gone."""
         pids = self.pids()
-        self.signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         if pids:
             self.process.wait()
         while any(_is_alive(pid) for pid in pids):
@@ -104,7 +104,8 @@ class Run:
 
     @property
     def text(self):
-        return shlex.join(self.command)
+        """The command, as it can be given in the source folder."""
+        return shlex.join(self.command).replace(f"{SOURCE}/", "")
 
     def output(self, timeout=1800):
         """What it has printed, once it has ended well."""

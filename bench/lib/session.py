@@ -101,6 +101,11 @@ class Servers:
             node.wait_merged()
         return node
 
+    def new_replica(self, master, **settings):
+        """Not started yet, with no data."""
+        given = {key.replace("__", "."): value for key, value in settings.items()}
+        return self.add(peers_nexus.Nexus(self.bench, self.name("nexus"), "replica", master, given))
+
     def redis(self, label="Redis", master=None, fill=None, value=100, **settings):
         if not self.wants("redis"):
             return None
