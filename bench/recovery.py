@@ -7,20 +7,17 @@ First SIGKILL to each kind of process of a node, N times, with a client that wri
 the time from the kill to the next write, and to the next read, that is answered well. Then a node with so much data in
 its state, and as much log behind the last merge as its memory holds, is killed whole (SIGKILL to all processes) and
 started: the time to the first read that is answered, and what it said of its progress meanwhile. Needs the release
-build.
+build. The rows restart-... of scripts/bench.sh measure the second beside Redis, PostgreSQL and etcd.
 """
 import argparse
 import http.client
-import os
 import statistics
-import sys
 import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCE = os.path.dirname(HERE)
+import lib
+
 KINDS = ("walwriter", "checkpointer", "http")
-VALUE = 16 << 10
 DEATHS = 3  # of one start: one that dies again and again is started later and later
 
 
@@ -28,7 +25,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--data", type=int, default=1024, help="MiB")
-    parser.add_argument("--build", default=os.path.join(SOURCE, "build"))
+    parser.add_argument("--build", default=lib.DEFAULT_BUILD)
     return parser.parse_args()
 
 
@@ -100,38 +97,17 @@ def children(nexus_test, rounds):
         node.cleanup()
 
 
-def fill(node, mib, load):
-    count = mib * (1 << 20) // VALUE
-    with load.Connection(node.http_port, timeout=120) as connection:
-        for at in range(0, count, 64):
-            requests = [load.put(f"k{number}", os.urandom(VALUE)) for number in range(at, min(at + 64, count))]
-            connection.send(requests)
-            for _ in requests:
-                status, _, body = connection.answer()
-                if status not in (200, 201):
-                    raise SystemExit(f"{status} {body!r}")
+def whole(nexus_test, rounds, mib):
+    from lib import restarts
 
-
-def whole(nexus_test, load, rounds, mib):
     node = nexus_test.Node("master", settings={"state.checkpoint_interval": "1h"})
     try:
         node.start()
-        fill(node, mib, load)
+        restarts.fill(node, mib)
         times, said = [], set()
         for _ in range(rounds):
-            fill(node, 64, load)  # behind the last merge
-            node.kill_all()
-            began = time.monotonic()
-            node.launch()
-            while True:
-                try:
-                    status, _, body = node.request("GET", "/kv/k0", timeout=5)
-                except (OSError, http.client.HTTPException):
-                    continue
-                if status == 200:
-                    break
-                said.add(body[:200])
-            times.append(time.monotonic() - began)
+            restarts.fill(node, 64)  # behind the last merge
+            times.append(restarts.restart(node, said=said))
         show(f"all killed with {mib} MiB, next read", times)
         print("  meanwhile it says:", *sorted(said)[:2], sep="\n    ")
     finally:
@@ -140,13 +116,11 @@ def whole(nexus_test, load, rounds, mib):
 
 def main():
     options = arguments()
-    os.environ["NEXUS_BUILD_DIR"] = options.build
-    sys.path.append(os.path.join(SOURCE, "tests", "lib"))
-    import load
+    lib.use_build(options.build)
     import nexus_test
 
     children(nexus_test, options.rounds)
-    whole(nexus_test, load, min(options.rounds, 10), options.data)
+    whole(nexus_test, min(options.rounds, 10), options.data)
 
 
 if __name__ == "__main__":

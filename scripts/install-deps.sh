@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that Nexus is built, run, tested or checked with, when they are missing.
 #
-#   scripts/install-deps.sh [build] [run] [test] [fuzz] [afl] [valgrind] [lint]      without a group: build
+#   scripts/install-deps.sh [build] [run] [test] [fuzz] [afl] [valgrind] [lint] [bench]      without a group: build
 #
 # run: what nexus-ctl and the quick start call; the tests need it too.
 #
@@ -17,6 +17,8 @@ fuzz_packages='clang'
 afl_packages='afl++'
 valgrind_packages='valgrind'
 lint_packages='clang clang-format clang-tidy cppcheck shellcheck pyflakes3'
+bench_packages='redis-server redis-tools etcd-server etcd-client postgresql postgresql-contrib
+    python3 python3-matplotlib wrk'
 
 fail()
 {
@@ -55,7 +57,8 @@ for group in "${@:-build}"; do
     afl) wanted="$wanted $afl_packages" ;;
     valgrind) wanted="$wanted $valgrind_packages" ;;
     lint) wanted="$wanted $lint_packages" ;;
-    *) fail "unknown group '$group': expected build, run, test, fuzz, afl, valgrind or lint" ;;
+    bench) wanted="$wanted $bench_packages" ;;
+    *) fail "unknown group '$group': expected build, run, test, fuzz, afl, valgrind, lint or bench" ;;
     esac
 done
 
