@@ -49,11 +49,23 @@ def chosen_rows(rows, only):
     return chosen
 
 
-def interrupted(number, _):
-    """Once: what was started is ended then, which nothing interrupts."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt(signal.Signals(number).name)
+class Interruption:
+    """The first signal ends what was started, which no further one interrupts."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self):
+        self.name = None
+
+    def watch(self):
+        for number in self.SIGNALS:
+            signal.signal(number, self.interrupt)
+
+    def interrupt(self, number, _):
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        self.name = signal.Signals(number).name
+        raise KeyboardInterrupt
 
 
 def measure(bench, row, about):
@@ -86,7 +98,7 @@ def save(results, name, data):
     os.replace(f"{path}.new", path)
 
 
-def measure_all(chosen, options, results):
+def measure_all(chosen, options, results, interruption):
     """-> names of the rows that failed."""
     from lib import machine, session
 
@@ -104,6 +116,8 @@ def measure_all(chosen, options, results):
             try:
                 data = measure(bench, row, {**about, "at": session.now()})
             except Exception as error:  # pylint: disable=broad-except
+                if interruption.name:  # a server that is ended while it starts says so
+                    raise KeyboardInterrupt from error
                 traceback.print_exc()
                 failed.append(row.name)
                 data = {"row": row.name, "title": row.title, "quick": bench.quick, "pairs": pairs, **about,
@@ -147,12 +161,12 @@ def main():
     os.makedirs(results, exist_ok=True)
     failed = []
     if not options.report_only:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, interrupted)
+        interruption = Interruption()
+        interruption.watch()
         try:
-            failed = measure_all(chosen_rows(rows, options.only), options, results)
-        except KeyboardInterrupt as signalled:
-            print(f"bench: ended by {signalled}; all that was started is ended", file=sys.stderr)
+            failed = measure_all(chosen_rows(rows, options.only), options, results, interruption)
+        except KeyboardInterrupt:
+            print(f"bench: ended by {interruption.name}; all that was started is ended", file=sys.stderr)
             return 130
     report(results)
     if failed:

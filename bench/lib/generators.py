@@ -11,6 +11,7 @@ import time
 
 from . import machine, processes, program
 
+PGBENCH_LEAST = 2  # seconds: of one its connections take most
 CALIBRATION = 2000  # requests, of the first run of a redis-benchmark
 
 
@@ -126,7 +127,7 @@ def pgbench_command(server, directory, script, clients, seconds, value=100, rate
     with open(name, "w", encoding="ascii") as file:
         file.write({"put": PUT_SQL, "get": GET_SQL}[script].format(last=server.keys - 1))
     command = [server.tool("pgbench"), "-h", "127.0.0.1", "-p", server.port, "-U", "postgres", "-n", "-M", "prepared",
-               "-f", name, "-c", clients, "-j", 1 if clients == 1 else 2, "-T", max(1, round(seconds)),
+               "-f", name, "-c", clients, "-j", 1 if clients == 1 else 2, "-T", max(PGBENCH_LEAST, round(seconds)),
                "-D", "val=" + "x" * value]
     if rate is not None:
         command += ["-R", rate]

@@ -4,7 +4,7 @@ import os
 import statistics
 from typing import Dict, List
 
-from . import full_syncs, generators, machine, replication, storage
+from . import full_syncs, generators, machine, pairs, replication, storage
 from .generators import nexus_bench
 
 SECONDS = 3
@@ -39,6 +39,8 @@ def curves_of(bench, sides, steps_, measure):
                 usage = machine.Usage()
                 run = measure(side, x)
                 run["machine"] = usage.figures()
+                if "cpu" in run:
+                    run["machine"]["others"] = pairs.others(run)
                 found[name][x].append(run)
         for name, points in found.items():
             bench.say(f"  {x}: {name}: " + ", ".join(

@@ -1,5 +1,6 @@
 """Runs in turn, A B A B ..., and what they say together."""
 import dataclasses
+import os
 import statistics
 import time
 from typing import Optional, Tuple
@@ -88,9 +89,18 @@ def in_turn(bench, sides, pairs=None, before=None):
             run["at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             run["seconds"] = round(time.monotonic() - began, 3)
             run["machine"] = usage.figures()
+            if "cpu" in run:
+                run["machine"]["others"] = others(run)
             results[name].append(run)
             bench.say(f"  {number + 1}: {name}: {brief(run['figures'])}")
     return results
+
+
+def others(run):
+    """The share of the processors that neither servers nor generator had: the kernel's own threads, and whoever else
+    is at work."""
+    used = sum(value for name, value in run["cpu"].items() if name != "seconds")
+    return round(max(run["machine"]["busy"] - used / (run["cpu"]["seconds"] * os.cpu_count()), 0), 3)
 
 
 def brief(values):

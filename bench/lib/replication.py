@@ -187,7 +187,7 @@ def loaded_probe(bench, target, second, protocol):
         run = with_load(bench, load, lambda: probe(target, second, protocol, seconds))
         run["figures"] = {"p50_us": run["figures"]["p50_us"], "p99_us": run["figures"]["p99_us"], "load_per_s": rate}
         if run["raw"].get("polls"):
-            run["figures"]["polls"] = run["raw"]["polls"] / run["raw"]["operations"]
+            run["figures"]["polls"] = run["raw"]["polls"]
         return run
 
     return measure
@@ -399,6 +399,7 @@ def stalled(bench):
             probed = with_load(bench, load, lambda: probe(node.addr, follower.addr, duration=bench.seconds(SECONDS)))
             run["figures"].update(lag_p50_us=probed["figures"]["p50_us"], lag_p99_us=probed["figures"]["p99_us"])
             run["raw"] = {"writes": run["raw"], "probe": probed["raw"]}
+            run["load"] = probed["load"]
             return run
 
         def beside():

@@ -20,6 +20,8 @@ of its file and PostgreSQL's checkpoints are not. Redis is driven by redis-bench
 it; `nexus-bench` drives the rest, and Redis a second time, to see what the generator does to a figure.
 
 To measure again: `scripts/bench.sh` (all), `scripts/bench.sh --only write-1,read-64 --pairs 9`, `scripts/bench.sh --list`.
+A measurement more is a row in `lib/rows.py` and its handler. `nexus-bench --help` tells what the load generator can do;
+`changes.py`, `expiry.py`, `full_sync.py`, `promotion.py` and `recovery.py` measure one thing each, by themselves.
 """
 
 UNITS = {
@@ -87,8 +89,10 @@ def target_rows(found):
     for row in ROWS:
         data = found.get(row.name)
         if row.measure is None or data is None or "error" in data:
-            why = row.note if row.measure is None else (data or {}).get("error", "not measured yet").split("\n")[0]
-            lines.append([row.title, "", "", "", "", "", f"not measured: {why}"])
+            why = f"not measurable: {row.note}" if row.measure is None else "not measured yet"
+            if data is not None:
+                why = f"failed: {data['error'].splitlines()[0]}"
+            lines.append([row.title, "", "", "", "", "; ".join(target.text for target in row.targets), why])
             continue
         title = row.title + (" (quick run)" if data["quick"] else "")
         for target, judgment in judged(row, data):
@@ -167,13 +171,26 @@ def processor_time(runs):
     return f"{number(generator)}; {servers} in {number(seconds)}"
 
 
+DISTURBED = 0.15
+
+
+def disturbance(runs):
+    """A warning, where neither servers nor generator had much of the processors' time."""
+    shares = [run["machine"]["others"] for run in runs if "others" in run.get("machine", {})]
+    if not shares or statistics.median(shares) < DISTURBED:
+        return ""
+    return (f"**Disturbed**: something else, or the kernel's own threads, took {100 * statistics.median(shares):.0f} % of "
+            f"the processors at the median, {100 * max(shares):.0f} % at most.")
+
+
 def row_section(row, data, remark):
     parts = [f"### {row.title}", f"`{row.name}`, {data['pairs']} pairs, {data['at']}"
              + (", **a quick run: no measurement**" if data["quick"] else "")]
     if "error" in data:
         return "\n\n".join([*parts, f"It failed:\n\n```\n{data['error'].strip()}\n```"])
     parts.append(side_table(row, data))
-    parts += [text for text in (row.note, *data["remarks"], remark) if text]
+    disturbed = disturbance([run for runs in data["sides"].values() for run in runs])
+    parts += [text for text in (disturbed, row.note, *data["remarks"], remark) if text]
     commands = [f"{name}: {text}" for name, text in data["setup"].items()]
     commands += [f"{name} $ {runs[0]['command']}" for name, runs in data["sides"].items() if runs[0].get("command")]
     commands += [f"{name}, load beside $ {runs[0]['load']}" for name, runs in data["sides"].items() if "load" in runs[0]]
@@ -221,7 +238,8 @@ def growth_section(row, data, remark):
     xs = sorted({point["x"] for curve in data["curves"] for point in curve["points"]})
     parts.append(table(head, [[number(x), *(number(column.get(x)) for column in columns)] for x in xs]))
     parts.append("\n".join(filter(None, (slowest_corner(row, curve) for curve in data["curves"]))))
-    parts += [text for text in (row.note, remark) if text]
+    disturbed = disturbance([run for curve in data["curves"] for point in curve["points"] for run in point["runs"]])
+    parts += [text for text in (disturbed, row.note, remark) if text]
     return "\n\n".join(filter(None, parts))
 
 

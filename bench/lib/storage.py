@@ -2,7 +2,7 @@
 import os
 import time
 
-from . import full_syncs, generators, machine, peers_redis, restarts
+from . import full_syncs, generators, machine, peers_redis, processes, restarts
 from .pairs import in_turn
 from .session import Result
 
@@ -92,7 +92,10 @@ def restart_replay(bench):
     checkpoint; Redis: all in the log of commands)."""
     with bench.servers() as servers:
         keys = bench.keys()
-        node = servers.nexus(fill=keys, value=VALUE, state__checkpoint_interval="1h")
+        node = servers.nexus(fill=keys, value=VALUE)
+        node.stop()
+        node.settings["state.checkpoint_interval"] = "1h"
+        node.start("/ready", 600)
 
         def prepare():
             restarts.fill(node, 1 if bench.quick else LOG_MIB, VALUE)
@@ -221,25 +224,23 @@ def device_bytes(bench, clients):
     with bench.servers() as servers:
         keys, seconds = bench.keys(), bench.seconds(4)
         options = {"clients": clients, "keys": keys, "value": 100, "duration": seconds}
-        # Within a run nothing is merged: it comes after the run, by a snapshot, which brings all into the state.
-        node = servers.nexus(fill=None, state__checkpoint_interval="30s")
-        generators.fill(node.addr, keys, 100)
+        # The interval begins with the first entry that isn't merged: the merge comes after the run.
+        node = servers.nexus(fill=keys, state__checkpoint_interval=f"{max(3 * round(seconds), 4)}s")
 
-        def merged():
-            node.wait_merged()
+        def log_alone():
+            merged = node.state_offset()
+            run = generators.nexus_bench(node.addr, **options)
+            if node.state_offset() != merged:
+                raise processes.CommandFailed("entries were merged while only the log was to be counted")
+            return run
 
-        def snapshot():
-            last = node.json("POST", "/replication/snapshot", timeout=600)
-            return last["id"]
-
-        def forget():
-            full_syncs.forget_snapshot(node)
+        parts = {"state": node.wait_merged, "snapshot": lambda: node.json("POST", "/replication/snapshot", timeout=600)}
+        write = device_side(bench, log_alone, parts)
 
         def nexus():
             node.wait_merged()
-            run = device_side(bench, lambda: generators.nexus_bench(node.addr, **options),
-                              {"state": merged, "snapshot": snapshot})()
-            forget()
+            run = write()
+            full_syncs.forget_snapshot(node)
             return run
 
         sides = {"Nexus": nexus}
@@ -251,7 +252,7 @@ def device_bytes(bench, clients):
 
             def load():
                 run = generators.pgbench(postgres, "put", clients, seconds)
-                run["measured_s"] = max(1, round(seconds))
+                run["measured_s"] = max(generators.PGBENCH_LEAST, round(seconds))
                 return run
 
             sides["PostgreSQL"] = device_side(bench, load, {"checkpoint": lambda: postgres.sql("CHECKPOINT")})

@@ -99,5 +99,7 @@ def bulk_load(bench):
         nexus = servers.nexus(fill=keys)
         sides = {"Nexus": load(bench, nexus, mix="import=100", batch=1000, clients=4)}
         sides.update(redis_sides(bench, servers.redis(fill=keys), "set", 64, pipeline=64))
-        sides["etcd"] = load(bench, servers.etcd(fill=keys), "etcd", mix="import=100", batch=100, clients=4)
+        # A transaction must not have a key twice: each key once, in order.
+        once = {"order": "sequential", "duration": None, "warmup": None}
+        sides["etcd"] = load(bench, servers.etcd(fill=keys), "etcd", mix="import=100", batch=100, clients=4, **once)
         return Result(in_turn(bench, sides), servers.setup)
