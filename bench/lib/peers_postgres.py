@@ -18,6 +18,7 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
     "wal_keep_size": "6GB",
     "synchronous_commit": "on",
+    "dynamic_shared_memory_type": "mmap",  # in its directory, where a killed server leaves nothing behind
 }
 
 
@@ -200,3 +201,13 @@ class Postgres(processes.Server):
     def end(self, number=signal.SIGQUIT, timeout=20):
         """At once; SIGINT: in order."""
         super().end(number, timeout)
+        self._remove_segment()
+
+    def _remove_segment(self):
+        """The one of System V that a killed server leaves behind; it is named in the file that it leaves too."""
+        try:
+            with open(os.path.join(self.data, "postmaster.pid"), encoding="ascii") as file:
+                words = file.read().splitlines()[6].split()
+        except (OSError, IndexError):
+            return
+        processes.run(["ipcrm", "-m", words[1]])
