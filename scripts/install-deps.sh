@@ -12,7 +12,7 @@ build_packages='gcc libc6-dev cmake ninja-build pkg-config
     libevent-dev liblmdb-dev libdeflate-dev libjson-c-dev libinih-dev uuid-dev libbsd-dev
     libhttp-parser-dev libarchive-dev libzstd-dev libssl-dev libxxhash-dev'
 run_packages='curl jq util-linux procps'
-test_packages="check iproute2 nftables openssl python3 zstd $run_packages"
+test_packages="check iproute2 nftables openssl python3 valgrind zstd $run_packages"
 fuzz_packages='clang'
 afl_packages='afl++'
 valgrind_packages='valgrind'

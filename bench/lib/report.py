@@ -21,7 +21,8 @@ it; `nexus-bench` drives the rest, and Redis a second time, to see what the gene
 
 To measure again: `scripts/bench.sh` (all), `scripts/bench.sh --only write-1,read-64 --pairs 9`, `scripts/bench.sh --list`.
 A measurement more is a row in `lib/rows.py` and its handler. `nexus-bench --help` tells what the load generator can do;
-`changes.py`, `expiry.py`, `full_sync.py`, `promotion.py` and `recovery.py` measure one thing each, by themselves.
+`changes.py`, `expiry.py`, `full_sync.py`, `promotion.py` and `recovery.py` measure one thing each, by themselves; `instructions.py`
+counts instructions of the hot paths, which a test compares with `instructions.json`.
 """
 
 UNITS = {
