@@ -2,6 +2,7 @@
 #include "common/epochs.h"
 
 #include "common/latch.h"
+#include "common/order.h"
 #include "common/shm_layout.h"
 #include "common/uuid_text.h"
 

@@ -44,11 +44,6 @@ struct nx_epochs {
 /* Bytes of a history when encoded, at most. */
 #define NX_EPOCHS_BYTES ((size_t)NX_WIRE_MAX_EPOCHS * NX_WIRE_EPOCH_SIZE)
 
-static inline uint64_t nx_lower(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The newest, or NULL of an empty history. */
 static inline const struct nx_epoch *nx_epochs_last(const struct nx_epochs *epochs)
 {

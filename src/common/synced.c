@@ -2,6 +2,7 @@
 #include "common/synced.h"
 
 #include "common/epochs.h"
+#include "common/order.h"
 #include "common/quorum.h"
 
 void nx_sync_goal_publish(struct nx_goal_state *to, const struct nx_sync_goal *goal)

@@ -1,6 +1,7 @@
 /* Runs in the peers process. See verdict.h. */
 #include "peers/verdict.h"
 
+#include "common/order.h"
 #include "common/sentence.h"
 #include "peers/status.h"
 
@@ -102,16 +103,11 @@ const struct nx_peer_fact *nx_promotion_ahead(const struct nx_promotion *promoti
     return ahead;
 }
 
-static uint64_t higher(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* The highest offset that is known of anybody. */
 static uint64_t highest_offset(const struct nx_promotion *promotion)
 {
     uint64_t highest =
-        higher(promotion->master_offset, higher(promotion->sync_goal, promotion->first_goal));
+        nx_higher(promotion->master_offset, nx_higher(promotion->sync_goal, promotion->first_goal));
 
     for (unsigned i = 0; i < promotion->count; i++) {
         const struct nx_peer_fact *peer = &promotion->peers[i];

@@ -5,6 +5,7 @@
 #include "common/fence.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/order.h"
 #include "common/peer_list.h"
 #include "common/quorum.h"
 #include "common/shared_log.h"
@@ -284,19 +285,14 @@ bool nx_role_must_look(struct nx_postmaster *pm)
     return rc == 0;
 }
 
-static uint64_t higher(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 uint64_t nx_role_next_epoch(const struct nx_postmaster *pm)
 {
     const struct nx_identity *identity = &pm->dir.identity;
     uint64_t own = atomic_load_explicit(&pm->shm->log.epoch, memory_order_acquire);
 
     /* Its log may stand before an epoch that it had seen, or was to get. */
-    own = higher(own, higher(identity->goal.epoch, identity->goal.shown_epoch));
-    return higher(own, higher(identity->promise.epoch, identity->fence.epoch)) + 1;
+    own = nx_higher(own, nx_higher(identity->goal.epoch, identity->goal.shown_epoch));
+    return nx_higher(own, nx_higher(identity->promise.epoch, identity->fence.epoch)) + 1;
 }
 
 bool nx_role_must_begin(struct nx_postmaster *pm)

@@ -4,6 +4,7 @@
  * told to by POST /replication/follow with force. */
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/order.h"
 #include "common/quorum.h"
 #include "common/synced.h"
 #include "common/uuid_text.h"
