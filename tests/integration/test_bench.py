@@ -1,3 +1,4 @@
+# build: release
 """scripts/bench.sh measures, writes its results and its report, and leaves nothing behind when it is interrupted. What it
 measures is of no interest here: a quick run of Nexus against its own floors, without peers."""
 import glob
