@@ -10,6 +10,7 @@ import threading
 import unittest
 import uuid
 
+import identity_file
 from guide import GuideCase, commands, example
 from nexus_test import BUILD_DIR, HOST, NexusTestCase, free_port
 
@@ -465,6 +466,9 @@ class Following(PromoteCase):
         first.wait_status(state="fenced")
         self.follow(first, second)
         self.wait_follows(first, second)
+        # Whom to ask who leads it knows when it has noted who has followed it.
+        known = f"replica = {first.status()['node_id']}\n"
+        second.wait_until(lambda: known in identity_file.read(second), what="it has noted its replica")
         second.kill9()
         self.promote(first)
         offset = first.put("k0", b"again")
