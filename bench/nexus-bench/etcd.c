@@ -289,7 +289,7 @@ static void end(struct state *state,
                 const struct bench_request *request,
                 struct bench_answer *ret_answer)
 {
-    bool reads = request->operation == BENCH_GET || request->operation == BENCH_PROBE;
+    bool reads = bench_reads(request);
 
     *ret_answer = (struct bench_answer){.result = BENCH_DONE};
     if (state->data == 0) {

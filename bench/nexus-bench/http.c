@@ -195,7 +195,7 @@ static int read_answer(void *state,
     if (rc <= 0) {
         return rc;
     }
-    reads = request->operation == BENCH_GET || request->operation == BENCH_PROBE;
+    reads = bench_reads(request);
     *ret_answer = (struct bench_answer){
         .result = BENCH_FAILED, .status = answer->status, .text = answer->text};
     if (answer->status >= 200 && answer->status < 300) {

@@ -97,4 +97,10 @@ static inline uint64_t bench_written(const struct bench_request *request, size_t
     return writes ? request->count * value : 0;
 }
 
+/* The request reads a key, of which an answer without a value says that it isn't there. */
+static inline bool bench_reads(const struct bench_request *request)
+{
+    return request->operation == BENCH_GET || request->operation == BENCH_PROBE;
+}
+
 #endif

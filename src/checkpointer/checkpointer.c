@@ -12,6 +12,7 @@
 #include "checkpointer/segments.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/order.h"
 #include "common/process.h"
 #include "common/quorum.h"
 #include "storage/data_dir.h"
@@ -409,14 +410,6 @@ static bool work_waits(struct checkpointer *c)
            (c->unmerged_since_ms == 0 && load(&c->shm->log.durable_offset) > c->position.offset);
 }
 
-static int smaller_wait(int a, int b)
-{
-    if (a < 0 || b < 0) {
-        return a < 0 ? b : a;
-    }
-    return a < b ? a : b;
-}
-
 static int retry_wait(const struct checkpointer *c)
 {
     uint64_t now = nx_now_ms();
@@ -461,11 +454,11 @@ static bool scrub(struct checkpointer *c)
 static void sleep_until_rung(struct checkpointer *c)
 {
     struct pollfd control = {.fd = c->process->control.fd, .events = POLLIN};
-    int timeout = smaller_wait(retry_wait(c), nx_segments_wait(&c->segments));
+    int timeout = nx_shorter_wait(retry_wait(c), nx_segments_wait(&c->segments));
 
-    timeout = smaller_wait(timeout, c->confirmed ? interval_wait(c) : -1);
-    timeout = smaller_wait(timeout, nx_warming_step(&c->warming) ? WARMING_MS : -1);
-    timeout = smaller_wait(timeout, scrub(c) ? WARMING_MS : -1);
+    timeout = nx_shorter_wait(timeout, c->confirmed ? interval_wait(c) : -1);
+    timeout = nx_shorter_wait(timeout, nx_warming_step(&c->warming) ? WARMING_MS : -1);
+    timeout = nx_shorter_wait(timeout, scrub(c) ? WARMING_MS : -1);
     if (c->merged && c->scrub.over) {
         close_state(c);
     }

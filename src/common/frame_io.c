@@ -267,6 +267,7 @@ int nx_frame_io_receive(struct nx_frame_io *io)
         return rc;
     }
     n = socket_receive(io, in->bytes + in->end, in->cap - in->end);
+    io->drained = io->tls == NULL && n >= 0 && (size_t)n < in->cap - in->end;
     if (n < 0) {
         return (int)n;
     }

@@ -54,6 +54,7 @@ struct nx_frame_io {
     size_t in_wanted;      /* bytes of `in` that make the next look worth it */
     struct nx_frame frame; /* the frame at in.start, if has_frame */
     bool has_frame;
+    bool drained;      /* the last recv came short */
     uint64_t received; /* bytes since nx_frame_io_open */
     uint64_t sent;
 };
@@ -75,6 +76,12 @@ int nx_frame_io_secure(struct nx_frame_io *io, enum nx_tls_use use, const char *
 void nx_frame_io_close(struct nx_frame_io *io);
 
 /* ---- in ---- */
+
+/* The last receive took all there was: what a further one would find has come since, and poll tells of it. */
+static inline bool nx_frame_io_drained(const struct nx_frame_io *io)
+{
+    return io->drained;
+}
 
 /* One recv into what room there is (more is made for a frame that needs it). 0: something came;
  * -EAGAIN: nothing waits; -ENOBUFS: whole frames stand there, take them first; -EPIPE: the peer has

@@ -74,6 +74,7 @@ static void lay_out(struct nx_shm *shm, uint64_t size)
         shm->pool_at[i] = take(&at, shm->pool_size);
     }
     shm->pool_buckets = power_below(shm->pool_size / TYPICAL_NODE);
+    shm->pool_nodes_at = nx_skip_nodes_at(shm->pool_buckets);
     if (getrandom(&shm->hash_seed, sizeof shm->hash_seed, GRND_NONBLOCK) < 0) {
         shm->hash_seed = at ^ (uint64_t)getpid() << 32; /* early in a machine's life */
     }

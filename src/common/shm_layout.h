@@ -423,9 +423,10 @@ struct nx_shm {
     uint64_t index_at;    /* offset ring: struct nx_log_slot[index_count] */
     uint64_t index_count; /* a power of two */
     uint64_t pool_at[NX_GENERATIONS];
-    uint64_t pool_size;    /* bytes each */
-    uint64_t pool_buckets; /* of each pool's hash table, a power of two */
-    uint64_t hash_seed;    /* of those tables */
+    uint64_t pool_size;     /* bytes each */
+    uint64_t pool_buckets;  /* of each pool's hash table, a power of two */
+    uint64_t pool_nodes_at; /* behind that table, bytes from a pool's start */
+    uint64_t hash_seed;     /* of those tables */
     uint64_t submit_at[NX_PRODUCERS];
     uint64_t submit_size; /* bytes of each submission ring's data, a power of two */
     uint64_t completion_at[NX_PRODUCERS];

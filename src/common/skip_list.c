@@ -29,11 +29,9 @@ struct nx_skip_pool *nx_skip_pool(struct nx_shm *shm, uint64_t number)
     return nx_shm_at(shm, shm->pool_at[number % NX_GENERATIONS]);
 }
 
-/* Where the nodes begin. */
-static uint64_t nodes_at(const struct nx_shm *shm)
+uint64_t nx_skip_nodes_at(uint64_t buckets)
 {
-    return (sizeof(struct nx_skip_pool) + shm->pool_buckets * sizeof(nx_atomic_u32) + 7) &
-           ~(uint64_t)7;
+    return (sizeof(struct nx_skip_pool) + buckets * sizeof(nx_atomic_u32) + 7) & ~(uint64_t)7;
 }
 
 void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool)
@@ -46,7 +44,7 @@ void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool)
     }
     pool->random = 0x9e3779b97f4a7c15ull;
     atomic_store_explicit(&pool->count, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->used, nodes_at(shm), memory_order_release);
+    atomic_store_explicit(&pool->used, shm->pool_nodes_at, memory_order_release);
 }
 
 static size_t node_size(unsigned height)
@@ -68,7 +66,7 @@ static struct nx_skip_node *node_at(const struct nx_shm *shm,
 {
     uint64_t at = (uint64_t)reference * 8;
 
-    if (at < nodes_at(shm) || at + node_size(NX_SKIP_MAX_HEIGHT) > shm->pool_size) {
+    if (at < shm->pool_nodes_at || at + node_size(NX_SKIP_MAX_HEIGHT) > shm->pool_size) {
         return NULL;
     }
     return (struct nx_skip_node *)(void *)((char *)pool + at);
@@ -186,26 +184,27 @@ static nx_atomic_u32 *bucket_of(const struct nx_shm *shm,
     return &pool->buckets[hash & (shm->pool_buckets - 1)];
 }
 
-/* The newest version of the key, or NULL; *ret_link is the reference to it, or the nil one at the chain's end. */
+/* The newest version of the key, or NULL; *ret_link is the reference to it, or to the first node of its bucket. */
 static struct nx_skip_node *newest_of(struct nx_shm *shm,
                                       struct nx_skip_pool *pool,
                                       const struct search_key *wanted,
                                       nx_atomic_u32 **ret_link)
 {
-    nx_atomic_u32 *link = bucket_of(shm, pool, wanted);
+    nx_atomic_u32 *first = bucket_of(shm, pool, wanted);
+    nx_atomic_u32 *link = first;
     struct nx_skip_node *node =
         node_at(shm, pool, atomic_load_explicit(link, memory_order_acquire));
-    unsigned hops = 0;
 
-    while (node != NULL && compare_key(shm, node, wanted) != 0) {
-        if (++hops == MAX_HOPS) {
-            return NULL;
+    for (unsigned hops = 0; node != NULL && hops < MAX_HOPS; hops++) {
+        if (compare_key(shm, node, wanted) == 0) {
+            *ret_link = link;
+            return node;
         }
         link = &node->hash_next;
         node = node_at(shm, pool, atomic_load_explicit(link, memory_order_acquire));
     }
-    *ret_link = link;
-    return node;
+    *ret_link = first;
+    return NULL;
 }
 
 /* ---- inserting ---- */
@@ -237,7 +236,7 @@ void nx_skip_insert(struct nx_shm *shm,
     size_t length = nx_load_u16(op + 2);
     struct search_key wanted = search_key_of(op + header, length, UINT64_MAX);
     nx_atomic_u32 *links[NX_SKIP_MAX_HEIGHT];
-    nx_atomic_u32 *hash_link = NULL;
+    nx_atomic_u32 *hash_link;
     unsigned height = random_height(pool);
     uint64_t at = atomic_load_explicit(&pool->used, memory_order_relaxed);
     struct nx_skip_node *node = (struct nx_skip_node *)(void *)((char *)pool + at);
@@ -252,11 +251,11 @@ void nx_skip_insert(struct nx_shm *shm,
     node->key_length = (uint16_t)length;
     node->kind = op[0];
     node->height = (uint8_t)height;
-    /* It takes the place of the version before it, so that a chain has a node a key. */
-    atomic_store_explicit(
-        &node->hash_next,
-        previous == NULL ? 0 : atomic_load_explicit(&previous->hash_next, memory_order_relaxed),
-        memory_order_relaxed);
+    /* It takes the place of the version before it, so that a chain has a node a key; a new key goes first. */
+    atomic_store_explicit(&node->hash_next,
+                          atomic_load_explicit(previous == NULL ? hash_link : &previous->hash_next,
+                                               memory_order_relaxed),
+                          memory_order_relaxed);
     for (unsigned level = 0; level < height; level++) {
         uint32_t next = atomic_load_explicit(links[level], memory_order_relaxed);
 

@@ -51,6 +51,9 @@ struct nx_skip_pool {
     nx_atomic_u32 buckets[];
 };
 
+/* Where a pool's nodes begin, bytes from its start, with a hash table of so many references. */
+uint64_t nx_skip_nodes_at(uint64_t buckets);
+
 /* Pool of generation `number`. */
 struct nx_skip_pool *nx_skip_pool(struct nx_shm *shm, uint64_t number);
 

@@ -124,6 +124,7 @@ static void release(struct connection *connection)
     }
     worker->turned_away -= connection->turned_away ? 1 : 0;
     nx_connection_forget_output(connection);
+    nx_connection_read_end(connection);
     bufferevent_free(connection->bev);
     free(connection->shaking_peer);
     free(connection);
@@ -225,23 +226,6 @@ static bool judge_eof(struct connection *connection)
     return true;
 }
 
-/* A client that sends faster than it is answered is left waiting in its socket. By hand, since a
- * bufferevent at its high watermark calls back without end. */
-static void settle_reading(struct connection *connection)
-{
-    bool full = evbuffer_get_length(bufferevent_get_input(connection->bev)) >= NX_READ_HIGH;
-
-    if (full == connection->paused) {
-        return;
-    }
-    connection->paused = full;
-    if (full) {
-        bufferevent_disable(connection->bev, EV_READ);
-    } else if (bufferevent_enable(connection->bev, EV_READ) < 0) {
-        nx_connection_close(connection);
-    }
-}
-
 void nx_connection_run(struct connection *connection)
 {
     if (connection->running) {
@@ -260,7 +244,7 @@ void nx_connection_run(struct connection *connection)
         return;
     }
     nx_connection_settle_timer(connection);
-    settle_reading(connection);
+    nx_connection_settle_reading(connection);
     if (connection->dead) {
         release(connection);
     }
@@ -295,17 +279,11 @@ static void on_drained(struct bufferevent *bev, void *arg)
     nx_connection_run(connection);
 }
 
-static void on_event(struct bufferevent *bev, short what, void *arg)
+void nx_connection_ended(struct connection *connection, bool eof)
 {
-    struct connection *connection = arg;
     const struct stream *stream = stream_of(connection);
 
-    (void)bev;
-    if (connection->shaking) {
-        nx_connection_tls_event(connection, what);
-        return;
-    }
-    if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0) {
+    if (eof) {
         connection->eof = true;
         if (connection->tls) {
             nx_connection_tls_eof(connection);
@@ -318,6 +296,19 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
         nx_connection_close(connection); /* reset, or it takes nothing for too long */
     }
     nx_connection_run(connection);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *arg)
+{
+    struct connection *connection = arg;
+
+    (void)bev;
+    if (connection->shaking) {
+        nx_connection_tls_event(connection, what);
+    } else {
+        nx_connection_ended(connection,
+                            (what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0);
+    }
 }
 
 int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
@@ -351,7 +342,7 @@ int nx_connection_open(struct http_worker *worker, int fd, enum peer_class peer)
     if (connection->tls) {
         nx_connection_tls_begin(connection);
     }
-    if (connection->dead || bufferevent_enable(connection->bev, EV_READ) < 0) {
+    if (connection->dead || nx_connection_read_begin(connection) < 0) {
         nx_connection_close(connection);
         nx_connection_run(connection);
         return -ENOMEM;

@@ -40,6 +40,7 @@ struct connection {
     LIST_ENTRY(connection) wait_link; /* in worker->waits, exports, snapshots or watches */
     struct http_worker *worker;
     struct bufferevent *bev;
+    struct event *reader;    /* of a plain socket; NULL: bev reads (TLS) */
     struct event *timer;     /* made when first needed */
     struct request *request; /* NULL between requests */
     char *shaking_peer;      /* "address:port" while hands are shaken; owned; NULL: not known */

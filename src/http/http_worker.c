@@ -8,7 +8,6 @@
  * only waits for changes is ended by both) or is gone. */
 #include "common/latch.h"
 #include "common/log.h"
-#include "common/net.h"
 #include "common/quorum.h"
 #include "http/confirm.h"
 #include "http/export.h"
@@ -29,7 +28,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define POLL_MOST_OPEN  4   /* with more writes in flight there is other work */
@@ -37,11 +35,7 @@
 #define MAX_FREE        64  /* requests kept for use */
 #define FAST_STOP_MS    2000
 #define LAST_ANSWERS_MS 500 /* of that: to tell those whose quorum is still silent */
-#define RETRY_ACCEPT_US 100000
 #define KEEP_SCRATCH    (1u << 20)
-#define DEAD_PEER_MS    120000
-#define TURN_AWAY_MOST \
-    64 /* connections beyond the limit that are told so; others are just closed */
 
 /* ---- pool ---- */
 
@@ -110,80 +104,6 @@ int nx_worker_open_view(struct http_worker *worker)
         }
     }
     return nx_view_create(worker->shm, worker->state, &worker->view);
-}
-
-/* ---- accepting ---- */
-
-static void on_retry_accept(evutil_socket_t fd, short what, void *arg)
-{
-    struct http_worker *worker = arg;
-
-    (void)fd;
-    (void)what;
-    if (!worker->stopping) {
-        event_add(worker->listen_tcp, NULL);
-        event_add(worker->listen_unix, NULL);
-    }
-}
-
-/* Without descriptors or memory the listener would stay readable and spin: look again a bit later. */
-static void pause_accepting(struct http_worker *worker, int error)
-{
-    static struct nx_log_limit limit;
-    struct timeval wait = {.tv_sec = 0, .tv_usec = RETRY_ACCEPT_US};
-
-    nx_log_limited(&limit, NX_LOG_ERROR, "no further connections can be accepted for now: %s",
-                   nx_errno_text(error));
-    event_del(worker->listen_tcp);
-    event_del(worker->listen_unix);
-    evtimer_add(worker->retry_accept, &wait);
-}
-
-static uint64_t count_connections(const struct http_worker *worker)
-{
-    uint64_t count = 0;
-
-    for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
-        count += atomic_load_explicit(&worker->shm->http[i].connections, memory_order_relaxed);
-    }
-    return count;
-}
-
-static void take_tcp(struct http_worker *worker, int fd, const struct sockaddr *address)
-{
-    uint64_t most = worker->process->config->http.max_connections;
-    uint64_t count = count_connections(worker);
-
-    nx_net_nodelay(fd);
-    nx_net_detect_dead(fd, DEAD_PEER_MS);
-    if (count >= most && worker->turned_away >= TURN_AWAY_MOST) {
-        close(fd);
-        return;
-    }
-    if (nx_connection_open(worker, fd, nx_access_classify(address)) == 0 && count >= most) {
-        nx_connection_turn_away(LIST_FIRST(&worker->connections));
-    }
-}
-
-static void on_accept(evutil_socket_t listener, short what, void *arg)
-{
-    struct http_worker *worker = arg;
-    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
-    socklen_t length = sizeof address;
-    int fd = accept4(listener, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-    (void)what;
-    if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            pause_accepting(worker, errno);
-        }
-        return; /* another worker was faster, or the client is gone again */
-    }
-    if (listener == worker->process->http_unix_fd) {
-        nx_connection_open(worker, fd, PEER_UNIX);
-    } else {
-        take_tcp(worker, fd, (const struct sockaddr *)&address);
-    }
 }
 
 /* ---- the loop ---- */
@@ -287,6 +207,7 @@ static void turn(struct http_worker *worker)
     bool waits;
 
     worker->replicas_seen = false;
+    nx_accept_poll(worker);
     if (work(worker)) {
         event_base_loop(worker->base, LOOK);
         return;
@@ -338,9 +259,7 @@ static void begin_stop(struct http_worker *worker)
 {
     worker->stopping = true;
     worker->stop_deadline_ms = UINT64_MAX;
-    event_del(worker->listen_tcp);
-    event_del(worker->listen_unix);
-    evtimer_del(worker->retry_accept);
+    nx_accept_stop(worker);
     if (is_fast(worker)) {
         hurry(worker);
     } else {
@@ -400,9 +319,9 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static struct event *listen_on(struct http_worker *worker,
-                               evutil_socket_t fd,
-                               event_callback_fn call)
+struct event *nx_worker_listen(struct http_worker *worker,
+                               int fd,
+                               void (*call)(int fd, short what, void *arg))
 {
     struct event *event = event_new(worker->base, fd, EV_READ | EV_PERSIST, call, worker);
 
@@ -421,15 +340,11 @@ static bool open_loop(struct http_worker *worker)
     if (worker->base == NULL) {
         return false;
     }
-    worker->doorbell = listen_on(worker, nx_latch_fd(process->slot), on_nothing);
-    worker->control = listen_on(worker, process->control.fd, on_control);
-    worker->listen_tcp = listen_on(worker, process->http_fd, on_accept);
-    worker->listen_unix = listen_on(worker, process->http_unix_fd, on_accept);
-    worker->retry_accept = evtimer_new(worker->base, on_retry_accept, worker);
+    worker->doorbell = nx_worker_listen(worker, nx_latch_fd(process->slot), on_nothing);
+    worker->control = nx_worker_listen(worker, process->control.fd, on_control);
     worker->confirm_timer = evtimer_new(worker->base, on_nothing, worker);
-    return worker->doorbell != NULL && worker->control != NULL && worker->listen_tcp != NULL &&
-           worker->listen_unix != NULL && worker->retry_accept != NULL &&
-           worker->confirm_timer != NULL;
+    return worker->doorbell != NULL && worker->control != NULL && worker->confirm_timer != NULL &&
+           nx_accept_begin(worker);
 }
 
 static void reset_row(struct http_worker *worker)
@@ -500,9 +415,7 @@ static void end(struct http_worker *worker)
     }
     free_event(worker->doorbell);
     free_event(worker->control);
-    free_event(worker->listen_tcp);
-    free_event(worker->listen_unix);
-    free_event(worker->retry_accept);
+    nx_accept_end(worker);
     free_event(worker->confirm_timer);
     if (worker->base != NULL) {
         event_base_free(worker->base);

@@ -7,6 +7,7 @@
 #include "common/quorum.h"
 #include "common/submit.h"
 #include "common/text.h"
+#include "http/accept.h"
 #include "http/changes.h"
 #include "http/connection.h"
 #include "http/control_ask.h"
@@ -47,11 +48,9 @@ struct http_worker {
     struct nx_process *process;
     struct nx_shm *shm;
     struct event_base *base;
-    struct event *listen_tcp;
-    struct event *listen_unix;
+    struct accept accept;
     struct event *doorbell;
     struct event *control;
-    struct event *retry_accept;  /* after a shortage of descriptors or memory */
     struct event *confirm_timer; /* writes that wait for their quorum */
     struct nx_state *state;      /* opened when first read from */
     struct nx_view *view;
@@ -95,6 +94,11 @@ int nx_worker_open_view(struct http_worker *worker);
 /* A request from the pool, or NULL when memory is short; and back. */
 struct request *nx_worker_take_request(struct http_worker *worker);
 void nx_worker_give_request(struct http_worker *worker, struct request *request);
+
+/* Calls back with the worker whenever fd can be read from. Owned by the caller; NULL: no memory. */
+struct event *nx_worker_listen(struct http_worker *worker,
+                               int fd,
+                               void (*call)(int fd, short what, void *arg));
 
 /* The shared memory row of this worker. */
 struct nx_http_request_state *nx_worker_row(struct http_worker *worker);

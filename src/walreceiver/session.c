@@ -3,6 +3,7 @@
  * no room the socket is not read, the master's silence does not count, and our acks and Pings go on. */
 #include "common/latch.h"
 #include "common/log_clock.h"
+#include "common/order.h"
 #include "common/quorum.h"
 #include "walreceiver/walreceiver.h"
 
@@ -13,6 +14,7 @@
 #define SYNC_LOOK   1000 /* wal.fsync = everysec: how often we look what is synced */
 #define MESSAGE_MAX 512  /* bytes of an Error that are logged */
 #define LONGEST_MS  3600000
+#define TITLE_MS    200 /* between changes of the process title */
 
 static const struct nx_config *config_of(const struct nx_walreceiver *r)
 {
@@ -79,9 +81,19 @@ static void publish(struct nx_walreceiver *r)
     publish_stage(r);
 }
 
+/* Whether the title says something that is no longer so. */
+static bool title_stale(const struct nx_walreceiver *r)
+{
+    return r->welcomed && r->sync.phase == NX_INCOMING_IDLE && r->titled_offset != r->durable_seen;
+}
+
+/* Not at each entry: between an entry and its confirmation that would be a part of the way. */
 static void show_title(struct nx_walreceiver *r)
 {
-    if (r->welcomed && r->sync.phase == NX_INCOMING_IDLE && r->titled_offset != r->durable_seen) {
+    uint64_t now = nx_now_ms();
+
+    if (title_stale(r) && now - r->titled_ms >= TITLE_MS) {
+        r->titled_ms = now;
         r->titled_offset = r->durable_seen;
         nx_process_title(r->process, "streaming %llu from %s", (unsigned long long)r->durable_seen,
                          config_of(r)->replication.master_addr);
@@ -313,6 +325,9 @@ static void input(struct nx_walreceiver *r)
         if (rc == 0 && take_frames(r)) {
             framed = true;
         }
+        if (nx_frame_io_drained(&r->io)) {
+            break;
+        }
     }
     if (r->welcomed && (rc == 0 || rc == -EAGAIN) && (framed || !deaf(r))) {
         nx_health_read(r, framed);
@@ -405,8 +420,11 @@ static int time_to_sleep(const struct nx_walreceiver *r)
     uint64_t next = r->welcomed ? UINT64_MAX : r->deadline_ms;
     uint64_t ping = r->sent_ms + shorter_heartbeat(r);
 
-    if (r->welcomed && nx_frame_io_pending(&r->io) == 0 && ping < next) {
-        next = ping;
+    if (r->welcomed && nx_frame_io_pending(&r->io) == 0) {
+        next = nx_lower(next, ping);
+    }
+    if (title_stale(r)) {
+        next = nx_lower(next, r->titled_ms + TITLE_MS);
     }
     if ((r->durable_seen > nx_receive_ackable(r) || r->sync.phase != NX_INCOMING_IDLE) &&
         now + SYNC_LOOK < next) {

@@ -80,9 +80,10 @@ struct nx_walreceiver {
     size_t progress;           /* of nx_submit */
     uint64_t counted_received; /* of io.received and io.sent, published already */
     uint64_t counted_sent;
-    uint64_t new_entries; /* received, not published yet ... */
-    uint64_t new_bytes;   /* ... and their bytes */
-    uint64_t titled_offset;
+    uint64_t new_entries;   /* received, not published yet ... */
+    uint64_t new_bytes;     /* ... and their bytes */
+    uint64_t titled_offset; /* in the process title ... */
+    uint64_t titled_ms;     /* ... since then */
     struct nx_snapshot_receipt sync;
     bool
         giving_up; /* by force: this node asks for a full sync as if it had nothing (nx_follow.force) */

@@ -180,6 +180,9 @@ void nx_session_input(struct nx_walsender *ws)
             return;
         }
         rc = nx_frame_io_receive(&ws->io);
+        if (nx_frame_io_drained(&ws->io)) {
+            break;
+        }
     }
     if (rc < 0 && rc != -EAGAIN && rc != -ENOBUFS) {
         end_connection(ws, rc);

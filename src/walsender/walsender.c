@@ -8,6 +8,7 @@
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/net.h"
+#include "common/order.h"
 #include "common/quorum.h"
 #include "walsender/handshake.h"
 
@@ -19,7 +20,7 @@
 #define OUT_TYPICAL   ((size_t)256 << 10)
 #define FAREWELL_MS   500
 #define LONGEST_MS    3600000
-#define TITLE_MS      500
+#define TITLE_MS      200 /* between changes of the process title */
 #define RECOVERY_LOOK 100 /* ms between looks while the log isn't recovered yet */
 
 /* When this conversation must have gone on: the Hello, or any frame. */
@@ -116,42 +117,49 @@ static void check_fence(struct nx_walsender *ws)
     }
 }
 
-static void show_full_sync(struct nx_walsender *ws)
+static bool streams(const struct nx_walsender *ws)
+{
+    return atomic_load_explicit(&ws->slot->state, memory_order_relaxed) == NX_REPLICA_STREAMING;
+}
+
+/* Whether the title says something that is no longer so. */
+static bool title_stale(const struct nx_walsender *ws)
+{
+    return ws->welcomed &&
+           (nx_full_sync_runs(&ws->sync) || ws->titled_offset != ws->queued_offset ||
+            ws->titled_streaming != streams(ws));
+}
+
+static void show_full_sync(struct nx_walsender *ws, uint64_t now)
 {
     const struct nx_full_sync *sync = &ws->sync;
-    uint64_t now = nx_now_ms();
     uint64_t ms = now - sync->began_ms;
     unsigned thousandths = atomic_load_explicit(&ws->slot->snapshot_progress, memory_order_relaxed);
 
-    if (now - ws->titled_ms >= TITLE_MS) {
-        ws->titled_ms = now;
-        nx_process_title(
-            ws->process, "%.8s snapshot %u%% %llu MB/s", ws->replica_id, thousandths / 10,
-            (unsigned long long)(ms > 0 ? (sync->sent - sync->resumed_at) / 1000 / ms : 0));
-        ws->titled_offset = UINT64_MAX;
-    }
+    ws->titled_offset = UINT64_MAX;
+    nx_process_title(
+        ws->process, "%.8s snapshot %u%% %llu MB/s", ws->replica_id, thousandths / 10,
+        (unsigned long long)(ms > 0 ? (sync->sent - sync->resumed_at) / 1000 / ms : 0));
 }
 
+/* Not at each entry: between an entry and its confirmation that would be a part of the way. */
 static void show_title(struct nx_walsender *ws)
 {
-    bool streaming =
-        atomic_load_explicit(&ws->slot->state, memory_order_relaxed) == NX_REPLICA_STREAMING;
+    uint64_t now = nx_now_ms();
 
-    if (nx_full_sync_runs(&ws->sync)) {
-        show_full_sync(ws);
-    } else if (ws->welcomed &&
-               (ws->titled_offset != ws->queued_offset || ws->titled_streaming != streaming)) {
-        ws->titled_offset = ws->queued_offset;
-        ws->titled_streaming = streaming;
-        nx_process_title(ws->process, "%.8s %s %llu", ws->replica_id,
-                         streaming ? "streaming" : "catching up",
-                         (unsigned long long)ws->queued_offset);
+    if (!title_stale(ws) || now - ws->titled_ms < TITLE_MS) {
+        return;
     }
-}
-
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
+    ws->titled_ms = now;
+    if (nx_full_sync_runs(&ws->sync)) {
+        show_full_sync(ws, now);
+        return;
+    }
+    ws->titled_offset = ws->queued_offset;
+    ws->titled_streaming = streams(ws);
+    nx_process_title(ws->process, "%.8s %s %llu", ws->replica_id,
+                     ws->titled_streaming ? "streaming" : "catching up",
+                     (unsigned long long)ws->queued_offset);
 }
 
 /* Milliseconds until the clock alone asks for something. */
@@ -161,18 +169,21 @@ static int time_to_sleep(const struct nx_walsender *ws)
     uint64_t next = deadline(ws);
 
     if (ws->welcomed && nx_frame_io_pending(&ws->io) == 0) {
-        next = earlier(next, ws->sent_ms + ws->process->config->replication.heartbeat_ms);
+        next = nx_lower(next, ws->sent_ms + ws->process->config->replication.heartbeat_ms);
     }
     if (ws->drain_until_ms > 0) {
-        next = earlier(next, ws->drain_until_ms);
+        next = nx_lower(next, ws->drain_until_ms);
     }
     if (!ws->welcomed && ws->io.has_frame) {
-        next = earlier(next, now + RECOVERY_LOOK);
+        next = nx_lower(next, now + RECOVERY_LOOK);
     }
     if (nx_full_sync_wait(ws) >= 0) {
-        next = earlier(next, now + (uint64_t)nx_full_sync_wait(ws));
+        next = nx_lower(next, now + (uint64_t)nx_full_sync_wait(ws));
     }
-    return next <= now ? 0 : (int)earlier(next - now, LONGEST_MS);
+    if (title_stale(ws)) {
+        next = nx_lower(next, ws->titled_ms + TITLE_MS);
+    }
+    return next <= now ? 0 : (int)nx_lower(next - now, LONGEST_MS);
 }
 
 /* Sleeps until the socket, the log, the postmaster or the clock has something. */

@@ -7,6 +7,7 @@
 #include "common/failpoint.h"
 #include "common/latch.h"
 #include "common/log.h"
+#include "common/order.h"
 #include "common/quorum.h"
 
 #include <errno.h>
@@ -57,14 +58,6 @@ static bool spin(struct walwriter *w)
     return false;
 }
 
-static int smaller_wait(int a, int b)
-{
-    if (a < 0 || b < 0) {
-        return a < 0 ? b : a;
-    }
-    return a < b ? a : b;
-}
-
 /* How long a stalled submission still waits before it is refused; -1: for ever, or nothing is stalled.
  * A frame from the master is never refused: the walreceiver holds back reading. */
 static int stall_wait(struct walwriter *w)
@@ -95,10 +88,10 @@ static void hear(struct walwriter *w)
 static void sleep_until_rung(struct walwriter *w)
 {
     struct pollfd control = {.fd = w->process->control.fd, .events = POLLIN};
-    int timeout = smaller_wait(stall_wait(w), nx_wal_file_sync_wait(w));
+    int timeout = nx_shorter_wait(stall_wait(w), nx_wal_file_sync_wait(w));
 
-    timeout = smaller_wait(timeout, nx_wal_file_note_wait(w));
-    timeout = smaller_wait(timeout, nx_expire_wait(w));
+    timeout = nx_shorter_wait(timeout, nx_wal_file_note_wait(w));
+    timeout = nx_shorter_wait(timeout, nx_expire_wait(w));
     nx_latch_prepare(w->shm, w->process->slot, NX_WAKE_NEVER);
     if (!work_waits(w) && w->order.type == 0) {
         nx_latch_poll(w->process->slot, &control, 1, timeout);
