@@ -12,8 +12,6 @@ SETTINGS = {
     "wal.fsync": "always",
     "snapshot.interval": 0,  # nobody asks the others for backups
     "server.log_level": "warning",
-    # Merges into the state are a part of what a run measures: several of them fall into it.
-    "state.checkpoint_interval": "2s",
 }
 IDLE_TITLE = "nexus: checkpointer idle at "
 

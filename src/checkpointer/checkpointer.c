@@ -8,6 +8,7 @@
  * any other error of the state ends it, and the postmaster starts it again. On STOP it finishes the
  * merge at hand: what is not merged is in the log. */
 #include "checkpointer/merge.h"
+#include "checkpointer/pace.h"
 #include "checkpointer/scrub.h"
 #include "checkpointer/segments.h"
 #include "common/latch.h"
@@ -35,6 +36,8 @@ struct checkpointer {
     struct nx_shm *shm;
     struct nx_checkpoint_state *published; /* in shm; ours */
     struct nx_segments segments;
+    struct nx_pace pace;   /* of merges ... */
+    struct nx_pause pause; /* ... and how they pause */
     struct nx_warming warming;
     struct nx_scrub scrub;
     struct nx_state *state;      /* NULL: to be opened */
@@ -79,6 +82,9 @@ static int open_state(struct checkpointer *c)
     }
     if (rc < 0 && rc != -ENOSPC) {
         nx_error("%s", error);
+    }
+    if (rc == 0) {
+        nx_state_set_pause(c->state, &c->pause);
     }
     return rc;
 }
@@ -212,6 +218,27 @@ static uint64_t merge_wanted(const struct checkpointer *c)
     return wanted;
 }
 
+/* The merge at hand is waited for: by somebody who wants it in the state, or by the log, which has one more generation
+ * sealed and no other free. */
+static bool merge_urgent(void *arg)
+{
+    struct checkpointer *c = arg;
+
+    return merge_wanted(c) > c->position.offset ||
+           atomic_load_explicit(&c->shm->log.merge_forced, memory_order_acquire) != 0 ||
+           load(&c->shm->log.generation) >= load(&c->published->merged_generation) + NX_GENERATIONS;
+}
+
+/* While a merge takes its time. */
+static void tend_if_due(void *arg)
+{
+    struct checkpointer *c = arg;
+
+    if (nx_segments_due(&c->segments)) {
+        (void)nx_segments_tend(&c->segments, c->position.offset);
+    }
+}
+
 /* What can be merged of the oldest sealed generation: all of it; or, where somebody waits for it and its end
  * isn't committed yet, the part that is. */
 static bool merge_possible(struct checkpointer *c, uint64_t *ret_number, uint64_t *ret_last)
@@ -273,6 +300,7 @@ static int merge(struct checkpointer *c, uint64_t number, uint64_t last)
         nx_state_clear_dead_readers(c->state);
     }
     if (rc == 0 && last > c->position.offset) {
+        nx_pace_begin(&c->pace);
         rc = note_unconfirmed(c, last);
         rc = rc < 0 ? rc : nx_merge_generation(c->shm, c->state, number, last, &result);
     }
@@ -508,10 +536,13 @@ int nx_checkpointer_main(struct nx_process *process)
         .process = process,
         .shm = process->shm,
         .published = &process->shm->checkpoint,
+        .pace = {.process = process, .urgent = merge_urgent, .meanwhile = tend_if_due, .arg = &c},
+        .pause = nx_pace_pause(&c.pace),
         .warming = NX_WARMING_NONE,
     };
     int rc = nx_segments_open(&c.segments, process);
 
+    c.segments.pace = (struct nx_pace){.process = process, .urgent = merge_urgent, .arg = &c};
     if (rc < 0) {
         nx_error("%s/wal can't be opened: %s", process->state_root, strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;

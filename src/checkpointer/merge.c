@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#define PIECE 512 /* versions between pauses: less than a millisecond's work */
+
 /* The position of an entry, from its frame in the arena. */
 static int position_of(struct nx_shm *shm, uint64_t offset, struct nx_position *ret_position)
 {
@@ -53,6 +55,7 @@ static int merge_list(struct nx_shm *shm,
 {
     struct nx_skip_pool *pool = nx_skip_pool(shm, number);
     struct nx_slice done = {NULL, 0};
+    uint64_t versions = atomic_load_explicit(&pool->count, memory_order_relaxed);
 
     for (const struct nx_skip_node *node = nx_skip_first(shm, pool); node != NULL;
          node = nx_skip_next(shm, pool, node)) {
@@ -63,7 +66,10 @@ static int merge_list(struct nx_shm *shm,
         if (nx_op_decode_at(at, max, &op) < 0 || op.kind == NX_OP_EPOCH) {
             return -EFAULT;
         }
-        result->versions++;
+        if (++result->versions % PIECE == 0) {
+            nx_state_write_pause(state, (unsigned)(result->versions / PIECE),
+                                 (unsigned)(versions / PIECE));
+        }
         if (node->offset > last || nx_slice_equal(op.key, done)) {
             continue;
         }

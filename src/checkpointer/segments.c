@@ -160,8 +160,12 @@ static int make_free(struct nx_segments *segments, uint64_t first)
     while (nx_segment_free_exists(segments->dir_fd, n)) { /* of an earlier run */
         n = segments->next_free++;
     }
-    return first > 0 ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments))
-                     : nx_segment_prepare(segments->dir_fd, n, segment_size(segments));
+    struct nx_pause pause = nx_pace_pause(&segments->pace);
+
+    nx_pace_begin(&segments->pace);
+    return first > 0
+               ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments), &pause)
+               : nx_segment_prepare(segments->dir_fd, n, segment_size(segments), &pause);
 }
 
 static int unlink_segment(const struct nx_segments *segments, uint64_t first)

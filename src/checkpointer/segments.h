@@ -3,6 +3,7 @@
 #ifndef NX_CHECKPOINTER_SEGMENTS_H
 #define NX_CHECKPOINTER_SEGMENTS_H
 
+#include "checkpointer/pace.h"
 #include "common/process.h"
 
 #include <stdbool.h>
@@ -11,6 +12,7 @@
 struct nx_segments {
     struct nx_process *process; /* borrowed; its configuration may change by a reload */
     int dir_fd;
+    struct nx_pace pace; /* of making free ones; set by the owner after opening */
     bool cleaned;        /* half-made files of an earlier life are gone */
     bool begun;          /* the walwriter has begun another segment since this process started */
     uint64_t writing;    /* segment being written when last looked */

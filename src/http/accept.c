@@ -201,17 +201,10 @@ void nx_accept_stop(struct http_worker *worker)
     evtimer_del(worker->accept.resume);
 }
 
-static void free_event(struct event *event)
-{
-    if (event != NULL) {
-        event_free(event);
-    }
-}
-
 void nx_accept_end(struct http_worker *worker)
 {
-    free_event(worker->accept.tcp);
-    free_event(worker->accept.local);
-    free_event(worker->accept.retry);
-    free_event(worker->accept.resume);
+    nx_event_free(worker->accept.tcp);
+    nx_event_free(worker->accept.local);
+    nx_event_free(worker->accept.retry);
+    nx_event_free(worker->accept.resume);
 }

@@ -382,7 +382,7 @@ static bool begin(struct http_worker *worker)
     return worker->tokener != NULL && open_loop(worker) && nx_changes_init(worker);
 }
 
-static void free_event(struct event *event)
+void nx_event_free(struct event *event)
 {
     if (event != NULL) {
         event_free(event);
@@ -413,10 +413,10 @@ static void end(struct http_worker *worker)
     if (worker->tokener != NULL) {
         json_tokener_free(worker->tokener);
     }
-    free_event(worker->doorbell);
-    free_event(worker->control);
+    nx_event_free(worker->doorbell);
+    nx_event_free(worker->control);
     nx_accept_end(worker);
-    free_event(worker->confirm_timer);
+    nx_event_free(worker->confirm_timer);
     if (worker->base != NULL) {
         event_base_free(worker->base);
     }

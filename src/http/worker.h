@@ -100,6 +100,9 @@ struct event *nx_worker_listen(struct http_worker *worker,
                                int fd,
                                void (*call)(int fd, short what, void *arg));
 
+/* Frees an event, if there is one. */
+void nx_event_free(struct event *event);
+
 /* The shared memory row of this worker. */
 struct nx_http_request_state *nx_worker_row(struct http_worker *worker);
 

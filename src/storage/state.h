@@ -14,6 +14,7 @@
 #define NX_STORAGE_STATE_H
 
 #include "common/epochs.h"
+#include "storage/paced_sync.h"
 #include "storage/position.h"
 
 #include <stdbool.h>
@@ -113,6 +114,10 @@ int nx_state_delete(struct nx_state *state,
                     size_t key_length); /* 0 also if absent */
 /* Stores the epoch history, if it isn't what stands there. Errors as nx_state_put's. */
 int nx_state_put_epochs(struct nx_state *state, const struct nx_epochs *epochs);
+/* How writing by this handle pauses (paced_sync.h): where nx_state_write_pause is called, and while a commit syncs;
+ * NULL, as at first: it doesn't. Borrowed. */
+void nx_state_set_pause(struct nx_state *state, const struct nx_pause *pause);
+void nx_state_write_pause(struct nx_state *state, unsigned done, unsigned pieces);
 /* Stores the position and commits durably (fdatasync). After any error the transaction is gone, and so
  * is the trust in what this process sees of the file (a failed sync leaves pages that look written):
  * close the handle, open and confirm anew. */

@@ -35,10 +35,11 @@ struct nx_state {
     struct nx_position base;
 
     MDB_txn *write;
-    MDB_cursor *cursor;  /* of kv, in write */
-    size_t expiry_rows;  /* before and in write; 0: no record has an expiry */
-    uint64_t replaced;   /* pages that a late transaction replaced, most of them, fading */
-    size_t replaced_txn; /* that was looked at last */
+    MDB_cursor *cursor;           /* of kv, in write */
+    size_t expiry_rows;           /* before and in write; 0: no record has an expiry */
+    uint64_t replaced;            /* pages that a late transaction replaced, most of them, fading */
+    size_t replaced_txn;          /* that was looked at last */
+    const struct nx_pause *pause; /* of writing; NULL: none */
 };
 
 /* A negative error of an LMDB return code; 0 of 0. */

@@ -106,6 +106,31 @@ int nx_state_delete(struct nx_state *state, const uint8_t *key, size_t key_lengt
     return rc < 0 ? rc : nx_state_error(mdb_cursor_del(state->cursor, 0));
 }
 
+void nx_state_set_pause(struct nx_state *state, const struct nx_pause *pause)
+{
+    state->pause = pause;
+}
+
+void nx_state_write_pause(struct nx_state *state, unsigned done, unsigned pieces)
+{
+    if (state->pause != NULL) {
+        state->pause->call(state->pause->arg, done, pieces);
+    }
+}
+
+static int commit(struct nx_state *state)
+{
+    int fd;
+    int rc = mdb_env_get_fd(state->environment->env, &fd);
+
+    if (rc == 0) {
+        nx_paced_sync_begin(fd, state->pause);
+    }
+    rc = nx_state_error(mdb_txn_commit(state->write));
+    nx_paced_sync_end();
+    return rc;
+}
+
 int nx_state_write_commit(struct nx_state *state, const struct nx_position *position)
 {
     uint8_t bytes[NX_STATE_POSITION];
@@ -117,7 +142,7 @@ int nx_state_write_commit(struct nx_state *state, const struct nx_position *posi
         nx_state_write_abort(state);
         return rc;
     }
-    rc = nx_state_error(mdb_txn_commit(state->write));
+    rc = commit(state);
     state->write = NULL;
     state->cursor = NULL;
     return rc;

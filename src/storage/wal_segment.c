@@ -5,6 +5,7 @@
 
 #include "common/bytes.h"
 #include "common/crc32.h"
+#include "common/order.h"
 #include "storage/file_io.h"
 
 #include <assert.h>
@@ -27,6 +28,7 @@
 #define CLAIMED      "begin"     /* a whole file, taken from the free ones, perhaps with a header */
 #define CLAIMED_NEW  "begin-new" /* perhaps half-made */
 #define SEGMENT_MODE 0600
+#define ZEROS_PIECE  ((uint64_t)1 << 20)
 
 static_assert(MAGIC_SIZE + 16 + 8 + 8 + 4 == NX_SEGMENT_HEADER, "layout of the header");
 
@@ -205,9 +207,25 @@ static void free_name(uint64_t n, char ret_name[NX_SEGMENT_NAME])
     (void)snprintf(ret_name, NX_SEGMENT_NAME, FREE_PREFIX "%" PRIu64, n);
 }
 
+static int write_zeros(int fd, uint64_t size, const struct nx_pause *pause)
+{
+    unsigned pieces = (unsigned)((size + ZEROS_PIECE - 1) / ZEROS_PIECE);
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < pieces; i++) {
+        uint64_t from = i * ZEROS_PIECE;
+
+        if (i > 0 && pause != NULL) {
+            pause->call(pause->arg, i, pieces);
+        }
+        rc = nx_write_zeros(fd, from, nx_lower(from + ZEROS_PIECE, size));
+    }
+    return rc;
+}
+
 /* Makes it `size` zero bytes, whatever it was. Written, not only allocated: a write into blocks that
  * were never written costs a metadata update at each sync. */
-static int fill_with_zeros(int fd, uint64_t size)
+static int fill_with_zeros(int fd, uint64_t size, const struct nx_pause *pause)
 {
     int rc;
 
@@ -221,7 +239,7 @@ static int fill_with_zeros(int fd, uint64_t size)
     if (ftruncate(fd, (off_t)size) != 0) {
         return -errno;
     }
-    return nx_write_zeros(fd, 0, size);
+    return write_zeros(fd, size, pause);
 }
 
 /* Gives a whole file the name free-<n>, which must be free itself: the walwriter may have an older one
@@ -246,13 +264,16 @@ static int name_free(int dir_fd, const char *temp, uint64_t n)
 }
 
 /* Zeroes, syncs and names the file that stands at `temp`; unlinks it on failure. Consumes fd. */
-static int finish_free(int dir_fd, int fd, const char *temp, uint64_t n, uint64_t size)
+static int finish_free(int dir_fd,
+                       int fd,
+                       const char *temp,
+                       uint64_t n,
+                       uint64_t size,
+                       const struct nx_pause *pause)
 {
-    int rc = fill_with_zeros(fd, size);
+    int rc = fill_with_zeros(fd, size, pause);
 
-    if (rc == 0 && fdatasync(fd) != 0) {
-        rc = -errno;
-    }
+    rc = rc < 0 ? rc : nx_paced_sync(fd, pause);
     close(fd);
     if (rc == 0) {
         rc = name_free(dir_fd, temp, n);
@@ -271,16 +292,20 @@ bool nx_segment_free_exists(int dir_fd, uint64_t n)
     return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-int nx_segment_prepare(int dir_fd, uint64_t n, uint64_t size)
+int nx_segment_prepare(int dir_fd, uint64_t n, uint64_t size, const struct nx_pause *pause)
 {
     static const char temp[] = TEMP_PREFIX "prepare";
     int fd =
         openat(dir_fd, temp, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, SEGMENT_MODE);
 
-    return fd < 0 ? -errno : finish_free(dir_fd, fd, temp, n, size);
+    return fd < 0 ? -errno : finish_free(dir_fd, fd, temp, n, size, pause);
 }
 
-int nx_segment_recycle(int dir_fd, uint64_t first_offset, uint64_t n, uint64_t size)
+int nx_segment_recycle(int dir_fd,
+                       uint64_t first_offset,
+                       uint64_t n,
+                       uint64_t size,
+                       const struct nx_pause *pause)
 {
     static const char temp[] = TEMP_PREFIX "recycle";
     char name[NX_SEGMENT_NAME];
@@ -295,7 +320,7 @@ int nx_segment_recycle(int dir_fd, uint64_t first_offset, uint64_t n, uint64_t s
         return -errno;
     }
     fd = openat(dir_fd, temp, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : finish_free(dir_fd, fd, temp, n, size);
+    return fd < 0 ? -errno : finish_free(dir_fd, fd, temp, n, size, pause);
 }
 
 /* ---- beginning one ---- */
@@ -348,7 +373,7 @@ static int claim(int dir_fd, uint64_t size, int *ret_fd, const char **ret_name)
     if (fd < 0) {
         return -errno;
     }
-    rc = fill_with_zeros(fd, size);
+    rc = fill_with_zeros(fd, size, NULL);
     if (rc < 0) {
         close(fd);
         (void)unlinkat(dir_fd, CLAIMED_NEW, 0);

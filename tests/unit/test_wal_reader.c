@@ -232,12 +232,12 @@ START_TEST(a_segment_recycled_under_the_reader_is_gone)
 {
     five_segments();
     (void)read_all(1, 50, CAP);
-    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 1, SEGMENT_SIZE), 0);
+    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 1, SEGMENT_SIZE, NULL), 0);
     ck_assert_int_eq(read_rc(51, 500), -ENOENT);
     (void)read_all(101, 500, CAP);
     /* And its file used again, for later entries. */
     (void)read_all(101, 150, CAP);
-    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 101, 2, SEGMENT_SIZE), 0);
+    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 101, 2, SEGMENT_SIZE, NULL), 0);
     wal_segment(&wal);
     wal_append_n(&wal, 100);
     wal_segment(&wal);

@@ -252,8 +252,8 @@ START_TEST(a_prepared_file_is_zeros_and_counts)
 
     ck_assert_uint_eq(free_files(false, &lowest), 0);
     ck_assert_uint_eq(lowest, 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE), 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 12, SEGMENT_SIZE + 1), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE, NULL), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 12, SEGMENT_SIZE + 1, NULL), 0);
     ck_assert_uint_eq(free_files(false, &lowest), 2);
     ck_assert_uint_eq(lowest, 5);
     assert_file_of_zeros("free-5", SEGMENT_SIZE);
@@ -264,8 +264,8 @@ END_TEST
 
 START_TEST(a_prepared_file_never_replaces_another)
 {
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE), 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE + 1), -EEXIST);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE, NULL), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 5, SEGMENT_SIZE + 1, NULL), -EEXIST);
     ck_assert_uint_eq(wal_size(&wal, "free-5"), SEGMENT_SIZE);
     ck_assert(!wal_has(&wal, "tmp-prepare"));
 }
@@ -275,8 +275,8 @@ START_TEST(short_and_half_made_files_are_cleaned_up)
 {
     uint64_t lowest;
 
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 3, SEGMENT_SIZE - 1), 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 4, SEGMENT_SIZE), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 3, SEGMENT_SIZE - 1, NULL), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 4, SEGMENT_SIZE, NULL), 0);
     put_file("tmp-prepare", "half");
     put_file("tmp-recycle", "half");
     put_file("free-", "not ours");
@@ -304,11 +304,11 @@ START_TEST(a_recycled_segment_becomes_zeros_of_the_size_asked)
 
     wal_append_n(&wal, 20);
     wal_segment(&wal);
-    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 9, size), 0);
+    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 9, size, NULL), 0);
     ck_assert(!wal_has(&wal, FIRST));
     assert_file_of_zeros("free-9", size);
     ck_assert_uint_eq(free_files(true, &lowest), _i == 0 ? 0 : 1);
-    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 10, size), -ENOENT);
+    ck_assert_int_eq(nx_segment_recycle(wal.dir_fd, 1, 10, size, NULL), -ENOENT);
 }
 END_TEST
 
@@ -330,7 +330,7 @@ START_TEST(a_full_disk_leaves_nothing_behind)
     int fd;
 
     forbid_growth(true);
-    ck_assert_int_lt(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE), 0);
+    ck_assert_int_lt(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE, NULL), 0);
     ck_assert_int_lt(nx_segment_begin(wal.dir_fd, &header, SEGMENT_SIZE, &fd), 0);
     forbid_growth(false);
     ck_assert(!wal_has(&wal, "tmp-prepare"));
@@ -377,9 +377,9 @@ START_TEST(a_segment_is_begun_from_the_lowest_free_file)
 {
     uint64_t lowest;
 
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 10, SEGMENT_SIZE), 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 9, SEGMENT_SIZE + 5), 0);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 8, SEGMENT_SIZE - 1), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 10, SEGMENT_SIZE, NULL), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 9, SEGMENT_SIZE + 5, NULL), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 8, SEGMENT_SIZE - 1, NULL), 0);
     begin_seventh(SEGMENT_SIZE + 5);
     ck_assert_uint_eq(free_files(false, &lowest), 1);
     ck_assert_uint_eq(lowest, 10);
@@ -394,13 +394,13 @@ START_TEST(a_claimed_file_of_a_killed_walwriter_is_used)
     uint64_t lowest;
     int fd;
 
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE, NULL), 0);
     ck_assert_int_eq(renameat(wal.dir_fd, "free-1", wal.dir_fd, "begin"), 0);
     fd = openat(wal.dir_fd, "begin", O_RDWR | O_CLOEXEC);
     nx_segment_header_encode(&header, bytes);
     ck_assert_int_eq(nx_write_at(fd, bytes, _i == 0 ? sizeof bytes : 20, 0), 0);
     close(fd);
-    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 2, SEGMENT_SIZE), 0);
+    ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 2, SEGMENT_SIZE, NULL), 0);
     begin_seventh(SEGMENT_SIZE);
     ck_assert_uint_eq(free_files(false, &lowest), 1);
 }
@@ -411,7 +411,7 @@ START_TEST(half_made_files_of_a_killed_walwriter_are_not_used)
     put_file("begin", "too short");
     put_file("begin-new", "half made");
     if (_i == 1) {
-        ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE), 0);
+        ck_assert_int_eq(nx_segment_prepare(wal.dir_fd, 1, SEGMENT_SIZE, NULL), 0);
     }
     begin_seventh(SEGMENT_SIZE);
 }
