@@ -17,6 +17,8 @@
 #include "common/process.h"
 #include "common/quorum.h"
 #include "storage/data_dir.h"
+#include "storage/incoming.h"
+#include "storage/snapshot_files.h"
 #include "storage/state.h"
 #include "storage/wal_note.h"
 #include "storage/warming.h"
@@ -27,6 +29,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RETRY_MS   1000
 #define WARMING_MS 20 /* between pieces: others have work to do */
@@ -509,24 +512,41 @@ static int run(struct checkpointer *c)
         if (rc < 0) {
             return rc;
         }
-        if (!more) {
+        /* What took its time may have heard the postmaster meanwhile. */
+        if (!more && !nx_process_stopping(c->process)) {
             sleep_until_rung(c);
         }
     }
     return 0;
 }
 
-/* What a full sync has replaced goes. What has replaced it was handed to the disk as it was filled, so that it didn't
+/* The snapshot that the state came by. */
+static int drop_incoming(const struct checkpointer *c)
+{
+    int dir_fd = nx_snapshot_dir(c->process->data_dir);
+    int rc;
+
+    if (dir_fd < 0) {
+        return dir_fd;
+    }
+    rc = nx_incoming_drop(dir_fd, &c->position);
+    close(dir_fd);
+    return rc;
+}
+
+/* What a full sync has replaced goes, and the snapshot that it came by. What has replaced it was handed to the disk as it was filled, so that it didn't
  * drive the old state, which served meanwhile, out of memory: now it is fetched back. */
 static void tidy(struct checkpointer *c)
 {
     int rc = nx_data_dir_tidy(c->process->data_dir);
 
+    if (rc > 0) {
+        nx_warming_begin(&c->warming, c->process->state_root);
+    }
+    rc = rc < 0 ? rc : drop_incoming(c);
     if (rc < 0) {
         nx_warn("what a full sync has replaced can't be removed from %s: %s", c->process->data_dir,
                 strerrordesc_np(-rc));
-    } else if (rc > 0) {
-        nx_warming_begin(&c->warming, c->process->state_root);
     }
 }
 

@@ -185,25 +185,58 @@ static int check_chunk(struct nx_incoming *incoming)
     return 0;
 }
 
-static int check_all(struct nx_incoming *incoming,
-                     const struct nx_position *restored,
-                     bool (*stop)(void *arg),
-                     void *arg)
+static bool is_of(const struct nx_incoming *incoming, const struct nx_position *position)
 {
-    int rc = read_head(incoming);
+    return incoming->wal_offset == position->offset && incoming->epoch == position->epoch;
+}
 
-    if (rc == 0 && incoming->wal_offset == restored->offset && incoming->epoch == restored->epoch) {
-        return -ENOENT;
-    }
-    if (rc < 0) {
-        return rc;
-    }
+static int check_all(struct nx_incoming *incoming, bool (*stop)(void *arg), void *arg)
+{
     while (check_chunk(incoming) == 0) {
         if (stop != NULL && stop(arg)) {
             return -ECANCELED;
         }
     }
     return incoming->chunks > 0 ? 0 : -ENOENT;
+}
+
+/* Opens the one that is there and reads its head. 0; -ENOENT: there is none, or none of use; or -errno. */
+static int open_found(int dir_fd, struct nx_incoming *incoming)
+{
+    struct found found;
+    int rc = nx_each_name(dir_fd, find_list, &found);
+
+    if (rc <= 0) {
+        return rc < 0 ? rc : -ENOENT;
+    }
+    memcpy(incoming->id, found.id, sizeof incoming->id);
+    rc = open_both(dir_fd, found.id, O_RDWR, incoming);
+    return rc < 0 ? rc : read_head(incoming);
+}
+
+/* Only these two files: another one may have begun meanwhile. */
+static int remove_both(int dir_fd, const char *id)
+{
+    char name[NAME_SIZE];
+
+    name_of(id, PART, name);
+    if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT) {
+        return -errno;
+    }
+    name_of(id, CHUNKS, name);
+    return unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+int nx_incoming_drop(int dir_fd, const struct nx_position *restored)
+{
+    struct nx_incoming incoming = NX_INCOMING_NONE;
+    int rc = open_found(dir_fd, &incoming);
+
+    if (rc == 0 && is_of(&incoming, restored)) {
+        rc = remove_both(dir_fd, incoming.id);
+    }
+    nx_incoming_close(&incoming);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 int nx_incoming_resume(int dir_fd,
@@ -213,20 +246,16 @@ int nx_incoming_resume(int dir_fd,
                        struct nx_incoming *ret_incoming)
 {
     struct nx_incoming incoming = NX_INCOMING_NONE;
-    struct found found;
-    int rc = nx_each_name(dir_fd, find_list, &found);
+    int rc = open_found(dir_fd, &incoming);
+    bool done = rc == 0 && is_of(&incoming, restored);
 
-    if (rc > 0) {
-        memcpy(incoming.id, found.id, sizeof incoming.id);
-        rc = open_both(dir_fd, found.id, O_RDWR, &incoming);
-        rc = rc < 0 ? rc : check_all(&incoming, restored, stop, arg);
-    } else if (rc == 0) {
-        rc = -ENOENT;
+    if (rc == 0) {
+        rc = done ? -ENOENT : check_all(&incoming, stop, arg);
     }
     if (rc < 0) {
         nx_incoming_close(&incoming);
     }
-    if (rc == -ENOENT) {
+    if (rc == -ENOENT && !done) {
         int removed = nx_incoming_remove(dir_fd);
 
         return removed < 0 ? removed : rc;

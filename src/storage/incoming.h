@@ -37,8 +37,8 @@ int nx_incoming_begin(int dir_fd,
                       struct nx_incoming *ret_incoming);
 
 /* Takes up what an earlier process has left, as far as each chunk is what it should be: all of it is read.
- * One whose position is `restored` has done its work and is removed. `stop` (may be NULL) ends the reading
- * early. 0; -ENOENT: nothing of use is left (what there was is removed); -ECANCELED; or -errno. */
+ * `stop` (may be NULL) ends the reading early. 0; -ENOENT: nothing of use is left (what there was is removed, but for
+ * one whose position is `restored`: that has done its work, and is nx_incoming_drop's); -ECANCELED; or -errno. */
 int nx_incoming_resume(int dir_fd,
                        const struct nx_position *restored,
                        bool (*stop)(void *arg),
@@ -50,6 +50,9 @@ int nx_incoming_add(struct nx_incoming *incoming, const void *bytes, size_t leng
 
 /* Closes it; the files stay. */
 void nx_incoming_close(struct nx_incoming *incoming);
+
+/* Removes one whose position is `restored`, if there is one. A large file takes its time for that. 0 or -errno. */
+int nx_incoming_drop(int dir_fd, const struct nx_position *restored);
 
 /* Removes all there is. 0 or -errno. */
 int nx_incoming_remove(int dir_fd);

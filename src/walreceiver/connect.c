@@ -75,11 +75,32 @@ static int finish_query(struct nx_walreceiver *r)
     return rc;
 }
 
+/* Of an address in numbers, for which nobody is asked; NULL: it is a name. */
+static struct addrinfo *numeric_address(const struct nx_walreceiver *r)
+{
+    const struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+    struct nx_net_addr master;
+    struct addrinfo *list = NULL;
+    char port[8];
+
+    if (nx_net_parse(master_addr(r), &master) < 0) {
+        return NULL;
+    }
+    (void)snprintf(port, sizeof port, "%u", (unsigned)master.port);
+    return getaddrinfo(master.host, port, &hints, &list) == 0 ? list : NULL;
+}
+
 /* The addresses of the master, to be freed with freeaddrinfo, or NULL when the attempt has ended. */
 static struct addrinfo *resolve(struct nx_walreceiver *r)
 {
-    int rc = query.running ? 0 : start_query(r);
+    struct addrinfo *numeric = query.running ? NULL : numeric_address(r);
+    int rc;
 
+    if (numeric != NULL) {
+        return numeric;
+    }
+    rc = query.running ? 0 : start_query(r);
     if (rc == 0) {
         rc = finish_query(r);
     }
