@@ -40,8 +40,8 @@ VALUE = b"v" * 100
 ANSWER_S = 60
 
 # Of each process what is done for work alone, never in a turn that finds none.
-HTTP_READ = ("on_read",)
-HTTP_WRITE = ("on_read", "nx_submission_finish")
+HTTP_READ = ("on_readable",)
+HTTP_WRITE = ("on_readable", "nx_submission_finish")
 WALWRITER = ("nx_group_drain", "nx_group_commit")
 WALSENDER = ("nx_session_input", "nx_feed_output", "nx_feed_publish")
 WALRECEIVER = ("nx_frame_io_receive", "take_frames", "nx_health_read", "output", "publish")
