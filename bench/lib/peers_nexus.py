@@ -1,4 +1,5 @@
 """Nexus itself: the nodes of tests/lib/nexus_test.py in the benchmark's directory."""
+import contextlib
 import http.client
 import os
 import signal
@@ -26,9 +27,18 @@ class Nexus(nexus_test.Node):
             given["replication.master_addr"] = master.replication_addr
         given = {key: value for key, value in given.items() if value is not None}
         super().__init__(role, name=name, settings=given, directory=directory)
+        self.configuration = os.path.join(directory, "nexus.conf")
+        self._configure("")
         self.bench = bench
         self.master = master
         self.setup = " ".join(f"--{key}={value}" for key, value in given.items())
+
+    def _configure(self, text):
+        with open(self.configuration, "w", encoding="ascii") as file:
+            file.write(text)
+
+    def arguments(self):
+        return [*super().arguments(), "-c", self.configuration]
 
     def pids(self):
         return [process.pid for process in self.all_processes()]
@@ -53,9 +63,24 @@ class Nexus(nexus_test.Node):
                 return int(process.title[len(IDLE_TITLE) :].split()[0])
         return None
 
+    @contextlib.contextmanager
+    def merging_soon(self):
+        """The interval is a second meanwhile, unless the row has set one."""
+        own = "state.checkpoint_interval" in self.settings
+        if not own:
+            self._configure("[state]\ncheckpoint_interval = 1s\n")
+            os.kill(self.process.pid, signal.SIGHUP)
+        try:
+            yield
+        finally:
+            if not own:
+                self._configure("")
+                os.kill(self.process.pid, signal.SIGHUP)
+
     def wait_merged(self, timeout=600):
         offset = self.status()["wal_offset"]
-        self.wait_until(lambda: (self.state_offset() or 0) >= offset, timeout, "the merge of all into the state")
+        with self.merging_soon():
+            self.wait_until(lambda: (self.state_offset() or 0) >= offset, timeout, "the merge of all into the state")
 
     def wait_applied(self, offset, timeout=600):
         """Polls at short intervals, for times that are measured."""

@@ -338,11 +338,11 @@ class Group:
         return [pid for node in self.nodes for pid in node.pids()]
 
 
-def replicated(bench, servers, count, label, **settings):
+def replicated(bench, servers, count, label, **of_replicas):
     """A master with so many replicas, which are level. -> master, replicas."""
     small = {"wal__shm_size": "64MiB", "http__workers": 1}
-    master = servers.nexus(label, fill=bench.keys(100_000), **settings)
-    replicas = [servers.nexus(None, master=master, **{**small, **settings}) for _ in range(count)]
+    master = servers.nexus(label, fill=bench.keys(100_000))
+    replicas = [servers.nexus(None, master=master, **{**small, **of_replicas}) for _ in range(count)]
     for replica in replicas:
         replica.wait_level()
     return master, replicas
@@ -366,19 +366,23 @@ def write_with_replicas(bench, master, replicas, clients=CLIENTS):
 
 
 def eight_replicas(bench):
-    """The master's writes with eight replicas beside it, against none, in turn."""
+    """The master's writes with eight replicas beside it, against none, in turn; once more with replicas that leave the
+    disk to the master, as they would with disks of their own."""
     with bench.servers() as servers:
         alone, _ = replicated(bench, servers, 0, "no replica")
         master, replicas = replicated(bench, servers, 8, "8 replicas")
+        second, others = replicated(bench, servers, 8, "8 replicas that don't sync", wal__fsync="off")
         sides = {
             "no replica": lambda: write_with_replicas(bench, alone, []),
             "8 replicas": lambda: write_with_replicas(bench, master, replicas),
+            "8 replicas that don't sync": lambda: write_with_replicas(bench, second, others),
         }
         results = in_turn(bench, sides)
-        for without, with_them in zip(results["no replica"], results["8 replicas"]):
-            figures = with_them["figures"]
-            left = 1 - figures["replicas_share"]
-            figures["of_what_is_left"] = figures["operations_per_s"] / without["figures"]["operations_per_s"] / left
+        for side in list(sides)[1:]:
+            for without, with_them in zip(results["no replica"], results[side]):
+                figures = with_them["figures"]
+                left = 1 - figures["replicas_share"]
+                figures["of_what_is_left"] = figures["operations_per_s"] / without["figures"]["operations_per_s"] / left
         return Result(results, servers.setup, ["of_what_is_left: writes/s with the replicas, by those without them, by the "
                                                "share of the processors that the replicas left."])
 

@@ -8,6 +8,7 @@ from .session import Result
 SECONDS = 5
 WARMUP = 0.5
 CROSS = "Redis (nexus-bench)"
+EMPTY = "empty libevent server"
 
 
 def load(bench, server, protocol="http", servers=None, **options):
@@ -32,14 +33,25 @@ def postgres_side(bench, server, script, clients):
     return None if server is None else lambda: pgbench(server, script, clients, bench.seconds(SECONDS))
 
 
+def floor(bench, times=1):
+    """So many syncs of a prewritten file and round trips, one after another."""
+    count = 300 if bench.quick else 3000
+    run = generators.floors(bench.directory, count, 5 * count)
+    if times > 1:
+        run["figures"] = {"p50_us": times * run["figures"]["p50_us"]}
+    return run
+
+
 def durable_write(bench, clients):
     """Each write is answered when it is on this one node's disk."""
     with bench.servers() as servers:
         keys = bench.keys()
         sides = {"Nexus": load(bench, servers.nexus(fill=keys), clients=clients)}
         if clients == 1:
-            count = 300 if bench.quick else 3000
-            sides["floor"] = lambda: generators.floors(bench.directory, count, 5 * count)
+            sides["floor"] = lambda: floor(bench)
+        else:
+            nothing = servers.add(floor_servers.EmptyHttp(bench), EMPTY)
+            sides[EMPTY] = load(bench, nothing.wait_serving(), clients=clients)
         sides.update(redis_sides(bench, servers.redis(fill=keys), "set", clients))
         sides["PostgreSQL"] = postgres_side(bench, servers.postgres(fill=keys), "put", clients)
         sides["etcd"] = load(bench, servers.etcd(fill=keys), "etcd", clients=clients)
@@ -54,6 +66,8 @@ def replicated_write(bench, clients):
         nexus_replica = servers.nexus(None, master=nexus)
         both = {"master": nexus, "replica": nexus_replica}
         sides = {"Nexus": load(bench, nexus, servers=both, mix="wait=100", clients=clients)}
+        if clients == 1:
+            sides["floor"] = lambda: floor(bench, 2)
         redis = servers.redis(fill=keys)
         if redis is not None:
             both = {"master": redis, "replica": servers.redis(None, master=redis)}
@@ -73,11 +87,11 @@ def read(bench, clients=64):
         keys = bench.keys()
         one = servers.nexus("Nexus, 1 worker", fill=keys, http__workers=1)
         some = servers.nexus("Nexus", fill=keys)
-        nothing = servers.add(floor_servers.EmptyHttp(bench), "empty libevent server")
+        nothing = servers.add(floor_servers.EmptyHttp(bench), EMPTY)
         get = {"mix": "get=100", "clients": clients}
         sides = {
             "Nexus, 1 worker": load(bench, one, **get),
-            "empty libevent server": load(bench, nothing.wait_serving(), **get),
+            EMPTY: load(bench, nothing.wait_serving(), **get),
             "Nexus": load(bench, some, **get),
         }
         sides.update(redis_sides(bench, servers.redis(fill=keys), "get", clients))

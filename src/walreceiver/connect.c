@@ -31,16 +31,25 @@ static const char *master_addr(const struct nx_walreceiver *r)
     return r->process->config->replication.master_addr;
 }
 
+/* Whom to ask for, which TLS wants to know too. 0 or -EINVAL. */
+static int parse_master(const struct nx_walreceiver *r)
+{
+    if (nx_net_parse(master_addr(r), &query.master) < 0) {
+        return -EINVAL;
+    }
+    (void)snprintf(query.port, sizeof query.port, "%u", (unsigned)query.master.port);
+    return 0;
+}
+
 static int start_query(struct nx_walreceiver *r)
 {
     struct gaicb *list[1] = {&query.request};
     int rc;
 
     query.hints = (struct addrinfo){.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    if (nx_net_parse(master_addr(r), &query.master) < 0) {
+    if (parse_master(r) < 0) {
         return EAI_NONAME;
     }
-    (void)snprintf(query.port, sizeof query.port, "%u", (unsigned)query.master.port);
     query.request = (struct gaicb){
         .ar_name = query.master.host,
         .ar_service = query.port,
@@ -80,15 +89,12 @@ static struct addrinfo *numeric_address(const struct nx_walreceiver *r)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
-    struct nx_net_addr master;
     struct addrinfo *list = NULL;
-    char port[8];
 
-    if (nx_net_parse(master_addr(r), &master) < 0) {
+    if (parse_master(r) < 0) {
         return NULL;
     }
-    (void)snprintf(port, sizeof port, "%u", (unsigned)master.port);
-    return getaddrinfo(master.host, port, &hints, &list) == 0 ? list : NULL;
+    return getaddrinfo(query.master.host, query.port, &hints, &list) == 0 ? list : NULL;
 }
 
 /* The addresses of the master, to be freed with freeaddrinfo, or NULL when the attempt has ended. */

@@ -141,10 +141,12 @@ class Log(FaultyCase):
         self.more(node, writers)
         faults.set("allocate /wal/ ENOSPC", "write tmp-prepare ENOSPC", "write /wal/begin ENOSPC",
                    "rename /wal/ ENOSPC")
+        # A segment that was being begun at that moment ends the walwriter: what it has become is unknown.
+        node.wait_log("no space for a new WAL segment in .*/wal: .*507 disk_full.*free some space")
+        node.wait_answer()
         node.wait_until(lambda: len(writers.refused) > 20, what="refused writes")
         large = b"x" * 70000  # no segment that is there has room for it
         self.assert_problem(node.request("PUT", "/kv/refused", large), 507, "disk_full")
-        node.wait_log("no space for a new WAL segment in .*/wal: .*507 disk_full.*free some space")
         key = next(iter(writers.acked))
         self.assertTrue(node.get(key))
         self.assertEqual(node.request("GET", "/health")[0], 200)

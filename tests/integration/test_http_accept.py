@@ -7,7 +7,7 @@ import unittest
 from nexus_test import NexusTestCase
 
 MANY = 100
-SLACK = 10  # of MANY, for connections that are neither worker's: of the test itself
+LEAST = 25  # of MANY: whoever is busy for a moment has fewer
 SETTINGS = {"http.workers": 2}
 
 
@@ -45,7 +45,7 @@ class Accept(NexusTestCase):
         self.connect(node, MANY)
         shares = [sockets_of(pid) - had for pid, had in zip(workers, before)]
         for share in shares:
-            self.assertGreaterEqual(share, MANY // 2 - SLACK, shares)
+            self.assertGreaterEqual(share, LEAST, shares)
 
     def test_a_worker_that_is_stuck_keeps_nobody_waiting(self):
         node, workers = self.start()
