@@ -534,8 +534,8 @@ static int drop_incoming(const struct checkpointer *c)
     return rc;
 }
 
-/* What a full sync has replaced goes, and the snapshot that it came by. What has replaced it was handed to the disk as it was filled, so that it didn't
- * drive the old state, which served meanwhile, out of memory: now it is fetched back. */
+/* What a full sync has replaced goes, and the snapshot that it came by. What has replaced it was handed to the disk as it
+ * was filled, so that it didn't drive the old state, which served meanwhile, out of memory: now it is fetched back. */
 static void tidy(struct checkpointer *c)
 {
     int rc = nx_data_dir_tidy(c->process->data_dir);
