@@ -214,17 +214,20 @@ static int open_found(int dir_fd, struct nx_incoming *incoming)
     return rc < 0 ? rc : read_head(incoming);
 }
 
-/* Only these two files: another one may have begun meanwhile. */
-static int remove_both(int dir_fd, const char *id)
+static int remove_file(int dir_fd, const char *id, const char *suffix)
 {
     char name[NAME_SIZE];
 
-    name_of(id, PART, name);
-    if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT) {
-        return -errno;
-    }
-    name_of(id, CHUNKS, name);
+    name_of(id, suffix, name);
     return unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+/* Only these two files: another one may have begun meanwhile. */
+static int remove_both(int dir_fd, const char *id)
+{
+    int rc = remove_file(dir_fd, id, PART);
+
+    return rc < 0 ? rc : remove_file(dir_fd, id, CHUNKS);
 }
 
 int nx_incoming_drop(int dir_fd, const struct nx_position *restored)

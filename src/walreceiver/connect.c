@@ -31,25 +31,22 @@ static const char *master_addr(const struct nx_walreceiver *r)
     return r->process->config->replication.master_addr;
 }
 
-/* Whom to ask for, which TLS wants to know too. 0 or -EINVAL. */
+/* Whom to ask for, which TLS wants to know too. 0 or an EAI code. */
 static int parse_master(const struct nx_walreceiver *r)
 {
     if (nx_net_parse(master_addr(r), &query.master) < 0) {
-        return -EINVAL;
+        return EAI_NONAME;
     }
     (void)snprintf(query.port, sizeof query.port, "%u", (unsigned)query.master.port);
     return 0;
 }
 
-static int start_query(struct nx_walreceiver *r)
+static int start_query(void)
 {
     struct gaicb *list[1] = {&query.request};
     int rc;
 
     query.hints = (struct addrinfo){.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    if (parse_master(r) < 0) {
-        return EAI_NONAME;
-    }
     query.request = (struct gaicb){
         .ar_name = query.master.host,
         .ar_service = query.port,
@@ -85,28 +82,30 @@ static int finish_query(struct nx_walreceiver *r)
 }
 
 /* Of an address in numbers, for which nobody is asked; NULL: it is a name. */
-static struct addrinfo *numeric_address(const struct nx_walreceiver *r)
+static struct addrinfo *numeric_address(void)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     struct addrinfo *list = NULL;
 
-    if (parse_master(r) < 0) {
-        return NULL;
-    }
     return getaddrinfo(query.master.host, query.port, &hints, &list) == 0 ? list : NULL;
 }
 
 /* The addresses of the master, to be freed with freeaddrinfo, or NULL when the attempt has ended. */
 static struct addrinfo *resolve(struct nx_walreceiver *r)
 {
-    struct addrinfo *numeric = query.running ? NULL : numeric_address(r);
-    int rc;
+    int rc = 0;
 
-    if (numeric != NULL) {
-        return numeric;
+    if (!query.running) {
+        rc = parse_master(r);
+
+        struct addrinfo *numeric = rc == 0 ? numeric_address() : NULL;
+
+        if (numeric != NULL) {
+            return numeric;
+        }
+        rc = rc == 0 ? start_query() : rc;
     }
-    rc = query.running ? 0 : start_query(r);
     if (rc == 0) {
         rc = finish_query(r);
     }
