@@ -111,7 +111,8 @@ class OneNode(ExpiryCase):
                 getattr(node, end)()
                 node.start()
             else:
-                node.kill_child(end)
+                # The old http workers may still answer: only a new process says that the crash is over.
+                node.wait_replaced(end, node.kill_child(end))
                 node.wait_answer("/ready")
         node.wait_until(lambda: not node.versions(), what="the end of all keys")
         expiry.wait_deleted(node, moments)
