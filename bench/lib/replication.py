@@ -172,15 +172,19 @@ def with_load(bench, load, measure):
         if running.process.poll() is not None:
             raise processes.CommandFailed(f"the load has ended before the probe: {running.output()[-500:]}")
     run["load"] = running.text
+    run.pop("cpu", None)  # it has neither the load's nor the servers'
     return run
 
 
-def loaded_probe(bench, target, second, protocol):
-    """A side: half of the most writes a second that a first run finds, and a probe beside them."""
+def most_writes(bench, target, **options):
+    return generators.nexus_bench(target, duration=bench.seconds(SECONDS), **options)["figures"]["operations_per_s"]
+
+
+def loaded_probe(bench, target, second, protocol, share=0.5):
+    """A side: that share of the most writes a second that a first run finds, and a probe beside them."""
     seconds = bench.seconds(SECONDS)
     options = {"protocol": protocol, "clients": CLIENTS, "keys": bench.keys()}
-    most = generators.nexus_bench(target, duration=seconds, **options)["figures"]["operations_per_s"]
-    rate = max(int(most / 2), 1)
+    rate = max(int(most_writes(bench, target, **options) * share), 1)
     load = generators.nexus_bench_command(target, rate=rate, duration=4 * seconds + 20, **options)
 
     def measure():
@@ -236,11 +240,15 @@ def lag(bench):
         keys = bench.keys()
         master = servers.nexus(fill=keys)
         replica = servers.nexus(None, master=master)
-        sides = {"Nexus": loaded_probe(bench, master.addr, replica.addr, "http")}
+        sides = {
+            "Nexus": loaded_probe(bench, master.addr, replica.addr, "http"),
+            "at a fiftieth: Nexus": loaded_probe(bench, master.addr, replica.addr, "http", 0.02),
+        }
         redis = servers.redis(fill=keys)
         if redis is not None:
             second = servers.redis(None, master=redis)
             sides["Redis"] = loaded_probe(bench, redis.addr, second.addr, "redis")
+            sides["at a fiftieth: Redis"] = loaded_probe(bench, redis.addr, second.addr, "redis", 0.02)
         postgres = servers.postgres(fill=keys)
         if postgres is not None:
             standby = servers.postgres(None, primary=postgres)

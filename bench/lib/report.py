@@ -173,6 +173,16 @@ def processor_time(runs):
 
 
 DISTURBED = 0.15
+STOLEN = 0.02
+
+
+def stolen(runs):
+    """Time in which the machine's host let its processors wait, where that is enough to be seen in a p99."""
+    shares = [run["machine"]["steal"] for run in runs if "machine" in run]
+    if not shares or max(shares) < STOLEN:
+        return ""
+    return (f"The machine's host kept its processors waiting for {100 * statistics.median(shares):.1f} % of the time at "
+            f"the median of the runs, {100 * max(shares):.1f} % at most (steal).")
 
 
 def disturbance(runs):
@@ -190,8 +200,8 @@ def row_section(row, data, remark):
     if "error" in data:
         return "\n\n".join([*parts, f"It failed:\n\n```\n{data['error'].strip()}\n```"])
     parts.append(side_table(row, data))
-    disturbed = disturbance([run for runs in data["sides"].values() for run in runs])
-    parts += [text for text in (disturbed, row.note, *data["remarks"], remark) if text]
+    runs = [run for side in data["sides"].values() for run in side]
+    parts += [text for text in (disturbance(runs), stolen(runs), row.note, *data["remarks"], remark) if text]
     commands = [f"{name}: {text}" for name, text in data["setup"].items()]
     commands += [f"{name} $ {runs[0]['command']}" for name, runs in data["sides"].items() if runs[0].get("command")]
     commands += [f"{name}, load beside $ {runs[0]['load']}" for name, runs in data["sides"].items() if "load" in runs[0]]
@@ -239,8 +249,8 @@ def growth_section(row, data, remark):
     xs = sorted({point["x"] for curve in data["curves"] for point in curve["points"]})
     parts.append(table(head, [[number(x), *(number(column.get(x)) for column in columns)] for x in xs]))
     parts.append("\n".join(filter(None, (slowest_corner(row, curve) for curve in data["curves"]))))
-    disturbed = disturbance([run for curve in data["curves"] for point in curve["points"] for run in point["runs"]])
-    parts += [text for text in (disturbed, row.note, remark) if text]
+    runs = [run for curve in data["curves"] for point in curve["points"] for run in point["runs"]]
+    parts += [text for text in (disturbance(runs), stolen(runs), row.note, remark) if text]
     return "\n\n".join(filter(None, parts))
 
 

@@ -118,7 +118,9 @@ ROWS = (
         (Target("p50 at most 0.5 ms", P50, at_most=500), Target("p99 at most 2 ms", P99, at_most=2000)),
         (P50, P99, "load_per_s", "polls"),
         ((P50, "less"), (P99, "less")),
-        note="Half of each system's own most writes a second, so the loads differ.",
+        note="Half of each system's own most writes a second, so the loads differ; `at a fiftieth`: a fiftieth of them. "
+             "The probe asks without a pause, which is a processor's work for it and the replica: what is left has to "
+             "bear the load.",
     ),
     Row(
         "promotion",

@@ -95,7 +95,7 @@ class OneNode(ClockCase):
         node.put("long", "v", ttl=DAY // 2)
         moment = self.expires_at(node, "long")
         clock.set(2 * DAY)
-        node.kill_child("walwriter")
+        node.wait_replaced("walwriter", node.kill_child("walwriter"))
         node.wait_answer("/ready")
         self.assert_there(node, "long", moment)
         clock.set(-2 * DAY)
