@@ -17,6 +17,7 @@
 #ifndef NX_COMMON_SKIP_LIST_H
 #define NX_COMMON_SKIP_LIST_H
 
+#include "common/bytes.h"
 #include "common/shm_layout.h"
 
 #include <stdbool.h>
@@ -63,12 +64,24 @@ void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool);
 /* True when `nodes` more nodes of any height fit. */
 bool nx_skip_has_room(const struct nx_shm *shm, const struct nx_skip_pool *pool, uint64_t nodes);
 
-/* Links a version whose operation stands at op_pos in the arena. The pool has room. */
+/* A version to be linked. Its operation stands at op_pos in the arena, its key there too. */
+struct nx_skip_version {
+    struct nx_slice key;
+    uint64_t op_pos;
+    uint64_t offset;
+    uint32_t op_index;
+    uint8_t kind;
+};
+
+#define NX_SKIP_BATCH 16 /* as many are linked at once at most */
+
+/* Links versions, of the same key the newest last. The pool has room for them. They walk down the list side by
+ * side, each while the others wait for memory (as "group prefetching" does for hash joins: S. Chen and others,
+ * "Improving Hash Join Performance through Prefetching", 2004): 16 at once take a third of 16 one by one. */
 void nx_skip_insert(struct nx_shm *shm,
                     struct nx_skip_pool *pool,
-                    uint64_t op_pos,
-                    uint64_t offset,
-                    uint32_t op_index);
+                    const struct nx_skip_version *versions,
+                    size_t count);
 
 /* First node at or after (key, read_offset): the version that read_offset sees, if its key equals.
  * NULL at the end. */

@@ -30,6 +30,7 @@ static void publish(struct walwriter *w)
 {
     struct nx_log_state *log = &w->shm->log;
 
+    nx_unlinked_link(w);
     if (w->epochs_changed) {
         nx_epochs_publish(w->shm, &w->epochs);
         w->epochs_changed = false;

@@ -52,13 +52,18 @@ void nx_group_append(struct walwriter *w,
 
     nx_op_iter_init(&iter, frame + NX_ENTRY_HEADER_SIZE, header->ops_length, header->op_count);
     while (nx_op_next(&iter, &op) > 0) {
+        uint64_t op_pos = pos + (uint64_t)(iter.at - frame);
+
         if (op.kind != NX_OP_EPOCH) {
-            nx_skip_insert(w->shm, nx_skip_pool(w->shm, w->generation),
-                           pos + (uint64_t)(iter.at - frame), header->offset, iter.index - 1);
+            nx_unlinked_add(w, &(struct nx_skip_version){.key = op.key,
+                                                         .op_pos = op_pos,
+                                                         .offset = header->offset,
+                                                         .op_index = iter.index - 1,
+                                                         .kind = (uint8_t)op.kind});
         }
         (void)NX_FAILPOINT(entry_unlinked);
         if (op.expires_at != 0) {
-            nx_expire_note(w, op.expires_at, pos + (uint64_t)(iter.at - frame));
+            nx_expire_note(w, op.expires_at, op_pos);
         }
     }
     nx_epoch_note(w, header, frame);
@@ -241,7 +246,7 @@ static uint64_t first_unmerged(const struct walwriter *w)
 
 static uint64_t count_versions(struct walwriter *w, uint64_t first)
 {
-    uint64_t count = 0;
+    uint64_t count = w->unlinked_count;
 
     for (uint64_t number = first; number <= w->generation; number++) {
         count += atomic_load_explicit(&nx_skip_pool(w->shm, number)->count, memory_order_relaxed);

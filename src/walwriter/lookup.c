@@ -28,6 +28,7 @@ const struct nx_skip_node *nx_lookup_node(struct walwriter *w, struct nx_slice k
 {
     const struct nx_skip_node *node = NULL;
 
+    nx_unlinked_link_key(w, key);
     for (uint64_t number = w->generation; number >= w->oldest_generation && node == NULL;
          number--) {
         node = nx_skip_find(w->shm, nx_skip_pool(w->shm, number), key.data, key.length, UINT64_MAX);

@@ -176,6 +176,7 @@ static void adopt_result(struct walwriter *w, const struct nx_recovery_result *r
     w->group_first = w->log.newest + 1;
     w->group_bytes = 0;
     atomic_store_explicit(&log->segment_first, result->segment_first, memory_order_relaxed);
+    nx_unlinked_link(w);
     nx_epochs_publish(w->shm, &w->epochs);
     w->epochs_changed = false;
     atomic_store_explicit(&log->synced_offset, w->last.offset, memory_order_release);

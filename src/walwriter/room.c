@@ -71,6 +71,7 @@ static bool seal(struct walwriter *w)
     if (w->generation + 1 - w->oldest_generation >= NX_GENERATIONS && !free_merged(w)) {
         return false;
     }
+    nx_unlinked_link(w);
     atomic_store_explicit(&running->last_offset, w->log.newest, memory_order_release);
     begin_generation(w, w->generation + 1);
     nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
@@ -81,7 +82,8 @@ uint8_t *nx_room_make(struct walwriter *w, size_t length, uint32_t ops, uint64_t
 {
     uint8_t *place;
 
-    while (!nx_skip_has_room(w->shm, nx_skip_pool(w->shm, w->generation), ops)) {
+    while (
+        !nx_skip_has_room(w->shm, nx_skip_pool(w->shm, w->generation), w->unlinked_count + ops)) {
         if (!seal(w)) {
             return NULL;
         }

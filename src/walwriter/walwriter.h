@@ -13,6 +13,7 @@
 #include "common/epochs.h"
 #include "common/process.h"
 #include "common/shared_log.h"
+#include "common/skip_list.h"
 #include "common/submit.h"
 #include "storage/position.h"
 #include "storage/state.h"
@@ -48,8 +49,6 @@ struct wal_file {
     uint64_t note_due_ms;   /* when; 0: not asleep since the last look */
 };
 
-struct nx_skip_node;
-
 struct answer {
     unsigned producer;
     struct nx_completion completion;
@@ -84,7 +83,9 @@ struct walwriter {
     /* The running generation, and the oldest that is not free. */
     uint64_t generation;
     uint64_t oldest_generation;
-    uint64_t generation_start_pos; /* arena position at which it began */
+    uint64_t generation_start_pos;                  /* arena position at which it began */
+    struct nx_skip_version unlinked[NX_SKIP_BATCH]; /* of the running generation */
+    size_t unlinked_count;
 
     struct expire expire;
 
@@ -111,6 +112,15 @@ void nx_room_seal_if_due(struct walwriter *w);
  * freed. */
 bool nx_room_seal_possible(struct walwriter *w);
 bool nx_room_free_possible(struct walwriter *w);
+
+/* ---- unlinked.c ---- */
+
+/* A version that is appended: it is linked with others, later. The pool has room for it and the unlinked. */
+void nx_unlinked_add(struct walwriter *w, const struct nx_skip_version *version);
+/* Links all. */
+void nx_unlinked_link(struct walwriter *w);
+/* Links all if a version of this key is among them. */
+void nx_unlinked_link_key(struct walwriter *w, struct nx_slice key);
 
 /* ---- group.c ---- */
 

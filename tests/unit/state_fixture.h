@@ -114,8 +114,15 @@ static inline uint64_t log_append(struct test_log *log, const struct nx_op *ops,
     nx_op_iter_init(&iter, frame + NX_ENTRY_HEADER_SIZE, header.ops_length, count);
     while (nx_op_next(&iter, &op) > 0) {
         if (op.kind != NX_OP_EPOCH) {
-            nx_skip_insert(shm, nx_skip_pool(shm, log->generation),
-                           pos + (uint64_t)(iter.at - frame), header.offset, iter.index - 1);
+            struct nx_skip_version version = {
+                .key = op.key,
+                .op_pos = pos + (uint64_t)(iter.at - frame),
+                .offset = header.offset,
+                .op_index = iter.index - 1,
+                .kind = (uint8_t)op.kind,
+            };
+
+            nx_skip_insert(shm, nx_skip_pool(shm, log->generation), &version, 1);
         }
     }
     nx_log_commit(&log->writer, pos, header.frame_length);

@@ -21,16 +21,34 @@ static void setup(void)
     next_pos = 0;
 }
 
-/* Places an operation in the arena and links it as version `offset`. */
-static void put(const void *key, size_t length, uint64_t offset, uint32_t index, uint8_t kind)
+/* Places an operation in the arena; what links it as version `offset`. */
+static struct nx_skip_version place(const void *key,
+                                    size_t length,
+                                    uint64_t offset,
+                                    uint32_t index,
+                                    uint8_t kind)
 {
-    uint8_t *place = (uint8_t *)nx_shm_at(shm, shm->arena_at) + next_pos % shm->arena_size;
-    struct nx_writer writer = nx_writer_of(place, 1024);
+    uint8_t *at = (uint8_t *)nx_shm_at(shm, shm->arena_at) + next_pos % shm->arena_size;
+    struct nx_writer writer = nx_writer_of(at, 1024);
     struct nx_op op = {.kind = kind, .key = {key, length}};
+    struct nx_skip_version version = {
+        .key = {at + NX_OP_HEADER, length},
+        .op_pos = next_pos,
+        .offset = offset,
+        .op_index = index,
+        .kind = kind,
+    };
 
     ck_assert_int_eq(nx_op_encode(&writer, &op), 0);
-    nx_skip_insert(shm, pool, next_pos, offset, index);
     next_pos += nx_op_encoded_size(&op);
+    return version;
+}
+
+static void put(const void *key, size_t length, uint64_t offset, uint32_t index, uint8_t kind)
+{
+    struct nx_skip_version version = place(key, length, offset, index, kind);
+
+    nx_skip_insert(shm, pool, &version, 1);
 }
 
 static const struct nx_skip_node *find(const char *key, uint64_t offset)
@@ -146,6 +164,59 @@ START_TEST(keys_that_differ_behind_what_a_node_holds_of_them_are_different)
 }
 END_TEST
 
+/* All that a walk meets. */
+static void same_lists(struct nx_skip_pool *a, struct nx_skip_pool *b)
+{
+    const struct nx_skip_node *in_a = nx_skip_first(shm, a);
+    const struct nx_skip_node *in_b = nx_skip_first(shm, b);
+
+    while (in_a != NULL && in_b != NULL) {
+        ck_assert_uint_eq(in_a->op_pos, in_b->op_pos);
+        ck_assert_uint_eq(in_a->offset, in_b->offset);
+        ck_assert_uint_eq(in_a->op_index, in_b->op_index);
+        in_a = nx_skip_next(shm, a, in_a);
+        in_b = nx_skip_next(shm, b, in_b);
+    }
+    ck_assert_ptr_null(in_a);
+    ck_assert_ptr_null(in_b);
+}
+
+/* Few keys and full batches, so that a batch has a key several times, neighbours, and versions of what stands there. */
+START_TEST(many_at_once_are_linked_as_one_by_one)
+{
+    struct nx_skip_pool *other = nx_skip_pool(shm, 2);
+    struct nx_skip_version batch[NX_SKIP_BATCH];
+    uint64_t newest[300] = {0};
+    uint64_t offset = 0;
+    size_t count = 0;
+    uint32_t x = 12345;
+
+    nx_skip_reset(shm, other);
+    for (uint32_t i = 0; i < 6000; i++) {
+        char key[24];
+
+        x = x * 1103515245 + 12345;
+        offset += i % 3 == 0 ? 1 : 0; /* entries of three operations */
+        snprintf(key, sizeof key, "key-%u", x / 65536 % 300);
+        newest[x / 65536 % 300] = offset;
+        batch[count] = place(key, strlen(key), offset, i % 3, NX_OP_PUT);
+        nx_skip_insert(shm, other, &batch[count], 1);
+        if (++count > i / 7 % NX_SKIP_BATCH) {
+            nx_skip_insert(shm, pool, batch, count);
+            count = 0;
+        }
+    }
+    nx_skip_insert(shm, pool, batch, count);
+    same_lists(pool, other);
+    for (unsigned k = 0; k < 300; k++) {
+        char key[24];
+
+        snprintf(key, sizeof key, "key-%u", k);
+        ck_assert_uint_eq(find(key, UINT64_MAX)->offset, newest[k]);
+    }
+}
+END_TEST
+
 /* A pool that is used again knows nothing of what it held. */
 START_TEST(a_reset_forgets)
 {
@@ -244,6 +315,7 @@ int main(void)
     tcase_add_test(tcase, a_walk_gives_all_keys_in_byte_order);
     tcase_add_test(tcase, any_version_of_a_key_that_is_written_often_is_found);
     tcase_add_test(tcase, keys_that_differ_behind_what_a_node_holds_of_them_are_different);
+    tcase_add_test(tcase, many_at_once_are_linked_as_one_by_one);
     tcase_add_test(tcase, a_reset_forgets);
     tcase_add_test(tcase, a_full_pool_says_so);
     tcase_add_test(tcase, garbage_is_harmless);
