@@ -46,6 +46,24 @@ static int merge_version(struct nx_state *state,
                                  : nx_state_delete(state, op->key.data, op->key.length);
 }
 
+/* Nodes and operations lie in the order in which they were written, a list goes by key: each is fetched while those
+ * before it are merged. Returns the node behind `next`. */
+static const struct nx_skip_node *look_ahead(struct nx_shm *shm,
+                                             struct nx_skip_pool *pool,
+                                             const struct nx_skip_node *next)
+{
+    size_t max;
+
+    if (next == NULL) {
+        return NULL;
+    }
+    const struct nx_skip_node *after = nx_skip_next(shm, pool, next);
+
+    __builtin_prefetch(after);
+    __builtin_prefetch(nx_skip_op(shm, next, &max));
+    return after;
+}
+
 /* The first version of a key that isn't behind `last` is its newest there; the others are passed. */
 static int merge_list(struct nx_shm *shm,
                       struct nx_state *state,
@@ -54,15 +72,18 @@ static int merge_list(struct nx_shm *shm,
                       struct nx_merge_result *result)
 {
     struct nx_skip_pool *pool = nx_skip_pool(shm, number);
+    const struct nx_skip_node *next = nx_skip_first(shm, pool);
+    const struct nx_skip_node *after = look_ahead(shm, pool, next);
     struct nx_slice done = {NULL, 0};
     uint64_t versions = atomic_load_explicit(&pool->count, memory_order_relaxed);
 
-    for (const struct nx_skip_node *node = nx_skip_first(shm, pool); node != NULL;
-         node = nx_skip_next(shm, pool, node)) {
+    for (const struct nx_skip_node *node; (node = next) != NULL;) {
         struct nx_op op;
         size_t max;
         const uint8_t *at = nx_skip_op(shm, node, &max);
 
+        next = after;
+        after = look_ahead(shm, pool, next);
         if (nx_op_decode_at(at, max, &op) < 0 || op.kind == NX_OP_EPOCH) {
             return -EFAULT;
         }
