@@ -7,9 +7,11 @@ scripts/bench.sh installs and builds what this needs. A row that fails is told i
 exit status 1; the others are measured all the same.
 """
 import argparse
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -18,17 +20,31 @@ import lib
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench.sh",
+        description=__doc__.split("\n", maxsplit=1)[0],
+        epilog="A row takes three to five minutes with all peers, a growth curve up to fifteen. Exit status: 0; 1: a row has "
+               "failed, and its earlier result is kept; 2: the options are wrong, or another one measures; 130: ended by "
+               "a signal.",
+    )
     parser.add_argument("--only", metavar="ROW[,ROW]", help="these rows instead of all")
-    parser.add_argument("--pairs", type=int, metavar="N", help="runs of each side, in turn (5; 2 when quick)")
+    parser.add_argument("--pairs", type=pairs_option, metavar="N", help="runs of each side, in turn (5; 2 when quick)")
     parser.add_argument("--quick", action="store_true", help="short runs of little data, to see that it works")
     parser.add_argument("--list", action="store_true", help="names the rows")
     parser.add_argument("--report-only", action="store_true", help="writes plots and README.md from the results there are")
-    parser.add_argument("--peers", default="redis,postgres,etcd", help="redis,postgres,etcd; none: Nexus and floors alone")
+    parser.add_argument("--peers", default="redis,postgres,etcd",
+                        help="of redis,postgres,etcd (all by default); none: Nexus and floors alone")
     parser.add_argument("--directory", help="where the servers' data goes (a temporary directory in it)")
     parser.add_argument("--results", help="bench/results by default (build/bench-quick when quick)")
     parser.add_argument("--build", default=lib.DEFAULT_BUILD, help="the build that is measured")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)  # of the options alone; bench.sh's
     return parser.parse_args()
+
+
+def pairs_option(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return int(text)
 
 
 def fail(text):
@@ -36,9 +52,35 @@ def fail(text):
     sys.exit(2)
 
 
+def peers_of(text):
+    from lib import session
+
+    peers = [] if text == "none" else text.split(",")
+    if set(peers) - set(session.PEERS):
+        fail(f"--peers takes {','.join(session.PEERS)}, or none")
+    return peers
+
+
+def require_programs(build):
+    missing = [name for name in ("nexus-server", "nexus-bench", "nexus-bench-limits")
+               if not os.access(os.path.join(build, name), os.X_OK)]
+    if missing:
+        fail(f"{build} has no {', '.join(missing)}: cmake --preset release && cmake --build --preset release makes them")
+
+
+def lock():
+    """One at a time measures here. It is the name of a socket, which goes with the process and is no file."""
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind("\0nexus-bench")
+    except OSError:
+        fail("another one measures on this machine, and each would change the other's figures: wait for its end")
+    return held
+
+
 def chosen_rows(rows, only):
     """All of the table but those that can't be measured."""
-    names = [name.strip() for name in only.split(",")] if only else [row.name for row in rows.ALL if row.measure]
+    names = [row.name for row in rows.ALL if row.measure] if only is None else [name.strip() for name in only.split(",")]
     unknown = [name for name in names if name not in rows.BY_NAME]
     if unknown:
         fail(f"no such row: {', '.join(unknown)}; --list names them")
@@ -98,13 +140,20 @@ def save(results, name, data):
     os.replace(f"{path}.new", path)
 
 
+def is_measured(path):
+    """Whether a file holds a result."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return "error" not in json.load(file)
+    except (OSError, ValueError):
+        return False
+
+
 def measure_all(chosen, options, results, interruption):
     """-> names of the rows that failed."""
-    from lib import machine, session
+    from lib import machine, report as reporting, session
 
-    peers = [] if options.peers == "none" else options.peers.split(",")
-    if set(peers) - set(session.PEERS):
-        fail(f"--peers takes {','.join(session.PEERS)}, or none")
+    peers = peers_of(options.peers)
     failed = []
     pairs = options.pairs or (2 if options.quick else 5)
     with session.Bench(pairs, options.quick, peers, options.directory) as bench:
@@ -120,9 +169,14 @@ def measure_all(chosen, options, results, interruption):
                     raise KeyboardInterrupt from error
                 traceback.print_exc()
                 failed.append(row.name)
+                if is_measured(os.path.join(results, f"{row.name}.json")):
+                    bench.say(f"  {row.name} has failed; its earlier result is kept")
+                    continue
                 data = {"row": row.name, "title": row.title, "quick": bench.quick, "pairs": pairs, **about,
                         "at": session.now(), "error": f"{type(error).__name__}: {error}"}
             save(results, row.name, data)
+            for remark in reporting.remarks(data):
+                bench.say(f"  {remark}")
     return failed
 
 
@@ -158,16 +212,26 @@ def main():
         return 0
     default = os.path.join(lib.SOURCE, "build", "bench-quick", "results") if options.quick else lib.RESULTS
     results = os.path.abspath(options.results or default)
-    os.makedirs(results, exist_ok=True)
+    chosen = chosen_rows(rows, options.only)
+    peers_of(options.peers)
+    if options.directory and not os.path.isdir(options.directory):
+        fail(f"--directory {options.directory}: there is no such directory")
+    if options.check:
+        return 0
     failed = []
     if not options.report_only:
+        require_programs(options.build)
+        os.makedirs(results, exist_ok=True)
         interruption = Interruption()
         interruption.watch()
         try:
-            failed = measure_all(chosen_rows(rows, options.only), options, results, interruption)
+            with contextlib.nullcontext() if options.quick else lock():
+                failed = measure_all(chosen, options, results, interruption)
         except KeyboardInterrupt:
             print(f"bench: ended by {interruption.name}; all that was started is ended", file=sys.stderr)
             return 130
+    if not os.path.isdir(results):
+        fail(f"there is no {results} to report from")
     report(results)
     if failed:
         print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)

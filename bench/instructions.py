@@ -84,6 +84,8 @@ def environment(build):
 
 def check_build(build):
     cache = os.path.join(build, "CMakeCache.txt")
+    if not os.path.exists(cache):
+        raise Unmeasured(f"{build} is no build: cmake --preset release && cmake --build --preset release makes one")
     with open(cache, encoding="utf-8") as file:
         text = file.read()
     if "CMAKE_BUILD_TYPE:STRING=Release\n" not in text or re.search("^NEXUS_SANITIZE:.*=.", text, re.MULTILINE):
@@ -406,6 +408,8 @@ def arguments():
     parser.add_argument("--repeat", type=int, help="measurements; the table shows how far they lie apart")
     parser.add_argument("--build", default=os.path.join(SOURCE, "build"), help="the release build's folder")
     options = parser.parse_args()
+    if options.repeat is not None and options.repeat < 1:
+        parser.error("--repeat takes a number above 0")
     if options.record != bool(options.reason) or (options.check and options.record):
         parser.error("--record and --reason go together, without --check")
     options.build = os.path.abspath(options.build)

@@ -20,6 +20,7 @@ for option; do
 done
 
 if [[ -n $build ]]; then
+    [[ ! -x $python ]] || "$python" -B bench/bench.py --check "$@" # before all that takes its time
     scripts/install-deps.sh build run bench >&2
     log=$(mktemp "${TMPDIR:-/tmp}/nexus-bench-build.XXXXXX")
     trap 'rm -f "$log"' EXIT

@@ -57,15 +57,13 @@ def nexus_bench_figures(text, raw):
 
 def nexus_bench(target, servers=None, protocol="http", **options):
     """One run: {"figures", "command", "raw", "cpu"}."""
-    watch = Watch(servers or {})
+    watch = Watch(servers) if servers else None
     started = processes.Run(nexus_bench_command(target, protocol, **options))
     raw = json.loads(started.output())
-    return {
-        "figures": nexus_bench_figures(started.text, raw),
-        "command": started.text,
-        "raw": raw,
-        "cpu": watch.figures(),
-    }
+    run = {"figures": nexus_bench_figures(started.text, raw), "command": started.text, "raw": raw}
+    if watch is not None:
+        run["cpu"] = watch.figures()
+    return run
 
 
 def fill(target, keys, value, protocol="http"):

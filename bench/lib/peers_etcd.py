@@ -76,8 +76,12 @@ class Etcd:
         self.bench = bench
         self.directory = directory
         self.nodes = [EtcdNode(self, number) for number in range(size)]
-        for node in self.nodes:
-            node.launch()
+        try:
+            for node in self.nodes:
+                node.launch()
+        except BaseException:
+            self.end()
+            raise
         self.setup = f"{size} node{'s' if size > 1 else ''}, defaults but --quota-backend-bytes 8589934592"
 
     def wait_serving(self):

@@ -119,8 +119,8 @@ class Run:
         return out
 
     def end(self):
-        if self.process.poll() is None:
-            self.process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its children too: a wrapper's are not itself
+            os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(ValueError):  # its pipes are closed
             self.process.communicate()
 

@@ -172,7 +172,6 @@ def with_load(bench, load, measure):
         if running.process.poll() is not None:
             raise processes.CommandFailed(f"the load has ended before the probe: {running.output()[-500:]}")
     run["load"] = running.text
-    run.pop("cpu", None)  # it has neither the load's nor the servers'
     return run
 
 

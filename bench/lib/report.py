@@ -19,7 +19,8 @@ merges into its state whenever a generation of the log is full, which is in the 
 PostgreSQL's checkpoints are not. What else is set for each side stands in its raw results (`setup`). Redis is driven by
 redis-benchmark and PostgreSQL by pgbench where these can do it; `nexus-bench` drives the rest, and Redis a second time, to see what the generator does to a figure.
 
-To measure again: `scripts/bench.sh` (all), `scripts/bench.sh --only write-1,read-64 --pairs 9`, `scripts/bench.sh --list`.
+To measure again: `scripts/bench.sh` (all: it installs the peers, builds, and takes hours), `scripts/bench.sh --only
+write-1,read-64 --pairs 9`, `scripts/bench.sh --list`. The load generator is then `build/nexus-bench`.
 A measurement more is a row in `lib/rows.py` and its handler. `nexus-bench --help` tells what the load generator can do;
 `changes.py`, `expiry.py`, `full_sync.py`, `promotion.py` and `recovery.py` measure one thing each, by themselves; `instructions.py`
 counts instructions of the hot paths, which a test compares with `instructions.json`.
@@ -76,13 +77,18 @@ def judged(row, data):
     return [(target, target.judge(data["sides"])) for target in row.targets]
 
 
+def title_of(row, data):
+    return row.title + (" (a quick run of few keys)" if data["quick"] else "")
+
+
 # ---- the table of targets ----
 
 
-def verdict(judgment):
-    if judgment["reached"]:
-        return "yes"
-    return f"**no** ({number(judgment['value'] / judgment['limit'])} of it)"
+def verdict(judgment, data):
+    text = "yes" if judgment["reached"] else f"**no** ({number(judgment['value'] / judgment['limit'])} of it)"
+    if data["quick"]:
+        return f"{text}, but a quick run"
+    return text + (", disturbed" if disturbance(runs_of(data)) else "")
 
 
 def target_rows(found):
@@ -95,7 +101,7 @@ def target_rows(found):
                 why = f"failed: {data['error'].splitlines()[0]}"
             lines.append([row.title, "", "", "", "", "; ".join(target.text for target in row.targets), why])
             continue
-        title = row.title + (" (quick run)" if data["quick"] else "")
+        title = title_of(row, data)
         for target, judgment in judged(row, data):
             if judgment is None:
                 lines.append([title, "", "", "", "", target.text, "not measured"])
@@ -110,7 +116,8 @@ def target_rows(found):
             text = f"{target.text} ({sign} {number(judgment['limit'])})"
             if judgment["missing"]:
                 text += f"; without {', '.join(judgment['missing'])}"
-            lines.append([title, own, theirs, ratio, len(data["sides"][judgment["side"]]), text, verdict(judgment)])
+            lines.append([title, own, theirs, ratio, len(data["sides"][judgment["side"]]), text,
+                          verdict(judgment, data)])
     return lines
 
 
@@ -126,10 +133,10 @@ def losses(found):
             continue
         for target, judgment in judged(row, data):
             if judgment is not None and not judgment["reached"]:
-                lines.append(f"- {row.title}: the target, {target.text}, is not reached "
+                lines.append(f"- {title_of(row, data)}: the target, {target.text}, is not reached "
                              f"({number(judgment['value'])}, wanted {number(judgment['limit'])}).")
         for metric, wanted in row.better:
-            lines += [f"- {row.title}: {text}." for text in worse_than(data["sides"], metric, wanted)]
+            lines += [f"- {title_of(row, data)}: {text}." for text in worse_than(data["sides"], metric, wanted)]
     return lines
 
 
@@ -194,14 +201,25 @@ def disturbance(runs):
             f"the processors at the median, {100 * max(shares):.0f} % at most.")
 
 
+def runs_of(data):
+    """All of a row, or of a growth curve."""
+    if "curves" in data:
+        return [run for curve in data["curves"] for point in curve["points"] for run in point["runs"]]
+    return [run for side in data.get("sides", {}).values() for run in side]
+
+
+def remarks(data):
+    """What disturbed a measurement."""
+    return [text for text in (disturbance(runs_of(data)), stolen(runs_of(data))) if text]
+
+
 def row_section(row, data, remark):
     parts = [f"### {row.title}", f"`{row.name}`, {data['pairs']} pairs, {data['at']}"
              + (", **a quick run: no measurement**" if data["quick"] else "")]
     if "error" in data:
         return "\n\n".join([*parts, f"It failed:\n\n```\n{data['error'].strip()}\n```"])
     parts.append(side_table(row, data))
-    runs = [run for side in data["sides"].values() for run in side]
-    parts += [text for text in (disturbance(runs), stolen(runs), row.note, *data["remarks"], remark) if text]
+    parts += [text for text in (*remarks(data), row.note, *data["remarks"], remark) if text]
     commands = [f"{name}: {text}" for name, text in data["setup"].items()]
     commands += [f"{name} $ {runs[0]['command']}" for name, runs in data["sides"].items() if runs[0].get("command")]
     commands += [f"{name}, load beside $ {runs[0]['load']}" for name, runs in data["sides"].items() if "load" in runs[0]]
@@ -249,8 +267,7 @@ def growth_section(row, data, remark):
     xs = sorted({point["x"] for curve in data["curves"] for point in curve["points"]})
     parts.append(table(head, [[number(x), *(number(column.get(x)) for column in columns)] for x in xs]))
     parts.append("\n".join(filter(None, (slowest_corner(row, curve) for curve in data["curves"]))))
-    runs = [run for curve in data["curves"] for point in curve["points"] for run in point["runs"]]
-    parts += [text for text in (disturbance(runs), stolen(runs), row.note, remark) if text]
+    parts += [text for text in (*remarks(data), row.note, remark) if text]
     return "\n\n".join(filter(None, parts))
 
 

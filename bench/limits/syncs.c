@@ -10,40 +10,39 @@
 #define BLOCK ((size_t)4096)
 #define PIECE ((size_t)1 << 20)
 
-/* A file of that size, written and synced, open again with these flags and already without a name. */
+/* A file without a name of that size, written and synced, open again with these flags. */
 static int written_file(const char *dir, size_t size, int flags)
 {
-    char path[4096];
+    char path[64];
     char *piece = NULL;
+    int written;
     int fd;
 
-    if (snprintf(path, sizeof(path), "%s/limits-XXXXXX", dir) >= (int)sizeof(path)) {
-        fail("the directory's name");
-    }
     if (posix_memalign((void **)&piece, BLOCK, PIECE) != 0) {
         fail("memory");
     }
     for (size_t i = 0; i < PIECE; i++) {
         piece[i] = (char)(i * 7);
     }
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) {
-        fail(path);
+    written = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (written < 0) {
+        fail(dir);
     }
     for (size_t at = 0; at < size; at += PIECE) {
-        if (pwrite(fd, piece, PIECE, (off_t)at) != (ssize_t)PIECE) {
+        if (pwrite(written, piece, PIECE, (off_t)at) != (ssize_t)PIECE) {
             fail("writing a file");
         }
     }
     free(piece);
-    if (fsync(fd) != 0 || close(fd) != 0) {
+    if (fsync(written) != 0) {
         fail("fsync");
     }
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", written);
     fd = open(path, O_RDWR | O_CLOEXEC | flags);
     if (fd < 0) {
-        fail(path);
+        fail("opening the file again");
     }
-    unlink(path);
+    (void)close(written);
     return fd;
 }
 

@@ -38,7 +38,8 @@ void bench_options_help(void)
     (void)printf(
         "\n"
         "Operations are keys: an import is as many as its batch has. Latencies are those of good answers.\n"
-        "A get that finds no key is an error, unless the mix deletes some.\n"
+        "A get that finds no key is an error, unless the mix deletes some. A server that says nothing\n"
+        "for 60 seconds ends the run, and so does a value that --lag waits for as long.\n"
         "Exit status: 0 when every answer was good, 1 when some weren't or the server went away,\n"
         "2 when the options are wrong.\n");
 }

@@ -11,6 +11,7 @@
 #define LEAST_PROBE      16   /* bytes of a value, half of them random, that no other one has */
 #define MOST_PROBE       4096 /* bytes that surely come as one piece */
 #define DEFAULT_DURATION 10000000000u
+#define DEFAULT_CLIENTS  64
 
 static const struct bench_option *find(const char *name,
                                        size_t length,
@@ -88,6 +89,13 @@ static const char *contradiction(const struct bench_options *options)
     if (options->probe && (options->rate > 0 || options->target_count > 1)) {
         return "--lag: has one --target, and no --rate";
     }
+    if (options->probe && ((options->clients != 1 && options->clients != DEFAULT_CLIENTS) ||
+                           options->threads > 1 || options->pipeline > 1)) {
+        return "--lag: is one client's, with one request under way";
+    }
+    if (options->probe && options->weights[BENCH_PUT] != options->weight) {
+        return "--lag: writes a key and reads it, whatever the --mix: leave that out";
+    }
     return NULL;
 }
 
@@ -110,7 +118,7 @@ static void set_defaults(struct bench_options *options)
     *options = (struct bench_options){
         .protocol = bench_protocol_find("http"),
         .target_count = 1,
-        .clients = 64,
+        .clients = DEFAULT_CLIENTS,
         .threads = 1,
         .pipeline = 1,
         .batch = 1000,

@@ -52,6 +52,8 @@ static const struct {
 
 #define QUANTILES (sizeof quantiles / sizeof quantiles[0])
 
+#define LATE 1.05 /* times what an open loop was to take */
+
 /* ---- JSON ---- */
 
 static void json_number(struct json *json, const char *name, double value)
@@ -233,6 +235,19 @@ static void say_answers(struct text *out, const struct bench_results *results)
     say(out, "\n");
 }
 
+/* Of an open loop that took longer than it was to: its latencies are those of a queue. */
+static void say_lateness(struct text *out,
+                         const struct bench_options *options,
+                         const struct summary *summary)
+{
+    double wanted = (double)options->duration_ns / BENCH_SECOND_NS;
+
+    if (options->rate > 0 && wanted > 0 && summary->seconds > wanted * LATE) {
+        say(out, "  the rate is too high: what was due within %.3f s was done after %.3f s\n",
+            wanted, summary->seconds);
+    }
+}
+
 void bench_report_text(struct text *out,
                        const struct bench_options *options,
                        const struct bench_results *results)
@@ -258,6 +273,7 @@ void bench_report_text(struct text *out,
         say_latency(out, "all", summary.operations, &summary.latency);
     }
     say_answers(out, results);
+    say_lateness(out, options, &summary);
     if (options->probe && summary.operations > 0) {
         say(out, "  %.2f polls a probe\n", (double)results->polls / (double)summary.operations);
     }

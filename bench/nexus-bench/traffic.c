@@ -191,7 +191,7 @@ static const char *reason(int rc)
 {
     switch (rc) {
     case -EPROTO:
-        return "what came is no answer of this protocol";
+        return "what came is no answer of this --protocol: is --target such a server?";
     case -EMSGSIZE:
         return "an answer's head is too large";
     case -ECONNRESET:

@@ -182,8 +182,12 @@ static uint64_t count_unsent(struct bench_schedule *schedule, uint64_t now)
 {
     uint64_t unsent = 0;
 
-    while (bench_schedule_due(schedule) <= now) {
-        schedule->issued++;
+    for (uint64_t due; (due = bench_schedule_due(schedule)) <= now;) {
+        bool counted;
+
+        if (!bench_schedule_take(schedule, due, &counted)) {
+            break;
+        }
         unsent++;
     }
     return unsent;
@@ -201,8 +205,8 @@ static void finish(struct bench_worker *worker)
     if (stopped) {
         results->last_ns = now;
         results->unsent = bench_is_open_loop(worker) ? count_unsent(&worker->schedule, now) : 0;
-    } else if (end != UINT64_MAX && results->last_ns < end) {
-        results->last_ns = end;
+    } else if (end <= now && results->last_ns < end) {
+        results->last_ns = end; /* what ended it was the time */
     }
 }
 

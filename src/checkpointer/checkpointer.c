@@ -11,14 +11,12 @@
 #include "checkpointer/pace.h"
 #include "checkpointer/scrub.h"
 #include "checkpointer/segments.h"
+#include "checkpointer/tidy.h"
 #include "common/latch.h"
 #include "common/log.h"
 #include "common/order.h"
 #include "common/process.h"
 #include "common/quorum.h"
-#include "storage/data_dir.h"
-#include "storage/incoming.h"
-#include "storage/snapshot_files.h"
 #include "storage/state.h"
 #include "storage/wal_note.h"
 #include "storage/warming.h"
@@ -29,7 +27,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define RETRY_MS   1000
 #define WARMING_MS 20 /* between pieces: others have work to do */
@@ -216,20 +213,30 @@ static uint64_t merge_wanted(const struct checkpointer *c)
     for (unsigned i = 0; i < NX_MAX_HTTP_WORKERS; i++) {
         uint64_t offset = load(&c->shm->http[i].merge_wanted);
 
-        wanted = offset > wanted ? offset : wanted;
+        wanted = nx_higher(wanted, offset);
     }
     return wanted;
 }
 
-/* The merge at hand is waited for: by somebody who wants it in the state, or by the log, which has one more generation
- * sealed and no other free. */
+/* The merge at hand is waited for: by somebody who wants it in the state, by who found no room in the log, or soon by
+ * the log itself, which has one more generation sealed and no other free. */
 static bool merge_urgent(void *arg)
 {
     struct checkpointer *c = arg;
+    const struct nx_log_state *log = &c->shm->log;
 
     return merge_wanted(c) > c->position.offset ||
-           atomic_load_explicit(&c->shm->log.merge_forced, memory_order_acquire) != 0 ||
-           load(&c->shm->log.generation) >= load(&c->published->merged_generation) + NX_GENERATIONS;
+           atomic_load_explicit(&log->room_awaited, memory_order_acquire) != 0 ||
+           atomic_load_explicit(&log->merge_forced, memory_order_acquire) != 0 ||
+           load(&log->generation) >= load(&c->published->merged_generation) + NX_GENERATIONS;
+}
+
+/* The segment that is being made is waited for, or the merge behind it is. */
+static bool segment_urgent(void *arg)
+{
+    struct checkpointer *c = arg;
+
+    return nx_segments_urgent(&c->segments) || merge_urgent(c);
 }
 
 /* While a merge takes its time. */
@@ -357,7 +364,7 @@ static uint64_t seal_needed(const struct checkpointer *c, bool sealed_waits)
     if (interval_wait(c) == 0 && !sealed_waits) {
         wanted = durable;
     }
-    wanted = wanted < durable ? wanted : durable;
+    wanted = nx_lower(wanted, durable);
     return wanted > c->position.offset && wanted > load(&c->published->seal_wanted) ? wanted : 0;
 }
 
@@ -520,36 +527,6 @@ static int run(struct checkpointer *c)
     return 0;
 }
 
-/* The snapshot that the state came by. */
-static int drop_incoming(const struct checkpointer *c)
-{
-    int dir_fd = nx_snapshot_dir(c->process->data_dir);
-    int rc;
-
-    if (dir_fd < 0) {
-        return dir_fd;
-    }
-    rc = nx_incoming_drop(dir_fd, &c->position);
-    close(dir_fd);
-    return rc;
-}
-
-/* What a full sync has replaced goes, and the snapshot that it came by. What has replaced it was handed to the disk as it
- * was filled, so that it didn't drive the old state, which served meanwhile, out of memory: now it is fetched back. */
-static void tidy(struct checkpointer *c)
-{
-    int rc = nx_data_dir_tidy(c->process->data_dir);
-
-    if (rc > 0) {
-        nx_warming_begin(&c->warming, c->process->state_root);
-    }
-    rc = rc < 0 ? rc : drop_incoming(c);
-    if (rc < 0) {
-        nx_warn("what a full sync has replaced can't be removed from %s: %s", c->process->data_dir,
-                strerrordesc_np(-rc));
-    }
-}
-
 int nx_checkpointer_main(struct nx_process *process)
 {
     struct checkpointer c = {
@@ -562,7 +539,7 @@ int nx_checkpointer_main(struct nx_process *process)
     };
     int rc = nx_segments_open(&c.segments, process);
 
-    c.segments.pace = (struct nx_pace){.process = process, .urgent = merge_urgent, .arg = &c};
+    c.segments.pace = (struct nx_pace){.process = process, .urgent = segment_urgent, .arg = &c};
     if (rc < 0) {
         nx_error("%s/wal can't be opened: %s", process->state_root, strerrordesc_np(-rc));
         return NX_EXIT_FAILURE;
@@ -572,7 +549,7 @@ int nx_checkpointer_main(struct nx_process *process)
     rc = confirm(&c);
     if (rc == 0) {
         nx_process_ready(process);
-        tidy(&c);
+        nx_tidy(process, &c.warming);
         rc = run(&c);
     }
     nx_state_close(c.state);

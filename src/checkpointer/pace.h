@@ -1,6 +1,6 @@
-/* How fast the checkpointer works. A merge and a segment for later aren't urgent, and who writes and reads meanwhile wants
- * the processors, and the log's syncs the disk: so each stage of theirs (filling a transaction, its sync, a new segment's)
- * is spread over a part of the time that lies between two of them. Where somebody waits, it is done at once. */
+/* How fast the checkpointer works. A merge and a segment for later aren't urgent, while clients need the processors and
+ * the log's syncs the disk: so each stage of them (filling a transaction, its sync, a new segment's) is spread over a
+ * part of the time that lies between two of them. Where somebody waits, it is done at once. */
 #ifndef NX_CHECKPOINTER_PACE_H
 #define NX_CHECKPOINTER_PACE_H
 

@@ -135,6 +135,16 @@ static size_t free_target(const struct nx_segments *segments)
     return segments->begun ? MOST_FREE : 1;
 }
 
+bool nx_segments_urgent(const struct nx_segments *segments)
+{
+    bool taken =
+        writing_now(segments) != segments->writing; /* one of them, since the making began */
+    bool grows = segments->begun || taken;
+
+    return (grows && segments->ready <= (taken ? 1 : 0)) ||
+           nx_pins_look_wanted(segments->process->shm);
+}
+
 /* Counts and publishes. */
 static size_t count_free(struct nx_segments *segments)
 {
@@ -162,6 +172,7 @@ static int make_free(struct nx_segments *segments, uint64_t first)
     }
     struct nx_pause pause = nx_pace_pause(&segments->pace);
 
+    segments->ready = count_free(segments);
     nx_pace_begin(&segments->pace);
     return first > 0
                ? nx_segment_recycle(segments->dir_fd, first, n, segment_size(segments), &pause)

@@ -7,6 +7,7 @@
 #include "common/process.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct nx_segments {
@@ -16,6 +17,7 @@ struct nx_segments {
     bool cleaned;        /* half-made files of an earlier life are gone */
     bool begun;          /* the walwriter has begun another segment since this process started */
     uint64_t writing;    /* segment being written when last looked */
+    size_t ready;        /* free ones when the making of one began */
     uint64_t next_free;  /* n of the next free-<n> that is tried */
     uint64_t retry_ms;   /* look again at this time, monotonic; 0: not by time */
     uint64_t pin_due_ms; /* a pin is too old at this time, monotonic; 0: there is none */
@@ -35,6 +37,10 @@ bool nx_segments_disk_full(struct nx_segments *segments);
 
 /* True when the walwriter has begun another segment, or the time to look again has come. */
 bool nx_segments_due(const struct nx_segments *segments);
+
+/* True when the segment that is being made should be ready now: the log grows and has none left, or a walsender waits for
+ * a look at its pin, which comes behind it. */
+bool nx_segments_urgent(const struct nx_segments *segments);
 
 /* Milliseconds until it is due by time, or -1. */
 int nx_segments_wait(const struct nx_segments *segments);

@@ -259,6 +259,7 @@ int nx_frame_io_receive(struct nx_frame_io *io)
     ssize_t n;
     int rc;
 
+    io->drained = false;
     if (io->has_frame) {
         return -ENOBUFS; /* room is made by moving bytes, and its owner looks at them */
     }

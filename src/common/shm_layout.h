@@ -140,6 +140,7 @@ struct nx_log_state {
     nx_atomic_u64 recovery_goal; /* ... of this one; 0 = not known yet */
     nx_atomic_u64 groups;        /* groups committed, for metrics */
     nx_atomic_u32 merge_forced;  /* 1: what is logged finds no room but by a merge, quorum or not */
+    nx_atomic_u32 room_awaited;  /* 1: a write or an entry of the master waits for a merge */
     nx_atomic_u64 segment_first; /* first offset of the segment being written */
 };
 

@@ -2,6 +2,8 @@
  * the walwriter alone. */
 #include "common/skip_walk.h"
 
+#include <assert.h>
+
 static unsigned random_height(struct nx_skip_pool *pool)
 {
     uint64_t x = pool->random;
@@ -146,9 +148,10 @@ void nx_skip_insert(struct nx_shm *shm,
                     const struct nx_skip_version *versions,
                     size_t count)
 {
-    /* Thousands of bytes, which most groups of one client use a sixteenth of: not zeroed, as the build does by itself. */
+    /* Thousands of bytes, of which one write uses a sixteenth: not zeroed, as the build does by itself. */
     __attribute__((uninitialized)) struct insertion insertions[NX_SKIP_BATCH];
 
+    assert(count <= NX_SKIP_BATCH);
     for (size_t i = 0; i < count; i++) {
         begin(shm, pool, &insertions[i], &versions[i]);
     }

@@ -24,7 +24,8 @@ void nx_skip_reset(const struct nx_shm *shm, struct nx_skip_pool *pool)
     for (unsigned i = 0; i < NX_SKIP_MAX_HEIGHT; i++) {
         atomic_store_explicit(&pool->head[i], 0, memory_order_relaxed);
     }
-    pool->random = 0x9e3779b97f4a7c15ull;
+    pool->random =
+        shm->hash_seed | 1; /* nobody shall choose keys by the heights that are to come */
     atomic_store_explicit(&pool->count, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->used, shm->pool_nodes_at, memory_order_release);
 }

@@ -45,7 +45,7 @@ static_assert(offsetof(struct nx_skip_node, next) == 44, "most nodes, of one lin
 /* At the start of a pool; the hash table (shm->pool_buckets references) follows, then the nodes.
  * W:walwriter. */
 struct nx_skip_pool {
-    alignas(NX_LINE) nx_atomic_u64 used; /* bytes, this header included */
+    alignas(NX_LINE) nx_atomic_u64 used; /* bytes, this header and the hash table included */
     nx_atomic_u64 count;                 /* nodes */
     uint64_t random;                     /* xorshift state of the heights */
     nx_atomic_u32 head[NX_SKIP_MAX_HEIGHT];
@@ -75,9 +75,9 @@ struct nx_skip_version {
 
 #define NX_SKIP_BATCH 16 /* as many are linked at once at most */
 
-/* Links versions, of the same key the newest last. The pool has room for them. They walk down the list side by
- * side, each while the others wait for memory (as "group prefetching" does for hash joins: S. Chen and others,
- * "Improving Hash Join Performance through Prefetching", 2004): 16 at once take a third of 16 one by one. */
+/* Links NX_SKIP_BATCH versions at most, of the same key the newest last. The pool has room for them. They walk down the
+ * list side by side, each while the others wait for memory (as "group prefetching" does for hash joins: S. Chen and
+ * others, "Improving Hash Join Performance through Prefetching", 2004): 16 at once take a third of 16 one by one. */
 void nx_skip_insert(struct nx_shm *shm,
                     struct nx_skip_pool *pool,
                     const struct nx_skip_version *versions,

@@ -23,6 +23,7 @@ struct nx_skip_key {
     size_t length;
 };
 
+/* Bytes of a node of so many links. */
 static inline size_t nx_skip_node_size(unsigned height)
 {
     return (offsetof(struct nx_skip_node, next) + height * sizeof(uint32_t) + 7) & ~(size_t)7;
@@ -41,6 +42,7 @@ static inline struct nx_skip_node *nx_skip_node_at(const struct nx_shm *shm,
     return (struct nx_skip_node *)(void *)((char *)pool + at);
 }
 
+/* Of the first version of a key that is not newer than the offset. The key is borrowed. */
 static inline struct nx_skip_key nx_skip_key_of(const uint8_t *key, size_t length, uint64_t offset)
 {
     uint8_t bytes[NX_SKIP_PREFIX] = {0};
@@ -56,9 +58,9 @@ static inline struct nx_skip_key nx_skip_key_of(const uint8_t *key, size_t lengt
 }
 
 /* Key bytes of a node, or NULL when they would leave the arena (a recycled node). */
-static inline const uint8_t *node_key(struct nx_shm *shm,
-                                      const struct nx_skip_node *node,
-                                      size_t length)
+static inline const uint8_t *nx_skip_node_key(struct nx_shm *shm,
+                                              const struct nx_skip_node *node,
+                                              size_t length)
 {
     size_t max;
     const uint8_t *op = nx_skip_op(shm, node, &max);
@@ -85,7 +87,7 @@ static inline int nx_skip_compare(struct nx_shm *shm,
     }
     if (length > NX_SKIP_PREFIX && wanted->length > NX_SKIP_PREFIX) {
         size_t common = (length < wanted->length ? length : wanted->length) - NX_SKIP_PREFIX;
-        const uint8_t *key = node_key(shm, node, length);
+        const uint8_t *key = nx_skip_node_key(shm, node, length);
         int order =
             key == NULL ? 0 : memcmp(key + NX_SKIP_PREFIX, wanted->key + NX_SKIP_PREFIX, common);
 
@@ -112,14 +114,17 @@ static inline bool nx_skip_stands_before(struct nx_shm *shm,
  * while this node comes from memory. */
 struct nx_skip_walk {
     struct nx_skip_key wanted;
-    nx_atomic_u32 *tower; /* links of the node that it has come to; at first the list's heads */
-    struct nx_skip_node
-        *stop;      /* the last one met that doesn't stand before; at the end what was searched */
-    unsigned level; /* those below are still to be walked */
-    nx_atomic_u32 *links
-        [NX_SKIP_MAX_HEIGHT]; /* of each level walked: the reference that leads past `wanted` */
+    /* Links of the node that it has come to; at first the list's heads. */
+    nx_atomic_u32 *tower;
+    /* The last one met that doesn't stand before; at the end what was searched. */
+    struct nx_skip_node *stop;
+    /* Those below are still to be walked. */
+    unsigned level;
+    /* Of each level walked: the reference that leads past `wanted`. */
+    nx_atomic_u32 *links[NX_SKIP_MAX_HEIGHT];
 };
 
+/* At the top of the pool's list. */
 static inline void nx_skip_walk_begin(struct nx_skip_walk *walk,
                                       struct nx_skip_pool *pool,
                                       struct nx_skip_key wanted)
@@ -149,6 +154,7 @@ static inline struct nx_skip_node *nx_skip_walk_next(struct nx_shm *shm,
     return NULL;
 }
 
+/* Looks at what nx_skip_walk_next() gave: goes to it, or stops before it. */
 static inline void nx_skip_walk_look(struct nx_shm *shm,
                                      struct nx_skip_walk *walk,
                                      struct nx_skip_node *next)

@@ -16,11 +16,29 @@
 #include <unistd.h>
 
 #define RETRY_US     100000
-#define LEAVE_US     5000   /* a new connection waits no longer for a worker that has fewer */
-#define ALONE_US     100000 /* after one that waited in vain none has to */
+#define LEAVE_US     5000   /* as long is a new connection left to workers that have fewer */
+#define ALONE_US     100000 /* after one was left in vain, as long is none left */
 #define DEAD_PEER_MS 120000
 #define TURN_AWAY_MOST \
     64 /* connections beyond the limit that are told so; others are just closed */
+
+/* Listens as far as nothing speaks against it: neither a shortage, nor that what comes is left to others. */
+static void settle(struct http_worker *worker)
+{
+    struct acceptor *acceptor = &worker->acceptor;
+
+    if (worker->stopping || acceptor->short_of) {
+        event_del(acceptor->tcp);
+        event_del(acceptor->local);
+        return;
+    }
+    event_add(acceptor->local, NULL);
+    if (acceptor->leaving) {
+        event_del(acceptor->tcp);
+    } else {
+        event_add(acceptor->tcp, NULL);
+    }
+}
 
 static void on_retry_accept(evutil_socket_t fd, short what, void *arg)
 {
@@ -28,10 +46,8 @@ static void on_retry_accept(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (!worker->stopping) {
-        event_add(worker->accept.tcp, NULL);
-        event_add(worker->accept.local, NULL);
-    }
+    worker->acceptor.short_of = false;
+    settle(worker);
 }
 
 /* Without descriptors or memory the listener would stay readable and spin: look again a bit later. */
@@ -42,9 +58,9 @@ static void pause_accepting(struct http_worker *worker, int error)
 
     nx_log_limited(&limit, NX_LOG_ERROR, "no further connections can be accepted for now: %s",
                    nx_errno_text(error));
-    event_del(worker->accept.tcp);
-    event_del(worker->accept.local);
-    evtimer_add(worker->accept.retry, &wait);
+    worker->acceptor.short_of = true;
+    settle(worker);
+    evtimer_add(worker->acceptor.retry, &wait);
 }
 
 static uint64_t count_connections(const struct http_worker *worker)
@@ -111,26 +127,26 @@ static bool leave(struct http_worker *worker)
 {
     struct timeval most = {.tv_sec = 0, .tv_usec = LEAVE_US};
 
-    if (!others_have_fewer(worker) || nx_now_us() < worker->accept.alone_until_us) {
+    if (!others_have_fewer(worker) || nx_now_us() < worker->acceptor.alone_until_us) {
         return false;
     }
-    worker->accept.leaving = true;
-    event_del(worker->accept.tcp);
-    evtimer_add(worker->accept.resume, &most);
+    worker->acceptor.leaving = true;
+    settle(worker);
+    evtimer_add(worker->acceptor.resume, &most);
     ring_who_has_fewer(worker);
     return true;
 }
 
 static void stop_leaving(struct http_worker *worker)
 {
-    worker->accept.leaving = false;
-    evtimer_del(worker->accept.resume);
-    event_add(worker->accept.tcp, NULL);
+    worker->acceptor.leaving = false;
+    evtimer_del(worker->acceptor.resume);
+    settle(worker);
 }
 
 void nx_accept_poll(struct http_worker *worker)
 {
-    if (worker->accept.leaving && !worker->stopping && !others_have_fewer(worker)) {
+    if (worker->acceptor.leaving && !worker->stopping && !others_have_fewer(worker)) {
         stop_leaving(worker);
     }
 }
@@ -176,35 +192,35 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     stop_leaving(worker);
-    if (take(worker, worker->process->http_fd)) {
-        worker->accept.alone_until_us = nx_now_us() + ALONE_US;
+    if (!worker->acceptor.short_of && take(worker, worker->process->http_fd)) {
+        worker->acceptor.alone_until_us = nx_now_us() + ALONE_US;
     }
 }
 
 bool nx_accept_begin(struct http_worker *worker)
 {
-    struct accept *accept = &worker->accept;
+    struct acceptor *acceptor = &worker->acceptor;
 
-    accept->tcp = nx_worker_listen(worker, worker->process->http_fd, on_accept);
-    accept->local = nx_worker_listen(worker, worker->process->http_unix_fd, on_accept);
-    accept->retry = evtimer_new(worker->base, on_retry_accept, worker);
-    accept->resume = evtimer_new(worker->base, on_resume, worker);
-    return accept->tcp != NULL && accept->local != NULL && accept->retry != NULL &&
-           accept->resume != NULL;
+    acceptor->tcp = nx_worker_listen(worker, worker->process->http_fd, on_accept);
+    acceptor->local = nx_worker_listen(worker, worker->process->http_unix_fd, on_accept);
+    acceptor->retry = evtimer_new(worker->base, on_retry_accept, worker);
+    acceptor->resume = evtimer_new(worker->base, on_resume, worker);
+    return acceptor->tcp != NULL && acceptor->local != NULL && acceptor->retry != NULL &&
+           acceptor->resume != NULL;
 }
 
 void nx_accept_stop(struct http_worker *worker)
 {
-    event_del(worker->accept.tcp);
-    event_del(worker->accept.local);
-    evtimer_del(worker->accept.retry);
-    evtimer_del(worker->accept.resume);
+    event_del(worker->acceptor.tcp);
+    event_del(worker->acceptor.local);
+    evtimer_del(worker->acceptor.retry);
+    evtimer_del(worker->acceptor.resume);
 }
 
 void nx_accept_end(struct http_worker *worker)
 {
-    nx_event_free(worker->accept.tcp);
-    nx_event_free(worker->accept.local);
-    nx_event_free(worker->accept.retry);
-    nx_event_free(worker->accept.resume);
+    nx_event_free(worker->acceptor.tcp);
+    nx_event_free(worker->acceptor.local);
+    nx_event_free(worker->acceptor.retry);
+    nx_event_free(worker->acceptor.resume);
 }

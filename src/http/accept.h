@@ -10,12 +10,13 @@
 struct event;
 struct http_worker;
 
-struct accept {
+struct acceptor {
     struct event *tcp;
-    struct event *local;     /* the Unix socket: its connections are whoever's is first */
+    struct event *local;     /* the Unix socket: its connections go to whoever is first */
     struct event *retry;     /* after a shortage of descriptors or memory */
     struct event *resume;    /* ends the time that others have for a connection */
     bool leaving;            /* new connections to them */
+    bool short_of;           /* descriptors or memory: until `retry` none is taken */
     uint64_t alone_until_us; /* they had it in vain: until then nothing is left to them */
 };
 

@@ -19,13 +19,14 @@ bool nx_connection_take_body(struct connection *connection);
 /* Starts, restarts or stops the timer as the connection's state has it; call it last. */
 void nx_connection_settle_timer(struct connection *connection);
 
-/* Its client has said its last word (eof), or it is broken. */
+/* Its client has said its last word (eof), or it is broken. Frees the connection, unless an answer is under way. */
 void nx_connection_ended(struct connection *connection, bool eof);
 
 /* ---- connection_read.c ---- */
 
 /* Begins to read. 0 or -ENOMEM. */
 int nx_connection_read_begin(struct connection *connection);
+/* Reads no more; the events are freed. */
 void nx_connection_read_end(struct connection *connection);
 /* A client that sends faster than it is answered is left waiting in its socket. By hand, since a bufferevent at its
  * high watermark calls back without end. */

@@ -30,9 +30,9 @@ struct json_tokener;
 /* Bytes of bodies that this worker gathers at one time; beyond it clients get 503. */
 #define NX_BODY_BUDGET (256u << 20)
 
-/* Bytes of answers that wait in this worker until their clients take them; beyond it those to a GET above NX_ANSWER_SMALL are
- * 503, and a connection has one answer waiting at most. What is streamed keeps within bounds of its own and is
- * counted, but not refused. */
+/* Bytes of answers that wait in this worker until their clients take them; beyond it those to a GET above
+ * NX_ANSWER_SMALL are 503, and a connection has one answer waiting at most. What is streamed keeps within bounds of its
+ * own and is counted, but not refused. */
 #define NX_ANSWER_BUDGET (256u << 20)
 #define NX_ANSWER_SMALL  (16u << 10)
 
@@ -48,7 +48,7 @@ struct http_worker {
     struct nx_process *process;
     struct nx_shm *shm;
     struct event_base *base;
-    struct accept accept;
+    struct acceptor acceptor;
     struct event *doorbell;
     struct event *control;
     struct event *confirm_timer; /* writes that wait for their quorum */

@@ -227,6 +227,21 @@ static struct nx_sync_goal goal_of_switch(const struct nx_postmaster *pm)
     return goal;
 }
 
+/* The snapshot that the new data came by has done its work. */
+static void retire_incoming(const struct nx_postmaster *pm)
+{
+    int dir_fd = nx_snapshot_dir(pm->dir.path);
+    int rc = dir_fd < 0 ? dir_fd : nx_incoming_retire(dir_fd);
+
+    if (rc < 0) {
+        nx_warn("full sync: its snapshot in %s/" NX_SNAPSHOT_DIR " can't be renamed: %s",
+                pm->dir.path, strerrordesc_np(-rc));
+    }
+    if (dir_fd >= 0) {
+        close(dir_fd);
+    }
+}
+
 /* All children are gone. */
 bool nx_jobs_finish_switch(struct nx_postmaster *pm)
 {
@@ -261,6 +276,7 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
         nx_error("the server stops: %s", error);
         nx_postmaster_kill(pm, NX_EXIT_PERSON);
     } else {
+        retire_incoming(pm);
         nx_known_load(pm);
     }
     return rc == 0;

@@ -1,5 +1,6 @@
-/* Keeps an incoming snapshot. Runs in the walreceiver; the restore process only opens the file. A chunk counts
- * when its length and CRC stand in the list: what was written before is overwritten by the next attempt. */
+/* Keeps an incoming snapshot. Runs in the walreceiver; the restore process only opens the file, the postmaster retires it,
+ * the checkpointer drops what is retired. A chunk counts when its length and CRC stand in the list: what was written
+ * before is overwritten by the next attempt. */
 #include "storage/incoming.h"
 
 #include "common/bytes.h"
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #define PREFIX    "incoming-"
+#define RETIRED   "restored-"
 #define PART      ".part"
 #define CHUNKS    ".chunks"
 #define NAME_SIZE 64
@@ -67,20 +69,57 @@ int nx_incoming_open(int dir_fd, const char *id)
 
 /* ---- removing ---- */
 
+/* Which names in a directory. */
+struct named {
+    int dir_fd;
+    const char *prefix;
+};
+
+static bool has_prefix(const char *name, const char *prefix)
+{
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
 static int remove_one(void *arg, const char *name)
 {
-    const int *dir_fd = arg;
+    const struct named *named = arg;
 
-    if (strncmp(name, PREFIX, strlen(PREFIX)) != 0) {
+    if (!has_prefix(name, named->prefix)) {
         return 0;
     }
     /* A directory is not ours. */
-    return unlinkat(*dir_fd, name, 0) == 0 || errno == ENOENT || errno == EISDIR ? 0 : -errno;
+    return unlinkat(named->dir_fd, name, 0) == 0 || errno == ENOENT || errno == EISDIR ? 0 : -errno;
 }
 
 int nx_incoming_remove(int dir_fd)
 {
-    return nx_each_name(dir_fd, remove_one, &dir_fd);
+    return nx_each_name(dir_fd, remove_one, &(struct named){dir_fd, PREFIX});
+}
+
+int nx_incoming_drop(int dir_fd)
+{
+    return nx_each_name(dir_fd, remove_one, &(struct named){dir_fd, RETIRED});
+}
+
+static int retire_one(void *arg, const char *name)
+{
+    const int *dir_fd = arg;
+    char retired[NAME_SIZE];
+
+    if (!has_prefix(name, PREFIX)) {
+        return 0;
+    }
+    int length = snprintf(retired, sizeof retired, RETIRED "%s", name + strlen(PREFIX));
+
+    if (length < 0 || (size_t)length >= sizeof retired) {
+        return 0; /* not ours */
+    }
+    return renameat(*dir_fd, name, *dir_fd, retired) == 0 ? 0 : -errno;
+}
+
+int nx_incoming_retire(int dir_fd)
+{
+    return nx_each_name(dir_fd, retire_one, &dir_fd);
 }
 
 /* ---- beginning ---- */
@@ -185,13 +224,15 @@ static int check_chunk(struct nx_incoming *incoming)
     return 0;
 }
 
-static bool is_of(const struct nx_incoming *incoming, const struct nx_position *position)
+static int check_all(struct nx_incoming *incoming,
+                     const struct nx_position *restored,
+                     bool (*stop)(void *arg),
+                     void *arg)
 {
-    return incoming->wal_offset == position->offset && incoming->epoch == position->epoch;
-}
-
-static int check_all(struct nx_incoming *incoming, bool (*stop)(void *arg), void *arg)
-{
+    /* A crash kept it from being retired. */
+    if (incoming->wal_offset == restored->offset && incoming->epoch == restored->epoch) {
+        return -ENOENT;
+    }
     while (check_chunk(incoming) == 0) {
         if (stop != NULL && stop(arg)) {
             return -ECANCELED;
@@ -214,34 +255,6 @@ static int open_found(int dir_fd, struct nx_incoming *incoming)
     return rc < 0 ? rc : read_head(incoming);
 }
 
-static int remove_file(int dir_fd, const char *id, const char *suffix)
-{
-    char name[NAME_SIZE];
-
-    name_of(id, suffix, name);
-    return unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ? 0 : -errno;
-}
-
-/* Only these two files: another one may have begun meanwhile. */
-static int remove_both(int dir_fd, const char *id)
-{
-    int rc = remove_file(dir_fd, id, PART);
-
-    return rc < 0 ? rc : remove_file(dir_fd, id, CHUNKS);
-}
-
-int nx_incoming_drop(int dir_fd, const struct nx_position *restored)
-{
-    struct nx_incoming incoming = NX_INCOMING_NONE;
-    int rc = open_found(dir_fd, &incoming);
-
-    if (rc == 0 && is_of(&incoming, restored)) {
-        rc = remove_both(dir_fd, incoming.id);
-    }
-    nx_incoming_close(&incoming);
-    return rc == -ENOENT ? 0 : rc;
-}
-
 int nx_incoming_resume(int dir_fd,
                        const struct nx_position *restored,
                        bool (*stop)(void *arg),
@@ -250,15 +263,12 @@ int nx_incoming_resume(int dir_fd,
 {
     struct nx_incoming incoming = NX_INCOMING_NONE;
     int rc = open_found(dir_fd, &incoming);
-    bool done = rc == 0 && is_of(&incoming, restored);
 
-    if (rc == 0) {
-        rc = done ? -ENOENT : check_all(&incoming, stop, arg);
-    }
+    rc = rc < 0 ? rc : check_all(&incoming, restored, stop, arg);
     if (rc < 0) {
         nx_incoming_close(&incoming);
     }
-    if (rc == -ENOENT && !done) {
+    if (rc == -ENOENT) {
         int removed = nx_incoming_remove(dir_fd);
 
         return removed < 0 ? removed : rc;

@@ -5,7 +5,8 @@
  *     DATA_DIR/snapshots/incoming-<id>.chunks  wal_offset u64, epoch u64, their CRC32 u32; then for each chunk
  *                                              its length u32 and its CRC32 u32
  *
- * Written by the walreceiver, at most one at a time; read by the restore process as it grows. */
+ * Written by the walreceiver, at most one at a time; read by the restore process as it grows. When its data has become
+ * the node's, the postmaster retires it, and the checkpointer removes it, which takes its time. */
 #ifndef NX_STORAGE_INCOMING_H
 #define NX_STORAGE_INCOMING_H
 
@@ -36,9 +37,9 @@ int nx_incoming_begin(int dir_fd,
                       uint64_t epoch,
                       struct nx_incoming *ret_incoming);
 
-/* Takes up what an earlier process has left, as far as each chunk is what it should be: all of it is read.
- * `stop` (may be NULL) ends the reading early. 0; -ENOENT: nothing of use is left (what there was is removed, but for
- * one whose position is `restored`: that has done its work, and is nx_incoming_drop's); -ECANCELED; or -errno. */
+/* Takes up what an earlier process has left, as far as each chunk is what it should be: all of it is read. One whose
+ * position is `restored` has done its work. `stop` (may be NULL) ends the reading early. 0; -ENOENT: nothing of use is
+ * left (what there was is removed); -ECANCELED; or -errno. */
 int nx_incoming_resume(int dir_fd,
                        const struct nx_position *restored,
                        bool (*stop)(void *arg),
@@ -51,10 +52,15 @@ int nx_incoming_add(struct nx_incoming *incoming, const void *bytes, size_t leng
 /* Closes it; the files stay. */
 void nx_incoming_close(struct nx_incoming *incoming);
 
-/* Removes one whose position is `restored`, if there is one. A large file takes its time for that. 0 or -errno. */
-int nx_incoming_drop(int dir_fd, const struct nx_position *restored);
+/* All there is has done its work: it is called restored-<id>.* from now on, and never taken up again. For the
+ * postmaster, while no process is alive that could write one. 0 or -errno. */
+int nx_incoming_retire(int dir_fd);
 
-/* Removes all there is. 0 or -errno. */
+/* Removes what was retired, for which a large file takes its time. Whoever receives the next one isn't disturbed. 0 or
+ * -errno. */
+int nx_incoming_drop(int dir_fd);
+
+/* Removes all there is but what was retired. 0 or -errno. */
 int nx_incoming_remove(int dir_fd);
 
 /* Opens the file of chunks for reading. A descriptor or -errno. */

@@ -1,4 +1,6 @@
-/* Runs in the checkpointer. See paced_sync.h; LMDB 0.9's mdb_env_sync0 is what calls fdatasync here. */
+/* See paced_sync.h. The fdatasync that is defined here is that of every process of the server, the walwriter's for each group
+ * included: outside begin and end, which only the checkpointer calls, it is a comparison and the call of libc's. LMDB
+ * 0.9's mdb_env_sync0 is what it is made for. */
 #include "storage/paced_sync.h"
 
 #include <dlfcn.h>

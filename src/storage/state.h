@@ -114,8 +114,8 @@ int nx_state_delete(struct nx_state *state,
                     size_t key_length); /* 0 also if absent */
 /* Stores the epoch history, if it isn't what stands there. Errors as nx_state_put's. */
 int nx_state_put_epochs(struct nx_state *state, const struct nx_epochs *epochs);
-/* How writing by this handle pauses (paced_sync.h): where nx_state_write_pause is called, and while a commit syncs;
- * NULL, as at first: it doesn't. Borrowed. */
+/* How writing by this handle pauses (paced_sync.h): where nx_state_write_pause says that `done` of `pieces` pieces of a
+ * transaction are written, and while its commit syncs; NULL, as at first: it doesn't. Borrowed. */
 void nx_state_set_pause(struct nx_state *state, const struct nx_pause *pause);
 void nx_state_write_pause(struct nx_state *state, unsigned done, unsigned pieces);
 /* Stores the position and commits durably (fdatasync). After any error the transaction is gone, and so

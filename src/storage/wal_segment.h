@@ -59,7 +59,8 @@ int nx_segment_free_count(int dir_fd,
 /* Whether there is a free-<n>. Only the checkpointer makes them, so that it can rely on a no. */
 bool nx_segment_free_exists(int dir_fd, uint64_t n);
 /* Makes free-<n> of `size` zero bytes, written and synced; a temporary name first, so that a free-<n>
- * is always whole. pause: of zeroing and of the sync, or NULL. 0; -EEXIST: there is such a one; -ENOSPC and other -errno leave nothing behind. */
+ * is always whole. pause: of zeroing and of the sync, or NULL. 0; -EEXIST: there is such a one; -ENOSPC and
+ * other -errno leave nothing behind. */
 int nx_segment_prepare(int dir_fd, uint64_t n, uint64_t size, const struct nx_pause *pause);
 /* Turns a segment that nobody needs into free-<n> of `size` bytes: taken out of the log durably, then
  * zeroed and synced under a temporary name, then named. Oldest first, or the log has a hole after a

@@ -120,15 +120,26 @@ static int begin_segment(struct walwriter *w, bool *ret_idle)
     return 0;
 }
 
-/* Tells the checkpointer that an entry of the master waits for a merge: it can't be refused, and the word
- * that the quorum has what fills the log may stand behind it in the same stream. */
+/* True: it has changed. */
+static bool publish_flag(nx_atomic_u32 *flag, bool now)
+{
+    bool changed = atomic_load_explicit(flag, memory_order_relaxed) != (now ? 1u : 0u);
+
+    if (changed) {
+        atomic_store_explicit(flag, now ? 1 : 0, memory_order_release);
+    }
+    return changed;
+}
+
+/* Tells the checkpointer that somebody waits for the room that a merge makes; and of an entry of the master, that it
+ * can't be refused: the word that the quorum has what fills the log may stand behind it in the same stream. */
 static void publish_stall(struct walwriter *w)
 {
-    nx_atomic_u32 *forced = &w->shm->log.merge_forced;
-    uint32_t now = w->has_held && w->held.kind == NX_SUBMIT_FRAME && w->held_for == NO_ROOM ? 1 : 0;
+    bool stalled = w->has_held && w->held_for == NO_ROOM;
+    bool changed = publish_flag(&w->shm->log.room_awaited, stalled);
 
-    if (atomic_load_explicit(forced, memory_order_relaxed) != now) {
-        atomic_store_explicit(forced, now, memory_order_release);
+    if (publish_flag(&w->shm->log.merge_forced, stalled && w->held.kind == NX_SUBMIT_FRAME) ||
+        changed) {
         nx_latch_ring(w->shm, nx_process_slot(NX_KIND_CHECKPOINTER, 0));
     }
 }
@@ -150,7 +161,6 @@ static int background(struct walwriter *w)
         nx_group_refuse(w, nx_committed_offset(w->shm) < w->last.offset ? NX_SUBMIT_NO_QUORUM
                                                                         : NX_SUBMIT_OVERLOADED);
     }
-    publish_stall(w);
     return rc;
 }
 
@@ -180,6 +190,7 @@ static int turn(struct walwriter *w, bool *ret_idle)
             break;
         }
     }
+    publish_stall(w);
     return rc;
 }
 

@@ -102,6 +102,12 @@ class Counts(BenchCase):
         self.assertEqual(found["operations"], 100)
         self.assertGreater(node.status()["wal_offset"] - offset, 100)
 
+    def test_a_run_that_ends_before_its_time_has_the_time_that_it_took(self):
+        found = self.good(self.node(), "--duration", 60, "--requests", 100)
+        self.assertEqual(found["operations"], 100)
+        self.assertLess(found["seconds"], 60)
+        self.assertAlmostEqual(found["operations_per_s"], 100 / found["seconds"], delta=100 / found["seconds"] / 50)
+
     def test_an_import_goes_through_all_keys_once(self):
         node = self.node()
         found = self.good(node, "--mix", "import=1", "--order", "sequential", "--keys", 2500, "--clients", 2,
@@ -220,7 +226,7 @@ class Trouble(BenchCase):
                     connection.sendall(b"-ERR unknown command\r\n")
                     _, err = process.communicate(timeout=TIMEOUT)
         self.assertEqual(process.returncode, 1)
-        self.assertIn("what came is no answer of this protocol", err)
+        self.assertIn("what came is no answer of this --protocol", err)
         self.assertIn("1 request without an answer", err)
 
     def test_a_signal_ends_it_early_and_what_was_done_is_told(self):

@@ -367,20 +367,31 @@ START_TEST(what_comes_after_damage_replaces_it)
 }
 END_TEST
 
-START_TEST(one_that_has_done_its_work_is_dropped)
+START_TEST(one_that_has_done_its_work_is_not_taken_up_again)
 {
     struct nx_position restored = {.epoch = EPOCH, .offset = OFFSET, .crc = 77};
 
-    received();
+    received(); /* and a crash came before it was retired */
     ck_assert_int_eq(nx_incoming_resume(dir_fd, &restored, NULL, NULL, &incoming), -ENOENT);
-    ck_assert(there(PART) && there(LIST));
-    ck_assert_int_eq(nx_incoming_drop(dir_fd, &restored), 0);
     ck_assert(!there(PART) && !there(LIST));
-    ck_assert_int_eq(nx_incoming_drop(dir_fd, &restored), 0);
     received(); /* of another history */
     restored.epoch++;
-    ck_assert_int_eq(nx_incoming_drop(dir_fd, &restored), 0);
     ck_assert_int_eq(nx_incoming_resume(dir_fd, &restored, NULL, NULL, &incoming), 0);
+}
+END_TEST
+
+START_TEST(one_that_was_retired_is_dropped_beside_the_next)
+{
+    received();
+    ck_assert_int_eq(nx_incoming_retire(dir_fd), 0);
+    ck_assert(!there(PART) && !there(LIST));
+    ck_assert(there("restored-" ID ".part") && there("restored-" ID ".chunks"));
+    ck_assert_int_eq(resume(), -ENOENT);
+    received();
+    ck_assert_int_eq(nx_incoming_drop(dir_fd), 0);
+    ck_assert(!there("restored-" ID ".part") && !there("restored-" ID ".chunks"));
+    ck_assert(there(PART) && there(LIST));
+    ck_assert_int_eq(nx_incoming_drop(dir_fd), 0);
 }
 END_TEST
 
@@ -447,7 +458,8 @@ static void add_going_on(TCase *tcase)
     tcase_add_loop_test(tcase, one_file_without_the_other_is_nothing, 0, 2);
     tcase_add_test(tcase, names_that_are_no_list_are_not_taken);
     tcase_add_test(tcase, what_comes_after_damage_replaces_it);
-    tcase_add_test(tcase, one_that_has_done_its_work_is_dropped);
+    tcase_add_test(tcase, one_that_has_done_its_work_is_not_taken_up_again);
+    tcase_add_test(tcase, one_that_was_retired_is_dropped_beside_the_next);
     tcase_add_test(tcase, reading_ends_when_it_is_asked_to);
 }
 
