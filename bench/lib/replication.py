@@ -411,6 +411,7 @@ def stalled(bench):
             run["figures"].update(lag_p50_us=probed["figures"]["p50_us"], lag_p99_us=probed["figures"]["p99_us"])
             run["raw"] = {"writes": run["raw"], "probe": probed["raw"]}
             run["load"] = probed["load"]
+            run.pop("cpu")  # it has neither the probe's nor the replicas'
             return run
 
         def beside():
