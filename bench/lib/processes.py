@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 
 from . import SOURCE, machine
@@ -104,8 +105,8 @@ class Run:
 
     @property
     def text(self):
-        """The command, as it can be given in the source folder."""
-        return shlex.join(self.command).replace(f"{SOURCE}/", "")
+        """The command, as it can be given in the source folder; DIR: the directory of the servers' data."""
+        return shlex.join(self.command).replace(f"{SOURCE}/", "").replace(tempfile.gettempdir(), "DIR")
 
     def output(self, timeout=1800):
         """What it has printed, once it has ended well."""
