@@ -1,4 +1,5 @@
-"""A server that does nothing: what the event library and the network cost by themselves."""
+"""What is measured beside servers: one that does nothing, and programs that take a share of the processors."""
+import contextlib
 import os
 import socket
 import time
@@ -29,3 +30,40 @@ class EmptyHttp(processes.Server):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+
+
+TAKERS = 16  # as many processes as eight replicas have that work: two each
+TAKE_EVERY_US = 1000
+
+
+class Takers:
+    """Processes that take together a share of all processors, in slices."""
+
+    def __init__(self, bench, share):
+        slice_us = max(1, int(share * os.cpu_count() * TAKE_EVERY_US / TAKERS))
+        self.command = [program("nexus-bench-limits"), "take", str(slice_us), str(TAKE_EVERY_US)]
+        log = os.path.join(bench.directory, "takers.log")
+        self.all = []
+        try:
+            for _ in range(TAKERS):
+                self.all.append(processes.Server(self.command, bench.directory, log))
+        except BaseException:
+            self.end()
+            raise
+
+    def pids(self):
+        return [pid for taker in self.all for pid in taker.pids()]
+
+    def end(self):
+        for taker in self.all:
+            taker.kill()
+
+
+@contextlib.contextmanager
+def takers(bench, share):
+    """They run while the block does."""
+    started = Takers(bench, share)
+    try:
+        yield started
+    finally:
+        started.end()

@@ -3,7 +3,7 @@ import os
 import signal
 import time
 
-from . import full_syncs, generators, peers_postgres, peers_redis, processes, promotions
+from . import floors, full_syncs, generators, peers_postgres, peers_redis, processes, promotions
 from .pairs import in_turn
 from .session import Result
 
@@ -355,18 +355,23 @@ def replicated(bench, servers, count, label, **of_replicas):
     return master, replicas
 
 
-def write_with_replicas(bench, master, replicas, clients=CLIENTS):
-    """A run of writes, and which share of all processors the replicas had meanwhile."""
+def write_beside(bench, master, others, clients=CLIENTS):
+    """A run of writes, and which share of all processors the others, its replicas or not, had meanwhile."""
     run = generators.nexus_bench(
         master.addr,
-        {"master": master, "replicas": Group(replicas)},
+        {"master": master, "others": others},
         clients=clients,
         keys=bench.keys(100_000),
         duration=bench.seconds(SECONDS),
     )
     cpu = run["cpu"]
-    run["figures"]["replicas_share"] = cpu["replicas"] / (cpu["seconds"] * os.cpu_count())
+    run["figures"]["others_share"] = cpu["others"] / (cpu["seconds"] * os.cpu_count())
     run["figures"]["master_share"] = cpu["master"] / (cpu["seconds"] * os.cpu_count())
+    return run
+
+
+def write_with_replicas(bench, master, replicas, clients=CLIENTS):
+    run = write_beside(bench, master, Group(replicas), clients)
     for replica in replicas:
         replica.wait_level()
     return run
@@ -374,24 +379,39 @@ def write_with_replicas(bench, master, replicas, clients=CLIENTS):
 
 def eight_replicas(bench):
     """The master's writes with eight replicas beside it, against none, in turn; once more with replicas that leave the
-    disk to the master, as they would with disks of their own."""
+    disk to the master, as they would with disks of their own, and beside programs that take as much of the processors
+    as those did, and do nothing with it."""
     with bench.servers() as servers:
         alone, _ = replicated(bench, servers, 0, "no replica")
         master, replicas = replicated(bench, servers, 8, "8 replicas")
         second, others = replicated(bench, servers, 8, "8 replicas that don't sync", wal__fsync="off")
+        shares = []
+
+        def without_disk():
+            run = write_with_replicas(bench, second, others)
+            shares.append(run["figures"]["others_share"])
+            return run
+
+        def beside_takers():
+            with floors.takers(bench, shares[-1]) as takers:
+                return write_beside(bench, alone, takers)
+
         sides = {
             "no replica": lambda: write_with_replicas(bench, alone, []),
             "8 replicas": lambda: write_with_replicas(bench, master, replicas),
-            "8 replicas that don't sync": lambda: write_with_replicas(bench, second, others),
+            "8 replicas that don't sync": without_disk,
+            "programs that take as much": beside_takers,
         }
         results = in_turn(bench, sides)
         for side in list(sides)[1:]:
             for without, with_them in zip(results["no replica"], results[side]):
                 figures = with_them["figures"]
-                left = 1 - figures["replicas_share"]
+                left = 1 - figures["others_share"]
                 figures["of_what_is_left"] = figures["operations_per_s"] / without["figures"]["operations_per_s"] / left
         return Result(results, servers.setup, ["of_what_is_left: writes/s with the replicas, by those without them, by the "
-                                               "share of the processors that the replicas left."])
+                                               "share of the processors that the replicas left. The programs that take "
+                                               "as much as those that don't sync did are a measure for what any "
+                                               "neighbours with that share cost; they are no part of the product."])
 
 
 def stalled(bench):

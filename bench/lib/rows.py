@@ -181,7 +181,7 @@ ROWS = (
                    "of_what_is_left", at_least=1, side="8 replicas that don't sync"),
             Target("... and where all nine sync to one disk", "of_what_is_left", at_least=1, side="8 replicas"),
         ),
-        (RATE, P50, P99, "replicas_share", "master_share", "of_what_is_left"),
+        (RATE, P50, P99, "others_share", "master_share", "of_what_is_left"),
     ),
     Row(
         "stalled-replica",
@@ -205,7 +205,7 @@ GROWTH = (
            (*WRITES, Plot(("MB_per_s",), "MB/s of values")), "MB_per_s"),
     Growth("growth-replicas", "the master's writes against replicas", growth.by_replicas, "replicas",
            (Plot((RATE,), "writes/s", False), Plot((P50, P99), "latency, µs"),
-            Plot(("replicas_share", "master_share"), "share of the processors", False))),
+            Plot(("others_share", "master_share"), "share of the processors", False))),
     Growth("growth-keys", "load, writes and reads against keys", growth.by_keys, "keys",
            (Plot((RATE, "reads_per_s", "loaded_per_s"), "a second"), Plot((P50, P99), "latency of writes, µs"),
             Plot(("memory_MB", "state_MB"), "MB"))),

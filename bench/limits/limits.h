@@ -34,6 +34,9 @@ void measure_syncs(const char *dir, size_t count, int direct);
 /* 64 bytes to another process and back, over TCP on loopback. */
 void measure_round_trips(size_t count);
 
+/* Takes slice_us of processor time every every_us, until it is ended. */
+_Noreturn void take_slices(uint64_t slice_us, uint64_t every_us);
+
 /* Answers every request on that port of loopback with 200 and no body, until it is ended. */
 void serve_nothing(uint16_t port);
 

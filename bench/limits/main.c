@@ -4,8 +4,9 @@
  *   nexus-bench-limits direct DIR [COUNT]       the same with O_DIRECT and O_DSYNC
  *   nexus-bench-limits round-trip [COUNT]       64 bytes over loopback TCP and back
  *   nexus-bench-limits http PORT                an HTTP server that does nothing: 200, no body
+ *   nexus-bench-limits take SLICE_US EVERY_US   takes so much processor time so often
  *
- * Prints one JSON object; `http` prints nothing and runs until a signal ends it. */
+ * Prints one JSON object; `http` and `take` print nothing and run until a signal ends them. */
 #include "limits.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 
 #define MOST_SAMPLES      ((size_t)1000000)
 #define USUAL_SYNCS       ((size_t)3000)
+#define LONGEST_US        ((size_t)1000000)
 #define USUAL_ROUND_TRIPS ((size_t)20000)
 
 double now_us(void)
@@ -101,7 +103,7 @@ static size_t number(const char *argument, size_t usual, size_t most)
 static int usage(void)
 {
     fputs("usage: nexus-bench-limits sync DIR [COUNT] | direct DIR [COUNT] | round-trip [COUNT] | "
-          "http PORT\n",
+          "http PORT | take SLICE_US EVERY_US\n",
           stderr);
     return 2;
 }
@@ -120,6 +122,8 @@ int main(int argc, char **argv)
         measure_round_trips(number(second, USUAL_ROUND_TRIPS, MOST_SAMPLES));
     } else if (strcmp(what, "http") == 0 && second != NULL) {
         serve_nothing((uint16_t)number(second, 0, UINT16_MAX));
+    } else if (strcmp(what, "take") == 0 && second != NULL && third != NULL) {
+        take_slices(number(second, 0, LONGEST_US), number(third, 0, LONGEST_US));
     } else {
         return usage();
     }

@@ -174,6 +174,9 @@ static int take_weight(struct bench_options *options,
         const char *name = bench_operation_name((enum bench_operation)i);
 
         if (strlen(name) == length && strncmp(value, name, length) == 0) {
+            if (options->weights[i] != 0) {
+                return complain(complaint, value, "each operation once");
+            }
             return take_count(equals + 1, 0, MOST_WEIGHT, &options->weights[i], complaint);
         }
     }

@@ -7,25 +7,11 @@
 #include "storage/snapshot_files.h"
 
 #include <string.h>
-#include <unistd.h>
-
-static int drop_incoming(const char *data_dir)
-{
-    int dir_fd = nx_snapshot_dir(data_dir);
-    int rc;
-
-    if (dir_fd < 0) {
-        return dir_fd;
-    }
-    rc = nx_incoming_drop(dir_fd);
-    close(dir_fd);
-    return rc;
-}
 
 void nx_tidy(const struct nx_process *process, struct nx_warming *warming)
 {
     int replaced = nx_data_dir_tidy(process->data_dir);
-    int dropped = drop_incoming(process->data_dir);
+    int dropped = nx_snapshot_in_dir(process->data_dir, nx_incoming_drop);
     int rc = replaced < 0 ? replaced : dropped;
 
     if (replaced > 0) {

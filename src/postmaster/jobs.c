@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include <uuid.h>
 
 #define SWITCH_RETRY_MS 2000 /* of a full disk: each attempt ends all processes */
@@ -230,15 +229,11 @@ static struct nx_sync_goal goal_of_switch(const struct nx_postmaster *pm)
 /* The snapshot that the new data came by has done its work. */
 static void retire_incoming(const struct nx_postmaster *pm)
 {
-    int dir_fd = nx_snapshot_dir(pm->dir.path);
-    int rc = dir_fd < 0 ? dir_fd : nx_incoming_retire(dir_fd);
+    int rc = nx_snapshot_in_dir(pm->dir.path, nx_incoming_retire);
 
     if (rc < 0) {
         nx_warn("full sync: its snapshot in %s/" NX_SNAPSHOT_DIR " can't be renamed: %s",
                 pm->dir.path, strerrordesc_np(-rc));
-    }
-    if (dir_fd >= 0) {
-        close(dir_fd);
     }
 }
 
@@ -284,20 +279,16 @@ bool nx_jobs_finish_switch(struct nx_postmaster *pm)
 
 void nx_jobs_clean(const struct nx_postmaster *pm)
 {
-    int dir_fd = nx_snapshot_dir(pm->dir.path);
-    int rc = dir_fd < 0 ? dir_fd : 0;
+    int rc = 0;
 
-    if (rc == 0 && !is_running(pm, NX_KIND_SNAPSHOT)) { /* its file is no leftover */
-        rc = nx_snapshot_clean(dir_fd);
+    if (!is_running(pm, NX_KIND_SNAPSHOT)) { /* its file is no leftover */
+        rc = nx_snapshot_in_dir(pm->dir.path, nx_snapshot_clean);
     }
     if (rc == 0 && pm->config.replication.role != NX_ROLE_REPLICA) {
-        rc = nx_incoming_remove(dir_fd);
+        rc = nx_snapshot_in_dir(pm->dir.path, nx_incoming_remove);
     }
     if (rc < 0) {
         nx_warn("what is left of snapshots in %s/" NX_SNAPSHOT_DIR " can't be removed: %s",
                 pm->dir.path, strerrordesc_np(-rc));
-    }
-    if (dir_fd >= 0) {
-        close(dir_fd);
     }
 }

@@ -47,6 +47,19 @@ int nx_snapshot_dir(const char *data_dir)
     return rc < 0 ? rc : fd;
 }
 
+int nx_snapshot_in_dir(const char *data_dir, int (*task)(int dir_fd))
+{
+    int dir_fd = nx_snapshot_dir(data_dir);
+    int rc;
+
+    if (dir_fd < 0) {
+        return dir_fd;
+    }
+    rc = task(dir_fd);
+    close(dir_fd);
+    return rc;
+}
+
 void nx_snapshot_name(uint64_t wal_offset,
                       const char *id,
                       const char *suffix,

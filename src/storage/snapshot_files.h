@@ -43,6 +43,9 @@ struct nx_snapshot_info {
 /* Opens DATA_DIR/snapshots, making it (0700) where it is missing. A descriptor or -errno. */
 int nx_snapshot_dir(const char *data_dir);
 
+/* Does one thing in that directory. What it returns, or -errno where the directory can't be opened. */
+int nx_snapshot_in_dir(const char *data_dir, int (*task)(int dir_fd));
+
 /* "<wal_offset>-<id><suffix>", as ".tar.zst". */
 void nx_snapshot_name(uint64_t wal_offset,
                       const char *id,

@@ -163,6 +163,7 @@ static const struct {
     {"--mix set=1", "put="},
     {"--mix put=", "--mix"},
     {"--mix put=0", "a weight above 0"},
+    {"--mix get=1,put=1,get=2", "each operation once"},
     {"--mix put=1,", "put="},
     {"--keys 1000000000001", "1000000000000"},
     {"--order random", "sequential"},
