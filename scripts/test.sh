@@ -16,23 +16,41 @@ jobs=${NEXUS_TEST_JOBS:-$((2 * cores + 1))}
 failures=()
 ran=0
 
-# Builds a preset; an old build folder of another generator or place is configured afresh.
+# build <preset> <folder> [command to run it by]: an old build folder of another generator or place is
+# configured afresh.
 build()
 {
-    local preset=$1 dir=$2 fresh=() tests=ON
+    local preset=$1 dir=$2 fresh=() tests=ON log=$run_dir/$1-build.log
+    shift 2
     [[ $preset != fuzz ]] || tests=OFF
     if [[ -f $dir/CMakeCache.txt ]] &&
         ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' "$dir/CMakeCache.txt" &&
             grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; }; then
         fresh=(--fresh)
     fi
-    if ! { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
-        cmake --build --preset "$preset" -j "$cores"; } >"$run_dir/build.log" 2>&1; then
-        grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)|^-- ' "$run_dir/build.log" | tail -n 100
-        echo "test.sh: the $preset build failed" >&2
-        failures+=("build of $preset")
-        return 1
+    if { "$@" cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
+        "$@" cmake --build --preset "$preset" -j "$cores"; } >"$log" 2>&1; then
+        touch "$run_dir/$preset.built"
     fi
+}
+
+# Whether a build is there to be tested; one that isn't fails the run.
+is_built()
+{
+    local preset=$1
+    [[ ! -e $run_dir/$preset.built ]] || return 0
+    grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)|^-- ' "$run_dir/$preset-build.log" | tail -n 100
+    echo "test.sh: the $preset build failed" >&2
+    failures+=("build of $preset")
+    return 1
+}
+
+# The other builds have what the first one's tests leave of the processors, which is a quarter.
+build_rest()
+{
+    build fuzz build-fuzz chrt --idle 0
+    build tsan build-tsan chrt --idle 0
+    build release build chrt --idle 0
 }
 
 # Runs ctest in a build folder, and looks for what sanitizers wrote meanwhile.
@@ -94,7 +112,8 @@ finish()
 scripts/install-deps.sh build test fuzz || exit 1
 
 run_dir=$(mktemp -d "${TMPDIR:-/tmp}/nexus-test.XXXXXX") || exit 2
-trap 'rm -rf "$run_dir"' EXIT
+rest='' # the process group of build_rest
+trap '[[ -z $rest ]] || kill -- "-$rest" 2>/dev/null; rm -rf "$run_dir"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -109,9 +128,17 @@ fi
 
 export NEXUS_FAILPOINT_USED=$run_dir/points
 : >"$NEXUS_FAILPOINT_USED"
-build asan build-asan && run_tests asan build-asan "$@"
+build asan build-asan
+is_built asan || finish
+set -m # a group of its own, to be ended with this script
+build_rest &
+rest=$!
+set +m
+run_tests asan build-asan "$@"
 [[ $# -gt 0 ]] || check_points
-build fuzz build-fuzz && run_tests fuzz build-fuzz "$@"
-build tsan build-tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
-build release build && run_tests release build -L '^release$' "$@"
+wait "$rest"
+rest=''
+is_built fuzz && run_tests fuzz build-fuzz "$@"
+is_built tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
+is_built release && run_tests release build -L '^release$' "$@"
 finish

@@ -99,7 +99,7 @@ def restart_replay(bench):
             """Nothing is merged of it: else what is left to replay is what a merge happened to have left."""
             node.wait_merged()
             os.kill(node.processes("checkpointer")[0]["pid"], signal.SIGSTOP)
-            restarts.fill(node, 1 if bench.quick else LOG_MIB, VALUE)
+            restarts.fill(node, 1 if bench.quick else LOG_MIB, VALUE, until_full=True)
 
         sides = {"Nexus": nexus_restart(node, prepare)}
         redis = servers.redis(fill=keys, value=VALUE)
