@@ -48,9 +48,9 @@ is_built()
 # The other builds have what the first one's tests leave of the processors, which is a quarter.
 build_rest()
 {
-    build fuzz build-fuzz chrt --idle 0
-    build tsan build-tsan chrt --idle 0
-    build release build chrt --idle 0
+    build fuzz build-fuzz nice -n 19
+    build tsan build-tsan nice -n 19
+    build release build nice -n 19
 }
 
 # Runs ctest in a build folder, and looks for what sanitizers wrote meanwhile.

@@ -19,6 +19,7 @@ Environment: NEXUS_BUILD_DIR (default build/ of the source tree), NEXUS_SOURCE_D
 """
 
 import atexit
+import contextlib
 import glob
 import http.client
 import json
@@ -97,6 +98,24 @@ def wait_until(condition, timeout=TIMEOUT, what="the condition", poll=POLL):
             raise AssertionError(f"not within {timeout:g} s: {text}")
         time.sleep(poll)
 
+
+_living = set()  # nodes that were started and not cleaned up
+
+
+def _end_living():
+    """Of a test program that is ended before its cleanups."""
+    for node in list(_living):
+        with contextlib.suppress(Exception):
+            node.cleanup()
+
+
+def _be_interrupted(*_):
+    raise KeyboardInterrupt
+
+
+atexit.register(_end_living)
+if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else the program has its own way
+    signal.signal(signal.SIGTERM, _be_interrupted)
 
 _reserved_ports = []
 atexit.register(lambda: [mark.close() for mark in _reserved_ports])
@@ -506,6 +525,7 @@ class Node:
         if self.is_running():
             raise NodeError(f"{self.name} runs already")
         self.drop_connections()
+        _living.add(self)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.arguments(),
@@ -841,6 +861,7 @@ class Node:
     def cleanup(self):
         """Ends everything that this node started and removes its directory. AssertionError when the
         server would not stop, or left a process or a shared memory object behind."""
+        _living.discard(self)
         faults = self._end_server()
         self.drop_connections()
         faults += self._end_left_processes()
