@@ -410,8 +410,8 @@ def eight_replicas(bench):
                 figures["of_what_is_left"] = figures["operations_per_s"] / without["figures"]["operations_per_s"] / left
         return Result(results, servers.setup, ["of_what_is_left: writes/s with the replicas, by those without them, by the "
                                                "share of the processors that the replicas left. The programs that take "
-                                               "as much as those that don't sync did are a measure for what any "
-                                               "neighbours with that share cost; they are no part of the product."])
+                                               "about as much as those that don't sync did are a measure for what any "
+                                               "neighbours cost; they are no part of the product."])
 
 
 def stalled(bench):

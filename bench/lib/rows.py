@@ -179,8 +179,8 @@ ROWS = (
         (
             Target("slowed by no more than the replicas' share of the processors, where the disk is the master's alone",
                    "of_what_is_left", at_least=1, side="8 replicas that don't sync"),
-            Target("... and by no more than programs that take as much, and do nothing with it", RATE, at_least=1,
-                   of=("programs that take as much",), side="8 replicas that don't sync"),
+            Target("... of which it has no less than beside programs that take processor time and do nothing with it",
+                   "of_what_is_left", at_least=1, of=("programs that take as much",), side="8 replicas that don't sync"),
             Target("... and where all nine sync to one disk", "of_what_is_left", at_least=1, side="8 replicas"),
         ),
         (RATE, P50, P99, "others_share", "master_share", "of_what_is_left"),
