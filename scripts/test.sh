@@ -16,20 +16,18 @@ jobs=${NEXUS_TEST_JOBS:-$((2 * cores + 1))}
 failures=()
 ran=0
 
-# build <preset> <folder> [command to run it by]: an old build folder of another generator or place is
-# configured afresh.
+# Builds a preset; an old build folder of another generator or place is configured afresh.
 build()
 {
     local preset=$1 dir=$2 fresh=() tests=ON log=$run_dir/$1-build.log
-    shift 2
     [[ $preset != fuzz ]] || tests=OFF
     if [[ -f $dir/CMakeCache.txt ]] &&
         ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' "$dir/CMakeCache.txt" &&
             grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; }; then
         fresh=(--fresh)
     fi
-    if { "$@" cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
-        "$@" cmake --build --preset "$preset" -j "$cores"; } >"$log" 2>&1; then
+    if { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
+        cmake --build --preset "$preset" -j "$cores"; } >"$log" 2>&1; then
         touch "$run_dir/$preset.built"
     fi
 }
@@ -48,9 +46,10 @@ is_built()
 # The other builds have what the first one's tests leave of the processors, which is a quarter.
 build_rest()
 {
-    build fuzz build-fuzz nice -n 19
-    build tsan build-tsan nice -n 19
-    build release build nice -n 19
+    renice -n 19 "$BASHPID" >/dev/null
+    build fuzz build-fuzz
+    build tsan build-tsan
+    build release build
 }
 
 # Runs ctest in a build folder, and looks for what sanitizers wrote meanwhile.

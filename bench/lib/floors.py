@@ -36,34 +36,15 @@ TAKERS = 16  # as many processes as eight replicas have that work: two each
 TAKE_EVERY_US = 1000
 
 
-class Takers:
-    """Processes that take together a share of all processors, in slices."""
-
-    def __init__(self, bench, share):
-        slice_us = max(1, int(share * os.cpu_count() * TAKE_EVERY_US / TAKERS))
-        self.command = [program("nexus-bench-limits"), "take", str(slice_us), str(TAKE_EVERY_US)]
-        log = os.path.join(bench.directory, "takers.log")
-        self.all = []
-        try:
-            for _ in range(TAKERS):
-                self.all.append(processes.Server(self.command, bench.directory, log))
-        except BaseException:
-            self.end()
-            raise
-
-    def pids(self):
-        return [pid for taker in self.all for pid in taker.pids()]
-
-    def end(self):
-        for taker in self.all:
-            taker.kill()
-
-
 @contextlib.contextmanager
 def takers(bench, share):
-    """They run while the block does."""
-    started = Takers(bench, share)
-    try:
-        yield started
-    finally:
-        started.end()
+    """Programs that take together a share of all processors, in slices, while the block runs. -> the programs"""
+    slice_us = max(1, int(share * os.cpu_count() * TAKE_EVERY_US / TAKERS))
+    command = [program("nexus-bench-limits"), "take", str(slice_us), str(TAKE_EVERY_US)]
+    log = os.path.join(bench.directory, "takers.log")
+    with contextlib.ExitStack() as started:
+        all_of_them = []
+        for _ in range(TAKERS):
+            all_of_them.append(processes.Server(command, bench.directory, log))
+            started.callback(all_of_them[-1].kill)
+        yield all_of_them

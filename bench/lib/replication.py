@@ -336,7 +336,7 @@ def promotion(bench):
 
 
 class Group:
-    """Several replicas as one server, for their processor time."""
+    """Several servers as one, for their processor time."""
 
     def __init__(self, nodes):
         self.nodes = nodes
@@ -355,12 +355,12 @@ def replicated(bench, servers, count, label, **of_replicas):
     return master, replicas
 
 
-def write_beside(bench, master, others, clients=CLIENTS):
+def write_beside(bench, master, others):
     """A run of writes, and which share of all processors the others, its replicas or not, had meanwhile."""
     run = generators.nexus_bench(
         master.addr,
-        {"master": master, "others": others},
-        clients=clients,
+        {"master": master, "others": Group(others)},
+        clients=CLIENTS,
         keys=bench.keys(100_000),
         duration=bench.seconds(SECONDS),
     )
@@ -370,8 +370,8 @@ def write_beside(bench, master, others, clients=CLIENTS):
     return run
 
 
-def write_with_replicas(bench, master, replicas, clients=CLIENTS):
-    run = write_beside(bench, master, Group(replicas), clients)
+def write_with_replicas(bench, master, replicas):
+    run = write_beside(bench, master, replicas)
     for replica in replicas:
         replica.wait_level()
     return run
