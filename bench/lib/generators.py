@@ -158,7 +158,7 @@ def pgbench(server, script, clients, seconds, value=100):
             "max_us": latencies[-1],
         },
         "command": started.text.replace(value * "x", f"<{value} bytes>"),
-        "raw": {"output": text.splitlines()},
+        "raw": {"output": processes.shown(text).splitlines()},
         "cpu": cpu,
     }
 

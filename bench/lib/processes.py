@@ -14,6 +14,11 @@ class CommandFailed(RuntimeError):
     """A program that measures has ended badly; the text has what it said."""
 
 
+def shown(text):
+    """Paths as they mean something elsewhere: from the source folder on, and DIR, the directory of the servers' data."""
+    return text.replace(f"{SOURCE}/", "").replace(tempfile.gettempdir(), "DIR")
+
+
 class Server:
     """A program in a session of its own, with its log in a file."""
 
@@ -105,8 +110,8 @@ class Run:
 
     @property
     def text(self):
-        """The command, as it can be given in the source folder; DIR: the directory of the servers' data."""
-        return shlex.join(self.command).replace(f"{SOURCE}/", "").replace(tempfile.gettempdir(), "DIR")
+        """The command, as it can be given in the source folder."""
+        return shown(shlex.join(self.command))
 
     def output(self, timeout=1800):
         """What it has printed, once it has ended well."""
