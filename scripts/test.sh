@@ -19,37 +19,20 @@ ran=0
 # Builds a preset; an old build folder of another generator or place is configured afresh.
 build()
 {
-    local preset=$1 dir=$2 fresh=() tests=ON log=$run_dir/$1-build.log
+    local preset=$1 dir=$2 fresh=() tests=ON
     [[ $preset != fuzz ]] || tests=OFF
     if [[ -f $dir/CMakeCache.txt ]] &&
         ! { grep -qx 'CMAKE_GENERATOR:INTERNAL=Ninja' "$dir/CMakeCache.txt" &&
             grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$dir/CMakeCache.txt"; }; then
         fresh=(--fresh)
     fi
-    if { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
-        cmake --build --preset "$preset" -j "$cores"; } >"$log" 2>&1; then
-        touch "$run_dir/$preset.built"
+    if ! { cmake "${fresh[@]}" --preset "$preset" -DNEXUS_BUILD_TESTS=$tests &&
+        cmake --build --preset "$preset" -j "$cores"; } >"$run_dir/build.log" 2>&1; then
+        grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)|^-- ' "$run_dir/build.log" | tail -n 100
+        echo "test.sh: the $preset build failed" >&2
+        failures+=("build of $preset")
+        return 1
     fi
-}
-
-# Whether a build is there to be tested; one that isn't fails the run.
-is_built()
-{
-    local preset=$1
-    [[ ! -e $run_dir/$preset.built ]] || return 0
-    grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking)|^-- ' "$run_dir/$preset-build.log" | tail -n 100
-    echo "test.sh: the $preset build failed" >&2
-    failures+=("build of $preset")
-    return 1
-}
-
-# The other builds have what the first one's tests leave of the processors, which is a quarter.
-build_rest()
-{
-    renice -n 19 "$BASHPID" >/dev/null
-    build fuzz build-fuzz
-    build tsan build-tsan
-    build release build
 }
 
 # Runs ctest in a build folder, and looks for what sanitizers wrote meanwhile.
@@ -111,8 +94,7 @@ finish()
 scripts/install-deps.sh build test fuzz || exit 1
 
 run_dir=$(mktemp -d "${TMPDIR:-/tmp}/nexus-test.XXXXXX") || exit 2
-rest='' # the process group of build_rest
-trap '[[ -z $rest ]] || kill -- "-$rest" 2>/dev/null; rm -rf "$run_dir"' EXIT
+trap 'rm -rf "$run_dir"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -127,17 +109,9 @@ fi
 
 export NEXUS_FAILPOINT_USED=$run_dir/points
 : >"$NEXUS_FAILPOINT_USED"
-build asan build-asan
-is_built asan || finish
-set -m # a group of its own, to be ended with this script
-build_rest &
-rest=$!
-set +m
-run_tests asan build-asan "$@"
+build asan build-asan && run_tests asan build-asan "$@"
 [[ $# -gt 0 ]] || check_points
-wait "$rest"
-rest=''
-is_built fuzz && run_tests fuzz build-fuzz "$@"
-is_built tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
-is_built release && run_tests release build -L '^release$' "$@"
+build fuzz build-fuzz && run_tests fuzz build-fuzz "$@"
+build tsan build-tsan && run_tests tsan build-tsan -L '^tsan$' "$@"
+build release build && run_tests release build -L '^release$' "$@"
 finish
